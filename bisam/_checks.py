@@ -1,0 +1,98 @@
+"""Checks of arguments: each raises an error that names the argument, its value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+import torch
+
+
+def real(name: str, value: object) -> float:
+    """A finite real number, or a ``TypeError`` / ``ValueError`` that names it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, not {value!r} of type {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return float(value)
+
+
+def positive(name: str, value: object) -> float:
+    """A finite number above zero."""
+    if real(name, value) <= 0:
+        raise ValueError(f"{name} must be greater than 0, got {value!r}")
+    return float(value)
+
+
+def nonnegative(name: str, value: object) -> float:
+    """A finite number, zero or above."""
+    if real(name, value) < 0:
+        raise ValueError(f"{name} must be 0 or greater, got {value!r}")
+    return float(value)
+
+
+def fraction(name: str, value: object) -> float:
+    """A number in [0, 1)."""
+    if not 0 <= real(name, value) < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value!r}")
+    return float(value)
+
+
+def whole(name: str, value: object, least: int = 1) -> int:
+    """A whole number, at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a whole number, not {value!r} of type {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return int(value)
+
+
+def choice(name: str, value: object, allowed) -> str:
+    """One of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+    return value
+
+
+def scores(logits: object, targets: object) -> None:
+    """Logits of shape (n, K) and integer targets of shape (n,), n > 0, K > 0; values are checked on the CPU.
+
+    On other devices only shapes and types are looked at: reading values would stop the device at every step.
+    Under ``torch.compile`` the values are not looked at either, so that the graph stays whole.
+    """
+    if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
+        kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise TypeError(f"logits must be a floating-point tensor of shape (n, K), got {kind}")
+    if logits.ndim != 2 or logits.shape[0] == 0 or logits.shape[1] == 0:
+        raise ValueError(f"logits must have shape (n, K) with n > 0 and K > 0, got {tuple(logits.shape)}")
+    labels(targets, len(logits))
+    if logits.device.type != "cpu" or not _values_can_be_read(logits):
+        return
+    in_range(targets, logits.shape[1])
+    if torch.isnan(logits.detach()).any():
+        raise ValueError(f"logits must not hold NaN; {int(torch.isnan(logits).sum())} of {logits.numel()} do")
+
+
+def labels(targets: object, n: int) -> None:
+    """Integer targets of shape (n,), n > 0."""
+    if not isinstance(targets, torch.Tensor):
+        raise TypeError(f"targets must be a tensor of class numbers, got {type(targets).__name__}")
+    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+        raise TypeError(f"targets must hold whole class numbers (torch.int64), got {targets.dtype}")
+    if targets.ndim != 1 or len(targets) != n:
+        raise ValueError(f"targets must have shape ({n},), one class number a sample; got {tuple(targets.shape)}")
+    if n == 0:
+        raise ValueError("targets must hold at least one sample, got an empty batch")
+
+
+def in_range(targets: torch.Tensor, classes: int) -> None:
+    """Every target in 0 .. classes - 1 (read from the device: call it where that is cheap)."""
+    low, high = torch.aminmax(targets.detach())
+    if low < 0 or high >= classes:
+        wrong = int(low) if low < 0 else int(high)
+        raise ValueError(f"targets must be in 0 .. {classes - 1} (the logits have {classes} columns), got {wrong}")
+
+
+def _values_can_be_read(tensor: torch.Tensor) -> bool:
+    """False while compiling and inside ``torch.func`` transforms, where a tensor has no single value."""
+    return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)

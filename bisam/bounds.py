@@ -1,0 +1,140 @@
+r"""Lower bounds of the 0-1 step function: the :math:`\phi` of BiSAM.
+
+A bound is a small frozen object that knows its value and its derivative. Anything with these two methods will do
+as ``phi`` in :class:`bisam.Surrogate`; Lemma 3.1 holds for it if :math:`\phi(x) \le \mathbb 1[x > 0]` everywhere,
+and the 0-1 loss of a tie is kept exactly if :math:`\phi(0) = 0`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from . import _checks
+
+__all__ = ["GAMMA", "Bound", "NegLog", "Tanh", "step"]
+
+# The smallest shift with which -log stays at or below the step: it puts phi(0) at 0 (Xie et al. 2024, eq. 18).
+GAMMA = math.log(math.e - 1)
+
+
+class Bound(Protocol):
+    r"""What a :math:`\phi` must offer: ``phi(x)`` and ``phi.derivative(x)``, elementwise on tensors."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        r"""Values :math:`\phi(x)`, shape and dtype of ``x``."""
+
+    def derivative(self, x: Tensor) -> Tensor:
+        r"""Values :math:`\phi'(x)`, shape and dtype of ``x``."""
+
+
+def step(x: Tensor) -> Tensor:
+    r"""The 0-1 step that both bounds stay below.
+
+    .. math:: \mathbb 1[x > 0]
+
+    Args:
+        x: margins, any shape, floating point.
+
+    Returns:
+        Zeros and ones, shape and dtype of ``x``. The step is 0 at a tie, ``x = 0``.
+
+    Source:
+        Xie et al. (2024), Lemma 3.1.
+
+    Example:
+        >>> step(torch.tensor([-1.0, 0.0, 2.0]))
+        tensor([0., 0., 1.])
+    """
+    return (x > 0).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Tanh:
+    r"""The bound that is flat on both sides.
+
+    .. math:: \phi(x) = \tanh(\alpha x), \qquad \phi'(x) = \alpha\,(1 - \tanh^2(\alpha x))
+
+    Args:
+        alpha: slope at zero, greater than 0; 0.1 in the published runs.
+
+    Raises:
+        TypeError, ValueError: ``alpha`` is not a finite number above 0.
+
+    Source:
+        Xie et al. (2024), eq. 17 of the early version.
+
+    Example:
+        >>> Tanh(alpha=1.0)(torch.tensor([-1.0, 0.0, 1.0]))
+        tensor([-0.7616,  0.0000,  0.7616])
+        >>> Tanh(alpha=0.1).derivative(torch.tensor([0.0]))
+        tensor([0.1000])
+    """
+
+    alpha: float = 0.1  # Xie et al. 2024, section 4.1
+
+    def __post_init__(self):
+        _checks.positive("alpha", self.alpha)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        r"""Values :math:`\tanh(\alpha x)`."""
+        return torch.tanh(self.alpha * x)
+
+    def derivative(self, x: Tensor) -> Tensor:
+        r"""Values :math:`\alpha / \cosh^2(\alpha x)`."""
+        # 1 - tanh^2 rounds to 0 far out; the product keeps its relative accuracy: s(2z) s(-2z) = 1 / (4 cosh^2 z).
+        z = 2 * self.alpha * x
+        return 4 * self.alpha * torch.sigmoid(z) * torch.sigmoid(-z)
+
+
+@dataclass(frozen=True)
+class NegLog:
+    r"""The bound that keeps its slope on the left, where samples are still classified correctly.
+
+    .. math:: \phi(x) = 1 - \log(1 + e^{\gamma - x}), \qquad \phi'(x) = \sigma(\gamma - x)
+
+    Args:
+        gamma: shift, at least :math:`\log(e - 1) = 0.5413`, the default, for which :math:`\phi(0) = 0`. A larger
+            shift is still a lower bound but :math:`\phi(0) < 0`: looser everywhere.
+
+    Raises:
+        TypeError, ValueError: ``gamma`` is not a finite number, or so small that :math:`\phi(0) > 0`.
+
+    Source:
+        Xie et al. (2024), eq. 18 of the early version.
+
+    Example:
+        >>> NegLog()(torch.tensor([-5.0, 0.0, 5.0]))
+        tensor([-4.5452,  0.0000,  0.9885])
+        >>> NegLog().derivative(torch.tensor([-5.0, 0.0, 5.0]))
+        tensor([0.9961, 0.6321, 0.0114])
+    """
+
+    gamma: float = GAMMA
+
+    def __post_init__(self):
+        if _checks.real("gamma", self.gamma) < GAMMA:
+            raise ValueError(
+                f"gamma must be at least log(e - 1) = {GAMMA:.6f}, got {self.gamma!r}: "
+                "below it phi(0) > 0, and phi is no lower bound of the step"
+            )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        r"""Values :math:`1 - \log(1 + e^{\gamma - x})`, exactly :math:`\phi(0)` at 0 and never above 1."""
+        # phi(x) - phi(0) written with expm1 and log1p of -|x|: no overflow on either side, and exactly 0 at a tie.
+        right = 1 / (1 + math.exp(-self.gamma))
+        share = torch.where(x < 0, 1 - right, right)
+        rise = x.clamp(max=0) - torch.log1p(share * torch.expm1(-x.abs()))
+        return (self._at_zero() + rise).clamp(max=1)
+
+    def derivative(self, x: Tensor) -> Tensor:
+        r"""Values :math:`\sigma(\gamma - x)`."""
+        return torch.sigmoid(self.gamma - x)
+
+    def _at_zero(self) -> float:
+        # 1 - log(1 + e^gamma), which is 0 for the default and must not come out as a rounding error.
+        return 0.0 if self.gamma == GAMMA else 1 - self.gamma - math.log1p(math.exp(-self.gamma))

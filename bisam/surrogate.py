@@ -1,0 +1,158 @@
+r"""The lower bound of the 0-1 loss that BiSAM's inner player maximises.
+
+.. math::
+    F_{ij} = f(x_i)_j - f(x_i)_{y_i}, \qquad
+    Q_{\phi,\mu} = \frac1n \sum_{i=1}^n \frac1\mu \log\Big(\frac1K \sum_{j=1}^K e^{\mu\phi(F_{ij})}\Big) \le L^{01}
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from . import _checks
+from .bounds import Bound, NegLog
+
+__all__ = ["Surrogate", "gap", "margins"]
+
+
+def margins(logits: Tensor, targets: Tensor) -> Tensor:
+    r"""How far each class scores above the true one.
+
+    .. math:: F_{ij} = f(x_i)_j - f(x_i)_{y_i}
+
+    Args:
+        logits: scores, shape ``(n, K)``, floating point.
+        targets: true classes, shape ``(n,)``, whole numbers in ``0 .. K - 1``.
+
+    Returns:
+        Margins, shape ``(n, K)``, dtype of the logits; exactly 0 in the true column. A sample is misclassified if
+        its largest margin is above 0.
+
+    Raises:
+        TypeError, ValueError: wrong type, shape or class number, an empty batch, or NaN among the logits.
+
+    Source:
+        Xie et al. (2024), Lemma 3.1.
+
+    Example:
+        >>> margins(torch.tensor([[2.0, 5.0, 1.0]]), torch.tensor([0]))
+        tensor([[ 0.,  3., -1.]])
+    """
+    _checks.scores(logits, targets)
+    return logits - logits.gather(1, targets.long().unsqueeze(1))
+
+
+def gap(mu: float, classes: int) -> float:
+    r"""The most that the log-sum-exp step of Lemma 3.1 gives away.
+
+    .. math:: 0 \le \max_j \phi(F_j) - Q_{\phi,\mu} \le \frac{\log K}{\mu}
+
+    Args:
+        mu: inverse temperature, greater than 0.
+        classes: number of classes K, at least 1.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or out of range.
+
+    Source:
+        Xie et al. (2024), eq. 13 of the early version.
+
+    Example:
+        >>> round(gap(mu=1.5, classes=10), 2)
+        1.54
+    """
+    return math.log(_checks.whole("classes", classes)) / _checks.positive("mu", mu)
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    r"""The ascent loss of BiSAM: a smooth lower bound of the 0-1 loss, with its gradient in closed form.
+
+    .. math::
+        q_i = \frac1\mu \log\Big(\frac1K \sum_{j=1}^K e^{\mu\phi(F_{ij})}\Big), \qquad
+        \frac{\partial q_i}{\partial f_j} = p_{ij}\,\phi'(F_{ij}) \quad (j \ne y_i), \qquad
+        p_{ij} = \frac{e^{\mu\phi(F_{ij})}}{\sum_k e^{\mu\phi(F_{ik})}}
+
+    The derivative with respect to the true score is minus the sum of the others. Half-precision logits are
+    computed in float32 and the values stay float32; the gradient has the dtype of the logits.
+
+    Args:
+        phi: lower bound of the step, :class:`bisam.NegLog` or :class:`bisam.Tanh` or an object like them.
+        mu: inverse temperature, greater than 0; the larger, the closer to the maximum over classes.
+
+    Raises:
+        TypeError, ValueError: ``mu`` is not a finite number above 0, or ``phi`` has no ``derivative``.
+
+    Source:
+        Xie et al. (2024), Lemma 3.1 and eq. 14 of the early version.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 8.0], [8.0, 0.0]])
+        >>> q = Surrogate(phi=NegLog(), mu=1.5)
+        >>> q.per_sample(logits, torch.tensor([0, 0]))   # the first is misclassified, the second is not
+        tensor([ 0.6717, -0.4621])
+        >>> q(logits, torch.tensor([0, 0]))
+        tensor(0.1048)
+    """
+
+    phi: Bound = field(default_factory=NegLog)
+    mu: float = 1.5
+
+    def __post_init__(self):
+        _checks.positive("mu", self.mu)
+        if not callable(self.phi) or not callable(getattr(self.phi, "derivative", None)):
+            raise TypeError(f"phi must be a bound with a derivative, such as NegLog() or Tanh(); got {self.phi!r}")
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        r"""The mean :math:`Q_{\phi,\mu}` over the batch, a scalar."""
+        return self.per_sample(logits, targets).mean()
+
+    def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The values :math:`q_i`, shape ``(n,)``, each at or below the sample's 0-1 loss."""
+        _checks.scores(logits, targets)
+        return self.values(logits, targets)
+
+    def values(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """:meth:`per_sample` without the checks: what a training step calls on a batch that it has checked."""
+        return _Q.apply(logits, targets.long(), self.phi, float(self.mu))[0]
+
+
+class _Q(torch.autograd.Function):
+    """Value and gradient in one pass; the gradient is kept, so that backward is one multiplication."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, targets: Tensor, phi: Bound, mu: float) -> tuple[Tensor, Tensor]:
+        return _value_and_gradient(logits, targets, phi, mu)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.phi, ctx.mu = inputs[2:]
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(inputs[0], inputs[1], output[1])
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor, _):
+        logits, targets, gradient = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: write the gradient again as a function of the logits
+            gradient = _value_and_gradient(logits, targets, ctx.phi, ctx.mu)[1]
+        return (upstream.unsqueeze(-1) * gradient).to(logits.dtype), None, None, None
+
+
+def _value_and_gradient(logits: Tensor, targets: Tensor, phi: Bound, mu: float) -> tuple[Tensor, Tensor]:
+    """Per-sample q, shape (n,), and its gradient for the logits, shape (n, K), both at least float32."""
+    scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    true = targets.unsqueeze(-1)
+    margin = scores - scores.gather(-1, true)
+    z = mu * phi(margin)
+    top = z.amax(-1, keepdim=True)  # at least mu * phi(0), so the exponentials below never overflow
+    weight = torch.exp(z - top)
+    total = weight.sum(-1, keepdim=True)
+    value = (top + torch.log(total / weight.shape[-1])).squeeze(-1) / mu
+    pull = (weight / total * phi.derivative(margin)).scatter(-1, true, 0.0)
+    return value, pull.scatter(-1, true, -pull.sum(-1, keepdim=True))
