@@ -1,0 +1,144 @@
+"""One mini-batch and its model, and what has to be held still while the loss is looked at twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from . import _checks
+
+__all__ = ["Batch", "Noise", "held_buffers"]
+
+
+class Batch:
+    r"""A model with the samples it is evaluated on.
+
+    .. math:: w \mapsto \frac1n \sum_{i=1}^n \ell\big(f_w(x_i), y_i\big)
+
+    Args:
+        model: the network :math:`f_w`; called as ``model(inputs)``, it returns logits of shape ``(n, K)``.
+        inputs: the samples, shape ``(n, ...)``.
+        targets: true classes, shape ``(n,)``, whole numbers in ``0 .. K - 1``, on the device of the logits.
+
+    After a step, ``at_w`` holds the logits of its first pass, at w and without a graph, for accuracies and logs.
+
+    Raises:
+        TypeError, ValueError: an empty batch, targets that are not whole numbers or not one a sample.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> model = nn.Linear(4, 3)
+        >>> Batch(model, torch.zeros(8, 4), torch.zeros(8, dtype=torch.int64)).logits().shape
+        torch.Size([8, 3])
+    """
+
+    def __init__(self, model: nn.Module, inputs: Tensor, targets: Tensor):
+        if not callable(model):
+            raise TypeError(f"model must be callable, got {type(model).__name__}")
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}")
+        _checks.labels(targets, len(inputs))
+        self.model, self.inputs, self.targets = model, inputs, targets
+        self.at_w: Tensor | None = None
+        self._checked = False
+
+    def logits(self) -> Tensor:
+        """Scores of the samples, shape ``(n, K)``, with the graph that leads to the weights."""
+        logits = self.model(self.inputs)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(self.targets):
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"the model must return logits of shape ({len(self.targets)}, K), got {got}")
+        if not self._checked and logits.device.type == "cpu":  # elsewhere the look would stop the device
+            _checks.in_range(self.targets, logits.shape[1])
+        self._checked = True
+        return logits
+
+    def noise(self) -> Noise:
+        """The random state of the devices that this batch is computed on, as it is now."""
+        return Noise(self.inputs.device)
+
+
+class Noise:
+    """The random state before a pass, so that another pass can draw the same dropout masks.
+
+    Random numbers that are not drawn from torch's global generators (NumPy's, or a generator of your own) are not
+    held.
+
+    Args:
+        device: where the model draws; the CPU's generator is always held too.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> noise = Noise()
+        >>> first = torch.rand(2)
+        >>> with noise.replayed():
+        ...     second = torch.rand(2)
+        >>> bool((first == second).all()), bool((first == torch.rand(2)).any())
+        (True, False)
+    """
+
+    def __init__(self, device: torch.device | str = "cpu"):
+        self.device = torch.device(device)
+        self._state = self._read()
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Draws the same numbers again inside, and goes on outside as if nothing had been drawn."""
+        after = self._read()
+        self._write(self._state)
+        try:
+            yield
+        finally:
+            self._write(after)
+
+    def _read(self) -> tuple[Tensor, Tensor | None]:
+        other = None if self.device.type == "cpu" else torch.get_device_module(self.device).get_rng_state(self.device)
+        return torch.get_rng_state(), other
+
+    def _write(self, state: tuple[Tensor, Tensor | None]) -> None:
+        torch.set_rng_state(state[0])
+        if state[1] is not None:
+            torch.get_device_module(self.device).set_rng_state(state[1], self.device)
+
+
+@contextmanager
+def held_buffers(model: nn.Module) -> Iterator[None]:
+    """Lets a pass through the model leave no trace in its buffers, batch-norm statistics above all.
+
+    The buffers are copied before and written back after. No module is switched to another mode, so that two nested
+    uses do no harm, ``momentum=None`` is served as well, and a compiled model keeps one graph.
+
+    Args:
+        model: any module; its parameters are left alone.
+
+    Source:
+        Ours; that statistics belong to the pass at w is the convention of Foret et al. (2021).
+
+    Example:
+        >>> norm = nn.BatchNorm1d(2)
+        >>> with held_buffers(norm):
+        ...     _ = norm(torch.rand(4, 2))
+        >>> norm.running_mean
+        tensor([0., 0.])
+    """
+    with torch.no_grad():
+        before = [
+            (module, name, buffer, buffer.clone())
+            for module in model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, value in before:
+                buffer.copy_(value)
+                module._buffers[name] = buffer

@@ -1,0 +1,88 @@
+r"""The sets that the perturbation may move in, and the point of each that the gradient points to.
+
+Every geometry answers one question: where, in a ball of radius :math:`\rho`, is the linear function
+:math:`\langle g, \epsilon\rangle` largest? Weights, gradients and perturbations are dictionaries from parameter name
+to tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["L2", "euclidean_norm"]
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class L2:
+    r"""The Euclidean ball over all parameters at once: the set of SAM and BiSAM.
+
+    .. math::
+        \epsilon = \arg\max_{\|\epsilon\|_2 \le \rho} \langle g, \epsilon\rangle = \rho\,\frac{g}{\|g\|_2},
+        \qquad \langle g, \epsilon\rangle = \rho\,\|g\|_2
+
+    Source:
+        Foret et al. (2021), eq. 2 with p = 2.
+
+    Example:
+        >>> g = {"w": torch.tensor([3.0, 4.0])}
+        >>> L2().perturbation(g, weights=g, rho=0.5)
+        {'w': tensor([0.3000, 0.4000])}
+    """
+
+    def norm(self, perturbation: Tensors, weights: Tensors) -> Tensor:
+        r"""The norm that the ball is made of, :math:`\|\epsilon\|_2`: a scalar on the device."""
+        return euclidean_norm(perturbation)
+
+    def dual_norm(self, gradient: Tensors, weights: Tensors) -> Tensor:
+        r"""The most that :math:`\langle g, \epsilon\rangle` can be in the unit ball, :math:`\|g\|_2`: a scalar."""
+        return euclidean_norm(gradient)
+
+    def perturbation(
+        self, gradient: Tensors, weights: Tensors, rho: float, dual_norm: Tensor | None = None
+    ) -> Tensors:
+        r"""The :math:`\epsilon` of length rho along the gradient; zero where the gradient is zero.
+
+        Args:
+            gradient: name to tensor, the gradient of the ascent loss.
+            weights: the same names, the point it was taken at.
+            rho: radius of the ball, 0 or greater, in units of the weights.
+            dual_norm: the value of :meth:`dual_norm`, where it is known already.
+        """
+        size = self.dual_norm(gradient, weights) if dual_norm is None else dual_norm
+        # No small number is added to the norm: the length is rho whatever the scale of the loss.
+        scale = torch.where(size > 0, rho / size, 0.0)
+        return dict(zip(gradient, torch._foreach_mul(list(gradient.values()), scale), strict=True))
+
+
+def euclidean_norm(tensors: Tensors) -> Tensor:
+    r"""The Euclidean norm of all entries together.
+
+    .. math:: \|g\|_2 = \Big(\sum_{\text{names}} \sum_k g_k^2\Big)^{1/2}
+
+    Args:
+        tensors: name to tensor, any shapes, floating point.
+
+    Returns:
+        A scalar, summed in float32 at least and in float64 if any tensor is: squares of half-precision gradients
+        overflow above 256, and a norm that is infinite switches a method off without a word. Zero for no tensors.
+
+    Source:
+        Ours; the precision of the sum is the point.
+
+    Example:
+        >>> euclidean_norm({"w": torch.tensor([300.0, 400.0], dtype=torch.float16)})
+        tensor(500.)
+    """
+    values = list(tensors.values())
+    if not values:
+        return torch.zeros(())
+    dtype = torch.float32
+    for tensor in values:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    parts = torch._foreach_norm(values, 2, dtype=dtype)
+    return torch.linalg.vector_norm(torch.stack([part.to(values[0].device) for part in parts]))
