@@ -1,0 +1,86 @@
+"""Checkpoints that are whole or not there, and that say which run they belong to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+__all__ = ["CheckpointError", "check_writable", "read", "write"]
+
+FORMAT = 1
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read, cannot be written, or belongs to another run."""
+
+
+def check_writable(path: Path) -> None:
+    """Makes the folder and proves that a file can be written there, before any work starts.
+
+    Args:
+        path: the checkpoint file to be.
+
+    Raises:
+        CheckpointError: the folder cannot be made or written to.
+    """
+    probe = path.with_name(path.name + ".probe")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint_path {path} cannot be written: {error}. Choose another folder") from None
+
+
+def write(path: Path, run: dict, state: dict) -> None:
+    """Replaces the file in one piece: a reader, or a kill at any moment, sees the old one or the new one.
+
+    Args:
+        path: the checkpoint file.
+        run: the description of the run, plain values.
+        state: tensors and plain values.
+
+    Raises:
+        CheckpointError: the disk does not take it; the old file stays.
+    """
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(draft, "wb") as file:
+            torch.save({"format": FORMAT, "run": run, "state": state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        draft.unlink(missing_ok=True)
+        raise CheckpointError(f"checkpoint_path {path} cannot be written: {error}. The old file stays") from None
+
+
+def read(path: Path, run: dict) -> dict:
+    """The state that :func:`write` stored for the same run.
+
+    Args:
+        path: the checkpoint file.
+        run: the description of the run that wants to go on.
+
+    Raises:
+        CheckpointError: the file is truncated or no checkpoint, or another run wrote it; nothing is changed.
+    """
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        written, state = stored["run"], stored["state"]
+    except Exception as error:  # torch, zipfile and pickle each have their own words for a broken file
+        raise CheckpointError(
+            f"checkpoint_path {path} cannot be read ({type(error).__name__}): it is truncated or no checkpoint. "
+            "Delete it to start over, or restore it"
+        ) from None
+    if written != run:
+        names = [name for name in {**run, **written} if run.get(name) != written.get(name)]
+        changes = "; ".join(f"{name}: {written.get(name)!r} there, {run.get(name)!r} here" for name in names)
+        raise CheckpointError(
+            f"checkpoint_path {path} belongs to another run ({changes}). Choose another file, or delete it"
+        )
+    return state
