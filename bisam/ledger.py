@@ -1,0 +1,255 @@
+"""Recorded evidence: claims written before the runs, one file a run, only ever added to."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from . import _checks, data
+from .recipe import recipe
+from .train import History, Run, equal_budget, weights_digest
+
+__all__ = ["RESULTS", "Claim", "Experiment", "LedgerError", "claims", "experiment", "experiments", "load", "record"]
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+SCHEMA = 1
+FIELDS = ("schema", "experiment", "scale", "run", "final", "curve", "data_fingerprint", "weights_digest", "environment")
+
+
+class LedgerError(RuntimeError):
+    """A record that is there already, cannot be read, or does not have the agreed form."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A set of runs that belong together, as ``results/claims.toml`` describes it.
+
+    ``epochs`` are those of a two-pass method; the base optimiser gets as many as cost the same passes.
+    """
+
+    name: str
+    title: str
+    scale: str
+    methods: tuple[str, ...]
+    label_noise: tuple[float, ...]
+    seeds: int
+    epochs: int
+    rho: float
+    settings: dict
+
+    def run(self, method: str, label_noise: float, seed: int, epochs: int | None = None) -> Run:
+        """One run of the experiment, with its number of epochs or another."""
+        chosen = recipe(method)
+        if chosen.passes == 2:
+            chosen = chosen.replace(radius=type(chosen.radius)(self.rho))
+        length = equal_budget(epochs or self.epochs, chosen)
+        return Run(recipe=chosen, epochs=length, label_noise=label_noise, seed=seed, **self.settings)
+
+    def runs(self) -> dict[str, Run]:
+        """All runs, by the name of their record."""
+        return {
+            f"{method}-noise{round(100 * noise):02d}-seed{seed}": self.run(method, noise, seed)
+            for seed in range(self.seeds)
+            for noise in self.label_noise
+            for method in self.methods
+        }
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One falsifiable sentence, with the comparison that decides it."""
+
+    id: str
+    experiment: str
+    statement: str
+    ours: str
+    theirs: str
+    label_noise: float
+    metric: str
+
+
+def _toml(folder: Path) -> dict:
+    return tomllib.loads((folder / "claims.toml").read_text(encoding="utf-8"))
+
+
+def experiments(folder: Path = RESULTS) -> dict[str, Experiment]:
+    """All experiments of ``claims.toml``, by name.
+
+    Args:
+        folder: the ledger.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> experiments()["first_run"].seeds
+        10
+    """
+    return {
+        name: Experiment(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        for name, fields in _toml(folder)["experiment"].items()
+    }
+
+
+def experiment(name: str, folder: Path = RESULTS) -> Experiment:
+    """The named experiment.
+
+    Args:
+        name: one of :func:`experiments`.
+        folder: the ledger.
+
+    Raises:
+        ValueError: an unknown name; the message lists those that exist.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> experiment("first_run").methods[0]
+        'sgd'
+    """
+    known = experiments(folder)
+    return known[_checks.choice("experiment", name, tuple(known))]
+
+
+def claims(name: str, folder: Path = RESULTS) -> list[Claim]:
+    """The claims that the named experiment decides.
+
+    Args:
+        name: of the experiment.
+        folder: the ledger.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> {claim.experiment for claim in claims("first_run")}
+        {'first_run'}
+    """
+    return [Claim(**fields) for fields in _toml(folder)["claim"] if fields["experiment"] == name]
+
+
+def record(history: History, name: str, file: str, scale: str, folder: Path = RESULTS) -> Path:
+    """Writes one run as one new JSON file, in one piece, and never over another.
+
+    Args:
+        history: what :func:`bisam.train.fit` returned.
+        name: of the experiment.
+        file: name of the record, without ending.
+        scale: ``"smoke"``, ``"laptop"`` or ``"paper"``.
+        folder: the ledger.
+
+    Returns:
+        The path of the record.
+
+    Raises:
+        LedgerError: the record is there already.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import tempfile
+        >>> from bisam.train import fit
+        >>> history = fit(Run(model="mlp", epochs=1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     record(history, "try", "sam-seed0", "smoke", Path(folder)).name
+        'sam-seed0.json'
+    """
+    path = folder / "runs" / name / f"{file}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.part")
+    draft.write_text(json.dumps(_entry(history, name, scale), indent=1) + "\n", encoding="utf-8")
+    try:
+        os.link(draft, path)  # fails if the record exists, also when two writers meet
+    except FileExistsError:
+        raise LedgerError(f"{path} is recorded already; records are only ever added") from None
+    finally:
+        draft.unlink()
+    return path
+
+
+def load(name: str, folder: Path = RESULTS) -> dict[str, dict]:
+    """All records of an experiment, by file name.
+
+    Args:
+        name: of the experiment.
+        folder: the ledger.
+
+    Raises:
+        LedgerError: a record that is no JSON or lacks a field.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> load("an experiment without records")
+        {}
+    """
+    return {path.stem: _read(path) for path in sorted((folder / "runs" / name).glob("*.json"))}
+
+
+def _read(path: Path) -> dict:
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise LedgerError(f"{path} is no JSON: {error}") from None
+    missing = [field for field in FIELDS if field not in entry]
+    if missing:
+        raise LedgerError(f"{path} lacks {', '.join(missing)}")
+    return entry
+
+
+def _entry(history: History, name: str, scale: str) -> dict:
+    columns = [key for key in history.rows[0] if key != "epoch"]
+    return {
+        "schema": SCHEMA,
+        "experiment": name,
+        "scale": scale,
+        "run": history.run.to_dict(),
+        "final": {
+            "selected_epoch": history.selected_epoch,
+            "selected_test_accuracy": history.selected_test_accuracy,
+            "last_test_accuracy": history.last_test_accuracy,
+            "skipped": history.skipped,
+        },
+        "curve": {key: [round(value, 5) for value in history.curve(key)] for key in columns},
+        "data_fingerprint": data.load(history.run.data).fingerprint,
+        "weights_digest": weights_digest(history.model),
+        "environment": environment(history.run.device, history.seconds),
+    }
+
+
+def environment(device: str, seconds: float) -> dict:
+    """What a run ran on: versions, device, wall time and the commit of the code."""
+    if device.startswith("cuda"):
+        device_name = torch.cuda.get_device_name(device)
+    else:
+        device_name = f"{platform.machine()} CPU, {torch.get_num_threads()} of {os.cpu_count()} threads"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device_name,
+        "wall_seconds": round(seconds, 2),
+        "commit": commit(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the code, with a plus if files have changed since; ``None`` outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(("git", *words), cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

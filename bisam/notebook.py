@@ -1,0 +1,135 @@
+"""Running a notebook of the book with parameters of one's own, and storing numbers that prose can quote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from . import parameters
+
+__all__ = ["NotebookError", "find", "glue", "names", "run"]
+
+
+class NotebookError(RuntimeError):
+    """A notebook that does not exist, cannot be written or fails in one of its cells."""
+
+
+def folder() -> Path:
+    """Where the notebooks are: ``notebooks`` in the current folder or in a checkout's root."""
+    places = (Path.cwd() / "notebooks", Path(__file__).resolve().parents[1] / "notebooks")
+    for place in places:
+        if place.is_dir():
+            return place
+    raise NotebookError(f"no folder notebooks at {' or '.join(map(str, places))}: run this inside a checkout")
+
+
+def names() -> list[str]:
+    """The names of all notebooks."""
+    return sorted(path.stem for path in folder().glob("*.ipynb"))
+
+
+def find(name: str) -> Path:
+    """The file of the named notebook.
+
+    Args:
+        name: without folder and ending.
+
+    Raises:
+        NotebookError: an unknown name; the message lists those that exist.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> find("first_run").name
+        'first_run.ipynb'
+    """
+    if name not in names():
+        raise NotebookError(f"there is no notebook {name}; there are: {', '.join(names())}")
+    return folder() / f"{name}.ipynb"
+
+
+def run(name: str, given: Mapping[str, str], output: Path | None = None, *, progress: bool = True) -> Path:
+    """Executes a notebook through papermill with parameters given as text.
+
+    Args:
+        name: of the notebook.
+        given: parameter name to text; all are checked before the first cell runs.
+        output: file to write; ``_build/notebooks/<name>.ipynb`` if not given.
+        progress: show papermill's bar.
+
+    Returns:
+        The executed notebook.
+
+    Raises:
+        NotebookError: no such notebook, no permission to write, or an error in a cell: then the executed notebook
+            with the traceback is there all the same.
+        ParameterError: an unknown name, a wrong type or a value out of range; nothing has run.
+
+    Source:
+        Ours, on papermill.
+
+    Example:
+        >>> run("lower_bounds", {"alpha": "-1"})
+        Traceback (most recent call last):
+        bisam.parameters.ParameterError: alpha must be in (0, 100], got -1.0
+    """
+    path = find(name)
+    values = parameters.from_text(parameters.from_notebook(path), given)
+    output = output or Path("_build") / "notebooks" / path.name
+    _check_writable(output)
+    return _execute(path, output, values, progress)
+
+
+def _execute(path: Path, output: Path, values: dict, progress: bool) -> Path:
+    try:
+        import papermill
+    except ImportError:
+        raise NotebookError('papermill is not installed: pip install "bisam[notebooks]"') from None
+    try:
+        papermill.execute_notebook(
+            str(path), str(output), values, kernel_name="python3", cwd=str(path.parent), progress_bar=progress
+        )
+    except papermill.PapermillExecutionError as error:
+        raise NotebookError(
+            f"cell {error.exec_count} of {path.stem} failed with {error.ename}: {error.evalue}\n"
+            f"the executed notebook with the traceback is {output}"
+        ) from None
+    return output
+
+
+def _check_writable(output: Path) -> None:
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(output.parent, os.W_OK) or output.is_dir():
+            raise PermissionError(f"{output.parent} is not writable, or {output} is a folder")
+        probe = output.with_name(output.name + ".probe")
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise NotebookError(f"output {output} cannot be written: {error}") from None
+
+
+def glue(name: str, value: float | str) -> None:
+    """Stores a value under a name in a notebook's output, for the book's prose to quote; outside a notebook, nothing.
+
+    Args:
+        name: unique in the notebook.
+        value: what to store, rounded by the caller.
+
+    Source:
+        The record format is papermill's, as MyST-NB reads it.
+
+    Example:
+        >>> glue("answer", 42)
+    """
+    import sys
+
+    if "IPython" not in sys.modules or sys.modules["IPython"].get_ipython() is None:
+        return
+    prefix = "application/papermill.record/"
+    sys.modules["IPython"].display.display(
+        {prefix + "text/plain": repr(value)}, raw=True,
+        metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
+    )
