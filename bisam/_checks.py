@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 
 import torch
 
@@ -51,6 +52,22 @@ def choice(name: str, value: object, allowed) -> str:
     """One of ``allowed``."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+    return value
+
+
+def offers(part: object, method: str) -> bool:
+    """An object, not a class, that has the method."""
+    return not isinstance(part, type) and callable(getattr(part, method, None))
+
+
+def device(name: str, value: object) -> str:
+    """``"cpu"`` or a CUDA device that this machine has."""
+    if not isinstance(value, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+        raise ValueError(f'{name} must be "cpu" or a CUDA device such as "cuda:0", got {value!r}')
+    there = torch.cuda.device_count()
+    if value != "cpu" and int(value.removeprefix("cuda").removeprefix(":") or 0) >= there:
+        found = f"{there} CUDA devices" if there else "no CUDA device"
+        raise ValueError(f"{name} {value!r} is not there: torch finds {found} on this machine")
     return value
 
 

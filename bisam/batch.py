@@ -42,6 +42,8 @@ class Batch:
             raise TypeError(f"model must be callable, got {type(model).__name__}")
         if not isinstance(inputs, Tensor):
             raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}")
+        if inputs.ndim == 0:
+            raise ValueError("inputs must have shape (n, ...), one row a sample; got ()")
         _checks.labels(targets, len(inputs))
         self.model, self.inputs, self.targets = model, inputs, targets
         self.at_w: Tensor | None = None

@@ -1,7 +1,7 @@
 r"""Lower bounds of the 0-1 step function: the :math:`\phi` of BiSAM.
 
 A bound is a small frozen object that knows its value and its derivative. Anything with these two methods will do
-as ``phi`` in :class:`bisam.Surrogate`; Lemma 3.1 holds for it if :math:`\phi(x) \le \mathbb 1[x > 0]` everywhere,
+as ``phi`` in :class:`~bisam.surrogate.Surrogate`; Lemma 3.1 holds for it if :math:`\phi(x) \le \mathbb 1[x > 0]` everywhere,
 and the 0-1 loss of a tie is kept exactly if :math:`\phi(0) = 0`.
 """
 
@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from . import _checks
 
@@ -125,16 +126,15 @@ class NegLog:
 
     def __call__(self, x: Tensor) -> Tensor:
         r"""Values :math:`1 - \log(1 + e^{\gamma - x})`, exactly :math:`\phi(0)` at 0 and never above 1."""
-        # phi(x) - phi(0) written with expm1 and log1p of -|x|: no overflow on either side, and exactly 0 at a tie.
-        right = 1 / (1 + math.exp(-self.gamma))
-        share = torch.where(x < 0, 1 - right, right)
-        rise = x.clamp(max=0) - torch.log1p(share * torch.expm1(-x.abs()))
-        return (self._at_zero() + rise).clamp(max=1)
+        if self.gamma != GAMMA:
+            return 1 + functional.logsigmoid(x - self.gamma)
+        # At the default shift phi(0) = 0 must not come out as a rounding error, which would break the bound at a tie.
+        # On each side written with expm1 and log1p, where sigma(gamma) = 1 - 1/e.
+        left, right = x.masked_fill(x > 0, 0), x.masked_fill(x < 0, 0)
+        below = left - torch.log1p(torch.expm1(left) / math.e)
+        above = -torch.log1p(torch.expm1(-right) * (1 - 1 / math.e))
+        return torch.where(x < 0, below, above).clamp(max=1)
 
     def derivative(self, x: Tensor) -> Tensor:
         r"""Values :math:`\sigma(\gamma - x)`."""
         return torch.sigmoid(self.gamma - x)
-
-    def _at_zero(self) -> float:
-        # 1 - log(1 + e^gamma), which is 0 for the default and must not come out as a rounding error.
-        return 0.0 if self.gamma == GAMMA else 1 - self.gamma - math.log1p(math.exp(-self.gamma))

@@ -24,6 +24,14 @@ def check_writable(path: Path) -> None:
 
     Raises:
         CheckpointError: the folder cannot be made or written to.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     check_writable(Path(folder) / "new" / "run.pt")
     """
     probe = path.with_name(path.name + ".probe")
     try:
@@ -46,6 +54,17 @@ def write(path: Path, run: dict, state: dict) -> None:
 
     Raises:
         CheckpointError: the disk does not take it; the old file stays.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "run.pt"
+        ...     write(path, run={"seed": 0}, state={"epoch": 3})
+        ...     read(path, run={"seed": 0})
+        {'epoch': 3}
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -68,6 +87,16 @@ def read(path: Path, run: dict) -> dict:
 
     Raises:
         CheckpointError: the file is truncated or no checkpoint, or another run wrote it; nothing is changed.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> try:
+        ...     read(Path("no such file"), run={"seed": 0})
+        ... except CheckpointError as error:
+        ...     print(str(error)[:45])
+        checkpoint_path no such file cannot be read (
     """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)

@@ -68,8 +68,8 @@ def euclidean_norm(tensors: Tensors) -> Tensor:
         tensors: name to tensor, any shapes, floating point.
 
     Returns:
-        A scalar, summed in float32 at least and in float64 if any tensor is: squares of half-precision gradients
-        overflow above 256, and a norm that is infinite switches a method off without a word. Zero for no tensors.
+        A scalar, zero for no tensors. It is summed in float32 at least, and in float64 if any tensor is, because
+        squares of half-precision gradients overflow above 256, and an infinite norm switches a method off without a word.
 
     Source:
         Ours; the precision of the sum is the point.

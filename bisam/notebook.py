@@ -25,7 +25,15 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """The names of all notebooks."""
+    """The names of all notebooks.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> "first_run" in names()
+        True
+    """
     return sorted(path.stem for path in folder().glob("*.ipynb"))
 
 
@@ -89,7 +97,8 @@ def _execute(path: Path, output: Path, values: dict, progress: bool) -> Path:
         raise NotebookError('papermill is not installed: pip install "bisam[notebooks]"') from None
     try:
         papermill.execute_notebook(
-            str(path), str(output), values, kernel_name="python3", cwd=str(path.parent), progress_bar=progress
+            str(path), str(output), values, kernel_name="python3", cwd=str(path.parent), progress_bar=progress,
+            extra_arguments=["--log-level=ERROR"],  # the kernel warns of TCP, which here stays on this machine
         )
     except papermill.PapermillExecutionError as error:
         raise NotebookError(

@@ -27,7 +27,7 @@ class SharpnessAware(torch.optim.Optimizer):
     .. math:: w_{t+1} = \mathrm{base}\big(w_t, \nabla L(w_t + \epsilon_t)\big), \qquad
         \epsilon_t = \arg\max_{\|\epsilon\| \le \rho} \langle \nabla A(w_t), \epsilon\rangle
 
-    Two styles. In the first, :meth:`step` takes a :class:`bisam.Batch` and does all. In the second the loop is yours
+    Two styles. In the first, :meth:`step` takes a :class:`~bisam.batch.Batch` and does all. In the second the loop is yours
     and :meth:`perturbed` is the block in which the weights stand at :math:`w_t + \epsilon_t`.
 
     The wrapper stores no weights and shares the base's parameter groups and state, so schedulers attach to either.
@@ -36,7 +36,7 @@ class SharpnessAware(torch.optim.Optimizer):
         base: the optimiser that moves the weights.
         recipe: what is raised, where, how far, and what descends.
         nonfinite: what to do when a gradient of either pass holds inf or NaN. ``"raise"`` raises; ``"skip"`` skips
-            the step, counts it in :attr:`skipped` and warns the first time. The weights are back in both cases.
+            the step, counts it in ``skipped`` and warns the first time. The weights are back in both cases.
 
     Raises:
         TypeError, ValueError: a base that is no optimiser, an unknown ``nonfinite``, something that is no recipe.
@@ -75,10 +75,10 @@ class SharpnessAware(torch.optim.Optimizer):
                 the weights by the gradients that a :meth:`perturbed` block has left.
 
         Returns:
-            The descent loss at w, before the update: a scalar without a graph. ``None`` without a batch.
+            The descent loss at w before the update, a scalar without a graph; ``None`` without a batch.
 
         Raises:
-            TypeError: ``batch`` is not a :class:`bisam.Batch`.
+            TypeError: ``batch`` is not a :class:`~bisam.batch.Batch`.
             RuntimeError: no batch, and no ``perturbed`` block since the last step.
             FloatingPointError: a gradient is not finite and ``nonfinite="raise"``; the weights are as before.
         """
@@ -131,7 +131,7 @@ class SharpnessAware(torch.optim.Optimizer):
 
         Args:
             model: its buffers (batch-norm statistics) are held during the block.
-            noise: a :class:`bisam.Noise` taken before the first pass; the block then draws the same dropout masks.
+            noise: a :class:`~bisam.batch.Noise` taken before the first pass; the block then draws the same dropout masks.
                 Needed if the model draws noise, unless the recipe says ``same_noise=False``.
 
         Raises:
@@ -151,8 +151,6 @@ class SharpnessAware(torch.optim.Optimizer):
             ...     descent(model(x), y).backward()
             >>> sgd.step(); sgd.zero_grad()
         """
-        if not self._gradients():
-            raise RuntimeError("no parameter has a gradient: call backward() on the ascent loss before perturbed()")
         if noise is None and self.recipe.same_noise and _draws_noise(model):
             raise ValueError(
                 "noise must be given for a model with active dropout: take noise = bisam.Noise(device) before the "
@@ -164,6 +162,11 @@ class SharpnessAware(torch.optim.Optimizer):
     @contextmanager
     def _at_worst_point(self, model: nn.Module, noise: Noise | None) -> Iterator[None]:
         gradient = self._gradients()
+        if not gradient:
+            raise RuntimeError(
+                "no parameter of the base optimiser has a gradient: call backward() on the ascent loss first, "
+                "of a model whose parameters the base holds"
+            )
         weights = {name: parameter for name, parameter in self._named_parameters() if name in gradient}
         size = self.recipe.geometry.dual_norm(gradient, weights)
         climb = self.recipe.geometry.perturbation(gradient, weights, self.recipe.radius.rho, size)
@@ -201,8 +204,9 @@ class SharpnessAware(torch.optim.Optimizer):
 
     def _named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         for g, group in enumerate(self.param_groups):
-            names = group.get("param_names") or [f"{g}.{k}" for k in range(len(group["params"]))]
-            yield from zip(names, group["params"], strict=True)
+            names = group.get("param_names") or range(len(group["params"]))
+            for name, parameter in zip(names, group["params"], strict=True):
+                yield f"{g}.{name}", parameter  # with the group's number: two groups may each hold a "weight"
 
     def _gradients(self) -> Tensors:
         found = {name: p.grad for name, p in self._named_parameters() if p.grad is not None}
@@ -264,5 +268,12 @@ class SharpnessAware(torch.optim.Optimizer):
 
 
 def _draws_noise(model: nn.Module) -> bool:
-    dropouts = (nn.modules.dropout._DropoutNd, nn.RReLU)
-    return any(m.training and isinstance(m, dropouts) and getattr(m, "p", 1) > 0 for m in model.modules())
+    return any(module.training and _noise_of(module) > 0 for module in model.modules())
+
+
+def _noise_of(module: nn.Module) -> float:
+    if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+        return module.dropout
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p
+    return float(isinstance(module, nn.RReLU))

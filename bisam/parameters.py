@@ -123,8 +123,9 @@ def from_notebook(path: str | Path) -> dict[str, Parameter]:
         Ours.
 
     Example:
-        >>> sorted(from_notebook("notebooks/lower_bounds.ipynb"))  # doctest: +SKIP
-        ['alpha', 'gamma', 'mu', 'scale']
+        >>> from bisam.notebook import find
+        >>> sorted(from_notebook(find("lower_bounds")))
+        ['alpha', 'gamma', 'mu_log', 'mu_tanh', 'scale']
     """
     cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]

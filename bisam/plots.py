@@ -11,7 +11,15 @@ __all__ = ["LOOKS", "Look", "look", "style"]
 
 @dataclass(frozen=True)
 class Look:
-    """The label, colour, line and marker of one method; colours are those of Okabe and Ito."""
+    """The label, colour, line and marker of one method.
+
+    Source:
+        Ours; the colours are those of Okabe and Ito, which most colour-blind readers can tell apart.
+
+    Example:
+        >>> look("sgd").line()["linestyle"]
+        ':'
+    """
 
     label: str
     color: str

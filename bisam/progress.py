@@ -13,6 +13,19 @@ def epochs_bar(title: str, total: int, done: int, show: bool) -> Iterator[Callab
     """A bar that moves by one epoch each time the yielded function is called with that epoch's row.
 
     On a terminal the bar is redrawn in place; elsewhere (a log file, a notebook) it is not drawn at all.
+
+    Args:
+        title: what stands before the bar.
+        total: number of epochs.
+        done: how many of them are finished already.
+        show: draw it.
+
+    Source:
+        Ours, on rich.
+
+    Example:
+        >>> with epochs_bar("sam", total=1, done=0, show=False) as advance:
+        ...     advance({"train_loss": 0.5, "validation_accuracy": 90.0})
     """
     if not show:
         yield lambda row: None

@@ -57,21 +57,23 @@ class Recipe:
     def __post_init__(self):
         for field in ("ascent", "descent"):
             loss = getattr(self, field)
-            if not (callable(getattr(loss, "values", None)) or (loss is None and field == "ascent")):
+            if not (_checks.offers(loss, "values") or (loss is None and field == "ascent")):
                 raise TypeError(f"{field} must be a loss such as CrossEntropy() or Surrogate(), got {loss!r}")
-        if not callable(getattr(self.geometry, "perturbation", None)):
+        if not _checks.offers(self.geometry, "perturbation"):
             raise TypeError(f"geometry must be a set such as L2(), got {self.geometry!r}")
-        if not hasattr(self.radius, "rho"):
+        if isinstance(self.radius, type) or not hasattr(self.radius, "rho"):
             raise TypeError(f"radius must be a radius such as Constant(0.05), got {self.radius!r}")
+        if not isinstance(self.same_noise, bool):
+            raise TypeError(f"same_noise must be True or False, got {self.same_noise!r}")
 
     @property
     def raised(self) -> Surrogate | CrossEntropy:
-        """The loss that the perturbation raises: ``ascent``, or the descent loss if that is ``None``."""
+        """The loss that the perturbation raises, ``ascent`` or the descent loss if that is ``None``."""
         return self.descent if self.ascent is None else self.ascent
 
     @property
     def passes(self) -> int:
-        """Forward-backward passes a step: 1 for the base optimiser alone, otherwise 2."""
+        """Forward-backward passes a step, 1 for the base optimiser alone and otherwise 2."""
         return 1 if self.radius.rho == 0 else 2
 
     def replace(self, **changes) -> Recipe:

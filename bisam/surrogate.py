@@ -81,7 +81,7 @@ class Surrogate:
     computed in float32 and the values stay float32; the gradient has the dtype of the logits.
 
     Args:
-        phi: lower bound of the step, :class:`bisam.NegLog` or :class:`bisam.Tanh` or an object like them.
+        phi: lower bound of the step, :class:`~bisam.bounds.NegLog` or :class:`~bisam.bounds.Tanh` or an object like them.
         mu: inverse temperature, greater than 0; the larger, the closer to the maximum over classes.
 
     Raises:
@@ -104,7 +104,7 @@ class Surrogate:
 
     def __post_init__(self):
         _checks.positive("mu", self.mu)
-        if not callable(self.phi) or not callable(getattr(self.phi, "derivative", None)):
+        if not (_checks.offers(self.phi, "__call__") and _checks.offers(self.phi, "derivative")):
             raise TypeError(f"phi must be a bound with a derivative, such as NegLog() or Tanh(); got {self.phi!r}")
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:

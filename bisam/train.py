@@ -32,7 +32,7 @@ class Run:
     :math:`e = 0, \dots, E - 1`, as in the published runs.
 
     Args:
-        recipe: the method, a :class:`bisam.Recipe` or its name.
+        recipe: the method, a :class:`~bisam.recipe.Recipe` or its name.
         data: name of the task, one of ``bisam.data.DATA``.
         model: name of the network, one of ``bisam.models.MODELS``.
         epochs: passes over the training images.
@@ -41,7 +41,7 @@ class Run:
         momentum: of the base optimiser, SGD, in [0, 1).
         weight_decay: of the base optimiser; it is not part of the ascent gradient.
         label_noise: share of the training labels that are redrawn, in [0, 1); the other splits stay clean.
-        noise_reading: ``"other"`` or ``"any"``, see :func:`bisam.data.symmetric_noise`.
+        noise_reading: ``"other"`` or ``"any"``, see :func:`~bisam.data.symmetric_noise`.
         seed: of the initial weights, the order of the images, the dropout masks and the noisy labels.
         device: ``"cpu"`` or a CUDA device.
 
@@ -84,10 +84,7 @@ class Run:
             _checks.fraction(name, getattr(self, name))
         _checks.choice("noise_reading", self.noise_reading, data.READINGS)
         _checks.whole("seed", self.seed, least=0)
-        if not isinstance(self.device, str) or not self.device.startswith(("cpu", "cuda")):
-            raise ValueError(f'device must be "cpu" or a CUDA device such as "cuda:0", got {self.device!r}')
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device {self.device!r} is not there: torch finds no CUDA device on this machine")
+        _checks.device("device", self.device)
 
     def replace(self, **changes) -> Run:
         """A copy with some fields changed."""
@@ -110,6 +107,15 @@ class History:
 
     A row holds ``epoch`` (from 1), ``lr``, ``train_loss`` (mean descent loss at w over the epoch), ``train_accuracy``
     (on the labels trained on, while training), ``validation_accuracy`` and ``test_accuracy``; accuracies in percent.
+
+    Source:
+        The selection rule is that of Xie et al. (2024), section 4.1 of the early version.
+
+    Example:
+        >>> rows = [{"epoch": e, "validation_accuracy": v, "test_accuracy": t} for e, v, t in ((1, 90, 88), (2, 90, 91))]
+        >>> history = History(Run(epochs=2), rows)
+        >>> history.selected_epoch, history.selected_test_accuracy, history.last_test_accuracy
+        (1, 88, 91)
     """
 
     run: Run
@@ -120,7 +126,7 @@ class History:
 
     @property
     def selected_epoch(self) -> int:
-        """The earliest epoch of the highest validation accuracy: what the protocol reports."""
+        """The earliest epoch of the highest validation accuracy, which is what the protocol reports."""
         return max(self.rows, key=lambda row: (row["validation_accuracy"], -row["epoch"]))["epoch"]
 
     @property
@@ -148,7 +154,8 @@ def fit(
     """Trains as ``run`` says and returns the history; with a checkpoint it goes on where it was cut, exactly.
 
     The caller's random state is left as it was. The checkpoint is replaced in one piece after every epoch, so that a
-    kill at any moment costs at most one epoch, and the resumed training ends at the same bits as an uncut one.
+    kill at any moment costs at most one epoch, and the resumed training ends at the same bits as an uncut one (on the
+    same machine with the same number of threads, on which the order of sums depends).
 
     Args:
         run: what to do.
