@@ -1,0 +1,60 @@
+# Every command of the project. Each sets up what it needs; the first run downloads about 6 GB (torch and the book's tools).
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+NAME ?=
+ARGS ?=
+
+BIN := .venv/bin
+RUN_TESTS := $(BIN)/python -m pytest
+SETUP := $(PYTHON) tools/install.py --constraints "$(CONSTRAINTS)"
+
+.DEFAULT_GOAL := help
+.PHONY: help install book html notebooks notebook test unit nbval verify lint format clean
+
+help: ## list every command
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: ## set up .venv with the package, the notebooks, the book and the tests
+	@$(SETUP) all
+
+book: install ## execute the notebooks that are out of date, then build the book
+	@$(BIN)/python tools/execute_notebooks.py
+	@$(BIN)/python tools/build_book.py
+
+html: ## build the book from the stored outputs alone (no torch needed)
+	@$(SETUP) html
+	@if [ -x $(BIN)/jupyter-book ]; then $(BIN)/python tools/build_book.py; else .venv-html/bin/python tools/build_book.py; fi
+
+notebooks: install ## execute all notebooks again, out of date or not
+	@$(BIN)/python tools/execute_notebooks.py --all
+
+notebook: install ## run one with parameters: make notebook NAME=first_run ARGS="-p seeds 4 --scale laptop"
+	@$(BIN)/bisam notebook $(NAME) $(ARGS)
+
+test: lint ## all tests: style, units, doctests, notebooks, book, browser
+	@echo "==> unit tests, doctests and properties"
+	@$(RUN_TESTS) -q -m "not book"
+	@echo "==> notebooks: every cell executed, tagged outputs compared"
+	@$(RUN_TESTS) -q --nbval-lax --nbval-cell-timeout=300 notebooks
+	@echo "==> book: strict build, links, headless browser"
+	@$(BIN)/python tools/build_book.py
+	@$(RUN_TESTS) -q -m book
+
+unit: install ## the quick part of the tests (under a minute)
+	@$(RUN_TESTS) -q -m "not book and not slow"
+
+nbval: install ## execute the notebooks and compare the tagged outputs
+	@$(RUN_TESTS) -q --nbval-lax --nbval-cell-timeout=300 notebooks
+
+verify: install ## execute the notebooks and compare every stored output (on the pinned versions)
+	@$(RUN_TESTS) -q --nbval --nbval-cell-timeout=300 notebooks
+
+lint: install ## check the style of all code, notebooks included
+	@echo "==> style"
+	@$(BIN)/ruff check -q .
+
+format: install ## mend what the style check can mend
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove what was built (not the environment)
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,82 @@
+"""Builds the book strictly (nitpicky, warnings are errors) from what the notebooks have stored.
+
+Before the build it writes what pages include: the table of the status page, and the pictures that chapters borrow
+from notebooks. It needs no torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+GENERATED = ROOT / "book" / "_generated"
+FIGURES = ROOT / "book" / "figures"
+
+
+def main() -> int:
+    prepare()
+    print("==> building the book", flush=True)
+    log = ROOT / "_build" / "book.log"
+    log.parent.mkdir(exist_ok=True)
+    command = [str(Path(sys.executable).parent / "jupyter-book"), "build", ".", "-W", "-n", "--keep-going"]
+    with log.open("w", encoding="utf-8") as file:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # the reference is read from the docstrings in bisam/
+        status = subprocess.run(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode
+    if status:
+        lines = log.read_text(encoding="utf-8").splitlines()
+        said = [line for line in lines if "WARNING" in line or "ERROR" in line or "rror:" in line]
+        print("\n".join(said or lines[-30:]), file=sys.stderr)
+        print(f"==> failed: the book has {len(said)} warnings or errors; the whole log is {log}", file=sys.stderr)
+        return 1
+    print(f"==> the book is {ROOT / '_build' / 'html' / 'index.html'}")
+    return 0
+
+
+def prepare() -> None:
+    GENERATED.mkdir(exist_ok=True)
+    FIGURES.mkdir(exist_ok=True)
+    replace(GENERATED / "status.md", status_table().encode())
+    pictures = named_figures()
+    for name, content in pictures.items():
+        replace(FIGURES / f"{name}.png", content)
+    for path in FIGURES.glob("*.png"):
+        if path.stem not in pictures:
+            path.unlink()
+
+
+def named_figures() -> dict[str, bytes]:
+    """The stored pictures of all notebooks, by the name that their cells give them."""
+    found = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            name = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name")
+            pictures = [out["data"]["image/png"] for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+            if name and pictures:
+                found[name] = base64.b64decode(pictures[0])
+    return found
+
+
+def status_table() -> str:
+    rows = json.loads((ROOT / "book" / "status.json").read_text(encoding="utf-8"))
+    lines = ["| notebook | seconds | device | torch | Python | commit |", "| --- | ---: | --- | --- | --- | --- |"]
+    for name, run in rows.items():
+        lines.append(
+            f"| {{doc}}`../notebooks/{name}` | {run['wall_seconds']:.1f} | {run['device']} | {run['torch']} "
+            f"| {run['python']} | `{run['commit']}` |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Writes only what changed, so that a second build finds nothing to do."""
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

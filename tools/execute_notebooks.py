@@ -1,0 +1,129 @@
+"""Executes notebooks in place: those that are out of date, or all.
+
+A notebook is out of date when its own cells, anything in `bisam/`, or the records it reads have changed since it was
+executed. The file is written only after every cell has succeeded, and holds nothing that depends on when it ran, so
+that executing an unchanged notebook again leaves the same bytes. Times and versions go to `book/status.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+STATUS = ROOT / "book" / "status.json"
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("names", nargs="*", help="of notebooks; all if none is named")
+    arguments.add_argument("--all", action="store_true", help="also those that are up to date")
+    arguments.add_argument("--check", action="store_true", help="execute nothing; fail if one is out of date")
+    given = arguments.parse_args()
+    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    chosen = [path for path in paths if not given.names or path.stem in given.names]
+    stale = [path for path in chosen if given.all or is_stale(path)]
+    if given.check:
+        print("\n".join(f"out of date: {path.relative_to(ROOT)}" for path in stale))
+        return 1 if stale else 0
+    if not stale:
+        print(f"==> notebooks: {len(chosen)} of {len(chosen)} are up to date, nothing to execute")
+    for path in stale:
+        if not execute(path):
+            return 1
+    return 0
+
+
+def inputs_digest(path: Path, notebook: dict) -> str:
+    """A digest over all that the outputs of a notebook depend on."""
+    cells = [[cell["cell_type"], "".join(cell["source"]), cell["metadata"]] for cell in notebook["cells"]]
+    digest = hashlib.sha256(json.dumps(cells, sort_keys=True).encode())
+    files = sorted((ROOT / "bisam").rglob("*.py"))
+    if "ledger" in json.dumps(cells):
+        files += [ROOT / "results" / "claims.toml", *sorted((ROOT / "results" / "runs").rglob("*.json"))]
+    for file in files:
+        digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def is_stale(path: Path) -> bool:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    return notebook["metadata"].get("bisam", {}).get("inputs") != inputs_digest(path, notebook)
+
+
+def execute(path: Path) -> bool:
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    before = path.read_bytes()
+    notebook = nbformat.read(path, as_version=4)
+    cells = sum(cell.cell_type == "code" for cell in notebook.cells)
+    done = 0
+
+    def report(cell, cell_index, **_):
+        nonlocal done
+        done += cell.cell_type == "code"
+        if sys.stdout.isatty():
+            print(f"\r==> executing {path.name}: cell {done} of {cells}", end="", flush=True)
+
+    client = NotebookClient(
+        notebook, timeout=1800, kernel_name="python3", record_timing=False, on_cell_executed=report,
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--log-level=ERROR"],  # the kernel warns of TCP, which here stays on this machine
+    )
+    print(f"==> executing {path.name}", end="", flush=True)
+    started = time.perf_counter()
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        print(f"\n==> failed: {path.relative_to(ROOT)} (the file is as it was)\n{error}", file=sys.stderr)
+        return False
+    seconds = time.perf_counter() - started
+    print(f"  {seconds:.1f} s")
+    store(path, notebook)
+    if path.read_bytes() != before or path.stem not in read_status():
+        write_status(path.stem, seconds)
+    return True
+
+
+def store(path: Path, notebook: nbformat.NotebookNode) -> None:
+    for cell in notebook.cells:
+        for key in ("execution", "papermill", "ExecuteTime"):
+            cell.metadata.pop(key, None)
+    digest = inputs_digest(path, notebook)
+    notebook.metadata = nbformat.from_dict({
+        "bisam": {"inputs": digest},
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    })
+    nbformat.validate(notebook)
+    draft = path.with_suffix(".part")
+    draft.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def read_status() -> dict:
+    return json.loads(STATUS.read_text(encoding="utf-8")) if STATUS.exists() else {}
+
+
+def write_status(name: str, seconds: float) -> None:
+    from importlib.metadata import version
+
+    from bisam import ledger
+
+    entry = ledger.environment("cpu", seconds)
+    entry |= {"matplotlib": version("matplotlib"), "numpy": version("numpy"), "system": platform.system()}
+    status = {**read_status(), name: entry}
+    STATUS.write_text(json.dumps(dict(sorted(status.items())), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Makes the environment that a command needs: `.venv` with everything, or `.venv-html` with the book's tools alone.
+
+Runs on a bare Python; finished environments are recognised by a stamp and left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("what", choices=("all", "html"))
+    arguments.add_argument("--constraints", default="constraints.txt", help="versions to hold to; empty for the newest")
+    given = arguments.parse_args()
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file is what says so
+        return fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try make PYTHON=python3.12")
+    constraints = Path(given.constraints) if given.constraints else None
+    if constraints and not (ROOT / constraints).exists():
+        return fail(f"CONSTRAINTS={constraints} is not there")
+    full = ROOT / ".venv"
+    if given.what == "html" and is_ready(full, stamp(constraints)):
+        return 0  # the full environment builds the book as well
+    folder = full if given.what == "all" else ROOT / ".venv-html"
+    if is_ready(folder, stamp(constraints)):
+        return 0
+    return install(folder, given.what, constraints)
+
+
+def install(folder: Path, what: str, constraints: Path | None) -> int:
+    started = time.time()
+    say(f"setting up {folder.name} ({'torch and all tools, about 6 GB' if what == 'all' else 'the tools of the book'})")
+    try:
+        make(folder)
+    except (subprocess.CalledProcessError, OSError) as error:
+        return fail(f"python -m venv failed ({error}); on Debian and Ubuntu: apt install python3-venv")
+    held = ["--constraint", str(constraints)] if constraints else ["--upgrade"]
+    status = subprocess.run(
+        [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", *held, *packages(what)],
+        cwd=ROOT,
+    ).returncode
+    if status:
+        return fail(f"pip ended with status {status}; its last lines above say why. The same command tries again")
+    (folder / "stamp").write_text(stamp(constraints))
+    say(f"{folder.name} is ready after {time.time() - started:.0f} s")
+    return 0
+
+
+def make(folder: Path) -> None:
+    if not (folder / "bin" / "python").exists():
+        if folder.exists():
+            shutil.rmtree(folder)
+        venv.create(folder, with_pip=True, symlinks=os.name != "nt")
+
+
+def packages(what: str) -> list[str]:
+    import tomllib
+
+    if what == "all":
+        return ["--editable", ".[notebooks,docs,test]"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["optional-dependencies"]["docs"]
+
+
+def stamp(constraints: Path | None) -> str:
+    files = [ROOT / "pyproject.toml"] + ([ROOT / constraints] if constraints else [])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() + f" {sys.version_info[:2]}"
+
+
+def is_ready(folder: Path, wanted: str) -> bool:
+    mark = folder / "stamp"
+    return mark.exists() and mark.read_text() == wanted
+
+
+def say(text: str) -> None:
+    print(f"==> {text}", flush=True)
+
+
+def fail(text: str) -> int:
+    print(f"==> failed: {text}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
