@@ -206,15 +206,17 @@ def table(parameters: Mapping[str, Parameter]) -> str:
     )
 
 
-def check_cells(cells: Sequence[str], namespace: Mapping[str, object]) -> None:
-    """The check that a notebook's first cell of code makes: ``parameters.check_cells(In, globals())``.
+def check_cells(cells: Sequence[str], namespace: Mapping[str, object], name: str) -> None:
+    """The check that a notebook's first cell of code makes: ``parameters.check_cells(In, globals(), "first_run")``.
 
     It looks at the text of the cells that ran before: the latest one that declares parameters, and any that papermill
-    put after it.
+    put after it. Where cells are executed without being remembered (nbval does so), the declarations are read from
+    the notebook's file.
 
     Args:
         cells: the texts of the cells so far, IPython's ``In``.
         namespace: the values as they are now.
+        name: of the notebook.
 
     Raises:
         ParameterError: an unknown name, a wrong type, a value out of range, or no declaration at all.
@@ -223,13 +225,15 @@ def check_cells(cells: Sequence[str], namespace: Mapping[str, object]) -> None:
         Ours.
 
     Example:
-        >>> check_cells(["n: int = 3  # seeds; allowed: [1, 9]", "# Parameters\\nn = 4"], {"n": 4})
+        >>> check_cells(["n: int = 3  # seeds; allowed: [1, 9]", "# Parameters\\nn = 4"], {"n": 4}, "my_notebook")
     """
+    from .notebook import find
+
     declaring = [k for k, text in enumerate(cells) if any(map(LINE.match, text.splitlines()))]
-    if not declaring:
+    if not declaring and any(cells):
         raise ParameterError("no cell before this one declares parameters: run the cell tagged `parameters` first")
-    parameters = declared(cells[declaring[-1]])
-    injected = [text for text in cells[declaring[-1] + 1 :] if text.startswith(INJECTED)]
+    parameters = declared(cells[declaring[-1]]) if declaring else from_notebook(find(name))
+    injected = [text for text in cells[declaring[-1] + 1 :] if text.startswith(INJECTED)] if declaring else []
     names = list(parameters) + [name for text in injected for name in _assigned(text)]
     check(parameters, {name: namespace.get(name) for name in names})
 

@@ -7,8 +7,10 @@ from notebooks. It needs no torch.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ FIGURES = ROOT / "book" / "figures"
 
 def main() -> int:
     prepare()
+    forget_if_settings_changed()
     print("==> building the book", flush=True)
     log = ROOT / "_build" / "book.log"
     log.parent.mkdir(exist_ok=True)
@@ -35,6 +38,18 @@ def main() -> int:
         return 1
     print(f"==> the book is {ROOT / '_build' / 'html' / 'index.html'}")
     return 0
+
+
+def forget_if_settings_changed() -> None:
+    """Starts afresh when something changed that Sphinx does not notice: settings, contents, styles, installed tools."""
+    files = [ROOT / "_config.yml", ROOT / "_toc.yml", *sorted((ROOT / "book" / "_static").rglob("*.*"))]
+    content = b"".join(file.read_bytes() for file in files) + sys.executable.encode()
+    mark, digest = ROOT / "_build" / "settings", hashlib.sha256(content).hexdigest()
+    if not mark.exists() or mark.read_text() != digest:
+        shutil.rmtree(ROOT / "_build" / "html", ignore_errors=True)
+        shutil.rmtree(ROOT / "_build" / ".doctrees", ignore_errors=True)
+        mark.parent.mkdir(exist_ok=True)
+        mark.write_text(digest)
 
 
 def prepare() -> None:

@@ -54,7 +54,8 @@ def train_epoch(model, loader, sgd):
 def control_recipe():
     """SAM whose ascent, like that of BiSAM, is free of label smoothing, while its descent is smoothed."""
     # [start control]
+    plain = bisam.CrossEntropy()
     smoothed = bisam.CrossEntropy(smoothing=0.1, convention="others")
-    control = bisam.SAM.replace(name="sam-control", ascent=bisam.CrossEntropy(), descent=smoothed)
+    control = bisam.SAM.replace(name="control", ascent=plain, descent=smoothed)
     # [end control]
     return control

@@ -1,0 +1,52 @@
+"""Every example in a docstring runs, and everything public has one."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import bisam
+
+NAMES = [
+    info.name
+    for info in pkgutil.walk_packages(bisam.__path__, "bisam.")
+    if not info.name.endswith("__main__")
+]
+MODULES = {name: importlib.import_module(name) for name in ["bisam", *NAMES]}
+
+
+def public(module):
+    """Functions and classes that the module lists as its own, but exceptions and protocols."""
+    for name in getattr(module, "__all__", ()):
+        thing = getattr(module, name)
+        mine = getattr(thing, "__module__", None) == module.__name__
+        idle = inspect.isclass(thing) and (
+            issubclass(thing, Exception) or getattr(thing, "_is_protocol", False)
+        )
+        if mine and not idle and (inspect.isfunction(thing) or inspect.isclass(thing)):
+            yield name
+
+
+PUBLIC = [(module, name) for module in MODULES.values() for name in public(module)]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_print_what_they_say(name, capsys):
+    results = doctest.testmod(MODULES[name])
+    assert results.failed == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module, name", PUBLIC, ids=[f"{module.__name__}.{name}" for module, name in PUBLIC])
+def test_everything_public_has_an_example(module, name):
+    assert doctest.DocTestFinder(recurse=False).find(getattr(module, name), name)[0].examples, (
+        "no Example in its docstring"
+    )
+
+
+def test_the_examples_are_found():
+    found = [
+        test for module in MODULES.values() for test in doctest.DocTestFinder().find(module) if test.examples
+    ]
+    assert len(found) > 30 and len(PUBLIC) > 30

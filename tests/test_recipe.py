@@ -1,0 +1,110 @@
+"""The table of methods, variations of its rows, and rows as plain values."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+import bisam
+from bisam import (
+    BISAM_LOG,
+    BISAM_TANH,
+    L2,
+    RECIPES,
+    SAM,
+    SGD,
+    Constant,
+    CrossEntropy,
+    NegLog,
+    Recipe,
+    Surrogate,
+    Tanh,
+)
+
+each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+
+
+def test_defaults_are_those_of_the_published_runs():
+    assert (SAM.ascent, SAM.radius.rho) == (None, 0.05)
+    assert (BISAM_LOG.ascent, BISAM_LOG.radius.rho) == (Surrogate(NegLog(math.log(math.e - 1)), 1.5), 0.05)
+    assert (BISAM_TANH.ascent, BISAM_TANH.radius.rho) == (Surrogate(Tanh(0.1), 10.0), 0.05)
+    assert all(recipe.descent == CrossEntropy() and recipe.geometry == L2() for recipe in RECIPES.values())
+
+
+def test_names_are_those_of_the_rows():
+    assert list(RECIPES) == ["sgd", "sam", "bisam-log", "bisam-tanh"]
+    assert all(bisam.recipe(name) is row and row.name == name for name, row in RECIPES.items())
+
+
+def test_passes_are_one_without_a_radius_and_two_with():
+    assert [row.passes for row in RECIPES.values()] == [1, 2, 2, 2]
+    assert SAM.replace(radius=Constant(0)).passes == 1
+
+
+def test_what_is_raised_is_the_descent_loss_unless_another_is_named():
+    smooth = CrossEntropy(0.1)
+    assert SAM.replace(descent=smooth).raised is smooth and BISAM_LOG.raised is BISAM_LOG.ascent
+
+
+@each_recipe
+def test_plain_values_survive_json(recipe):
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_every_choice_is_among_the_plain_values():
+    mine = Recipe(
+        "mine", Surrogate(Tanh(0.7), 3.0), CrossEntropy(0.2, "others"), L2(), Constant(0.3), same_noise=False
+    )
+    again = Recipe.from_dict(mine.to_dict())
+    assert again == mine and again.descent.convention == "others" and not again.same_noise
+
+
+@each_recipe
+def test_replacing_makes_another_row_and_leaves_the_table_alone(recipe):
+    changed = recipe.replace(radius=Constant(0.2), name="other")
+    assert changed.radius.rho == 0.2 and RECIPES[recipe.name] is recipe != changed
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe.radius = Constant(1.0)
+
+
+@pytest.mark.parametrize(
+    "make, error, message",
+    [
+        (
+            lambda: bisam.recipe("bisam"),
+            ValueError,
+            r"recipe must be one of sgd, sam, bisam-log, bisam-tanh; got 'bisam'",
+        ),
+        (lambda: bisam.recipe(None), ValueError, r"recipe must be one of .*; got None"),
+        (lambda: Constant(-0.1), ValueError, r"rho must be 0 or greater, got -0\.1"),
+        (lambda: Constant(math.nan), ValueError, r"rho must be finite, got nan"),
+        (lambda: Constant(math.inf), ValueError, r"rho must be finite, got inf"),
+        (lambda: Constant(True), TypeError, r"rho must be a real number, not True of type bool"),
+        (lambda: Constant("0.05"), TypeError, r"rho must be a real number, not '0\.05' of type str"),
+        (lambda: SAM.replace(ascent="q"), TypeError, r"ascent must be a loss such as .*, got 'q'"),
+        (
+            lambda: SAM.replace(ascent=Surrogate),
+            TypeError,
+            r"ascent must be a loss such as .*Surrogate\(\), got <class",
+        ),
+        (lambda: SAM.replace(descent=None), TypeError, r"descent must be a loss such as .*, got None"),
+        (lambda: SAM.replace(geometry="l2"), TypeError, r"geometry must be a set such as L2\(\), got 'l2'"),
+        (lambda: SAM.replace(geometry=L2), TypeError, r"geometry must be a set such as L2\(\), got <class"),
+        (lambda: SAM.replace(radius=0.05), TypeError, r"radius must be .* Constant\(0\.05\), got 0\.05"),
+        (lambda: SAM.replace(same_noise="no"), TypeError, r"same_noise must be True or False, .*'no'"),
+        (
+            lambda: Recipe.from_dict({"kind": "Recipee"}),
+            ValueError,
+            r"kind must be one of Recipe, .*; got 'Recipee'",
+        ),
+    ],
+)
+def test_a_wrong_choice_is_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_unknown_fields_are_refused():
+    with pytest.raises(TypeError, match="rho"):
+        SGD.replace(rho=0.1)

@@ -1,0 +1,477 @@
+"""Training: the same bits each time, cut or not; whole checkpoints; a test split that chooses nothing."""
+
+import dataclasses
+import itertools
+import json
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import reference
+import torch
+from torch import nn
+
+from bisam import BISAM_LOG, SAM, SGD, Constant, CrossEntropy, NegLog, SharpnessAware, Surrogate, data, models
+from bisam.checkpoint import CheckpointError
+from bisam.data import Data, Split
+from bisam.train import History, Run, _State, accuracy, equal_budget, fit, weights_digest
+
+NETS = ("small_conv", "mlp", "dropping")
+
+
+def blobs(n, seed):
+    """Four by four pixels of three classes that overlap."""
+    draw = torch.Generator().manual_seed(seed)
+    targets = torch.arange(n) % 3
+    return Split(torch.randn(n, 1, 4, 4, generator=draw) + 0.7 * (targets - 1)[:, None, None, None], targets)
+
+
+TINY = Data("tiny", 3, blobs(47, 0), blobs(30, 1), blobs(30, 2))
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """A task and a network with dropout that train in milliseconds."""
+    monkeypatch.setitem(data.DATA, "tiny", lambda: TINY)
+    monkeypatch.setitem(
+        models.MODELS, "dropping", lambda shape, classes: models.mlp(shape, classes, 16, dropout=0.5)
+    )
+
+
+def run(**changes):
+    return Run(**{"data": "tiny", "model": "small_conv", "epochs": 4, "batch_size": 8, "lr": 0.05, **changes})
+
+
+def outcome(history):
+    """All that two equal trainings share."""
+    return weights_digest(history.model), history.rows, history.skipped
+
+
+# -- the same bits ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", ["sgd", "sam", "bisam-log", "bisam-tanh"])
+@pytest.mark.parametrize("model", NETS)
+def test_the_same_run_gives_the_same_bits_whatever_the_callers_random_state(model, recipe):
+    first = fit(run(model=model, recipe=recipe))
+    torch.manual_seed(99)
+    assert outcome(fit(run(model=model, recipe=recipe))) == outcome(first)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"lr": 0.01},
+        {"momentum": 0.5},
+        {"weight_decay": 0.1},
+        {"batch_size": 9},
+        {"recipe": "sgd"},
+        {"recipe": BISAM_LOG},
+        {"label_noise": 0.2},
+        {"epochs": 5},
+    ],
+    ids=str,
+)
+def test_every_field_has_an_effect(change):
+    assert weights_digest(fit(run(**change)).model) != weights_digest(fit(run()).model)
+
+
+@pytest.mark.parametrize("model", NETS)
+@pytest.mark.parametrize("cuts", [(1,), (3,), (1, 1), (2, 1, 1)])
+def test_a_training_in_parts_ends_at_the_same_bits(cuts, model, tmp_path):
+    whole, path = fit(run(model=model, label_noise=0.2)), tmp_path / "run.pt"
+    for k, cut in enumerate(cuts, start=1):
+        part = fit(run(model=model, label_noise=0.2), path, stop_after=cut)
+        assert len(part.rows) == sum(cuts[:k])
+        torch.manual_seed(k)  # the state of the caller is not that of the training
+    assert outcome(fit(run(model=model, label_noise=0.2), path)) == outcome(whole)
+
+
+def test_a_finished_training_is_read_back_and_not_trained_again(tmp_path):
+    path = tmp_path / "run.pt"
+    first, written = fit(run(), path), (tmp_path / "run.pt").read_bytes()
+    again = fit(run(), path)
+    assert (
+        outcome(again) == outcome(first) and again.seconds == first.seconds and path.read_bytes() == written
+    )
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_the_callers_random_state_is_left_alone(checkpointed, tmp_path):
+    state = torch.get_rng_state()
+    fit(run(model="dropping"), tmp_path / "run.pt" if checkpointed else None)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_progress_changes_nothing(capfd):
+    assert outcome(fit(run(), progress=True)) == outcome(fit(run()))
+    assert capfd.readouterr() == ("", "")  # no bar where there is no terminal
+
+
+# The child ends itself by SIGKILL at a stated point, so that nothing depends on how fast the machine is.
+CHILD = """
+import os, signal, sys
+import test_train
+from bisam import SharpnessAware, data
+from bisam.train import fit
+
+def killing(function, at):
+    calls = []
+    def counted(*arguments):
+        calls.append(1)
+        if len(calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+    return counted
+
+data.DATA["tiny"] = lambda: test_train.TINY
+if sys.argv[2] == "between steps":
+    SharpnessAware.step = killing(SharpnessAware.step, at=13)
+else:
+    os.replace = killing(os.replace, at=2)
+fit(test_train.run(), sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("moment, done", [("between steps", 2), ("while a checkpoint is written", 1)])
+def test_a_killed_training_goes_on_to_the_same_bits(moment, done, tmp_path):
+    path = tmp_path / "run.pt"
+    killed = subprocess.run([sys.executable, "-c", CHILD, str(path), moment], cwd=Path(__file__).parent)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(torch.load(path, weights_only=True)["state"]["rows"]) == done
+    resumed = fit(run(), path)
+    assert [row["epoch"] for row in resumed.rows] == [1, 2, 3, 4] and outcome(resumed) == outcome(fit(run()))
+
+
+# -- checkpoints -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Any step would be one too many."""
+    monkeypatch.setattr("bisam.train._State.epoch", lambda self: pytest.fail("training has started"))
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "run.pt"
+    fit(run(), path, stop_after=2)
+    return path
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused_and_left_alone(keep, checkpoint, request):
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
+    left = checkpoint.read_bytes()
+    request.getfixturevalue("no_training")
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint_path .*run\.pt cannot be read .*truncated or no checkpoint"
+    ):
+        fit(run(), checkpoint)
+    assert checkpoint.read_bytes() == left
+
+
+@pytest.mark.parametrize(
+    "content", [b"no checkpoint", {"weights": torch.zeros(2)}, [1, 2]], ids=["text", "dict", "list"]
+)
+def test_another_file_is_refused(content, tmp_path, no_training):
+    path = tmp_path / "run.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        fit(run(), path)
+
+
+class Trap:
+    """A thing whose reading runs code: it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, no_training):
+    torch.save({"run": run().to_dict(), "state": Trap(tmp_path / "sprung")}, tmp_path / "run.pt")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        fit(run(), tmp_path / "run.pt")
+    assert not (tmp_path / "sprung").exists()
+
+
+CHANGES = {
+    "seed": ({"seed": 1}, r"seed: 0 there, 1 here"),
+    "epochs": ({"epochs": 5}, r"epochs: 4 there, 5 here"),
+    "recipe": ({"recipe": SAM.replace(radius=Constant(0.1))}, r"recipe: .*0\.05.* there, .*0\.1.* here"),
+}
+
+
+@pytest.mark.parametrize("change, message", CHANGES.values(), ids=CHANGES)
+def test_the_checkpoint_of_another_run_is_refused_and_left_alone(change, message, checkpoint, request):
+    before = checkpoint.read_bytes()
+    request.getfixturevalue("no_training")
+    with pytest.raises(CheckpointError, match=rf"checkpoint_path .* belongs to another run .*{message}"):
+        fit(run(**change), checkpoint)
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_checkpoint_holds_tensors_and_plain_values_only(checkpoint):
+    stored = torch.load(checkpoint, weights_only=True)
+    assert Run.from_dict(stored["run"]) == run() and len(stored["state"]["rows"]) == 2
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path, no_training):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.pt").mkdir()
+    for path in (
+        tmp_path / "file" / "run.pt",
+        tmp_path / "file" / "deeper" / "run.pt",
+        tmp_path / "folder.pt",
+    ):
+        with pytest.raises(
+            CheckpointError, match=rf"checkpoint_path {path} cannot be written: .*Choose another folder"
+        ):
+            fit(run(), path)
+
+
+def test_missing_folders_are_made_and_nothing_else_is_left_in_them(tmp_path):
+    fit(run(), tmp_path / "a" / "b" / "run.pt", stop_after=1)
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["run.pt"]
+
+
+def test_a_disk_that_fills_up_stops_the_training_and_the_old_file_stays(checkpoint, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    before = checkpoint.read_bytes()
+    monkeypatch.setattr("bisam.checkpoint.os.fsync", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written: .*No space left.* The old file stays"):
+        fit(run(), checkpoint)
+    assert checkpoint.read_bytes() == before and list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+# -- what a history says ---------------------------------------------------------------------------
+
+
+def test_a_row_holds_what_the_page_says():
+    history = fit(run(epochs=3))
+    names = {"epoch", "lr", "train_loss", "train_accuracy", "validation_accuracy", "test_accuracy"}
+    assert all(set(row) == names for row in history.rows) and history.curve("epoch") == [1, 2, 3]
+    assert history.curve("lr") == pytest.approx(
+        [0.05 * (1 + math.cos(math.pi * e / 3)) / 2 for e in range(3)]
+    )
+    assert (
+        history.rows[-1]["test_accuracy"] == accuracy(history.model, TINY.test) == history.last_test_accuracy
+    )
+    assert history.rows[-1]["validation_accuracy"] == accuracy(history.model, TINY.validation)
+    assert history.skipped == 0 and history.seconds > 0
+
+
+def test_the_first_row_is_that_of_a_loop_written_out():
+    torch.manual_seed(3)
+    model = models.build("mlp", TINY.shape, 3)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    order, losses, right = torch.randperm(47, generator=torch.Generator().manual_seed(3)), [], 0
+    for k in range(5):  # 47 images make five batches of 8; the last 7 are left out
+        x, y = TINY.train.inputs[order[8 * k : 8 * k + 8]], TINY.train.targets[order[8 * k : 8 * k + 8]]
+        sgd.zero_grad()
+        logits = model(x)
+        loss = nn.functional.cross_entropy(logits, y)
+        loss.backward()
+        sgd.step()
+        losses.append(loss.item())
+        right += int((logits.argmax(1) == y).sum())
+    history = fit(run(model="mlp", recipe=SGD, epochs=1, seed=3))
+    assert weights_digest(history.model) == weights_digest(model)
+    assert history.rows[0]["train_loss"] == pytest.approx(sum(losses) / 5, rel=1e-6)
+    assert history.rows[0]["train_accuracy"] == pytest.approx(100 * right / 40)
+
+
+def test_accuracy_counts_in_chunks_in_evaluation_mode_and_keeps_the_mode():
+    model = fit(run(model="dropping")).model.train()
+    split, model_2 = TINY.test, fit(run(model="dropping")).model.eval()
+    expected = 100 * float((model_2(split.inputs).argmax(1) == split.targets).double().mean())
+    for chunk in (1, 7, 1000):
+        assert accuracy(model, split, chunk) == pytest.approx(expected) and model.training
+
+
+def test_the_selected_epoch_is_the_earliest_best():
+    rows = [
+        {"epoch": k, "validation_accuracy": v, "test_accuracy": t}
+        for k, v, t in ((1, 50, 9), (2, 70, 3), (3, 70, 8))
+    ]
+    history = History(run(), rows)
+    assert (history.selected_epoch, history.selected_test_accuracy, history.last_test_accuracy) == (2, 3, 8)
+
+
+def test_the_test_split_chooses_nothing(monkeypatch):
+    worse = Split(TINY.test.inputs, TINY.test.targets.roll(1))
+    monkeypatch.setitem(data.DATA, "permuted", lambda: dataclasses.replace(TINY, test=worse))
+    plain, permuted = fit(run()), fit(run(data="permuted"))
+    assert weights_digest(plain.model) == weights_digest(permuted.model)
+    assert plain.selected_epoch == permuted.selected_epoch
+    assert plain.curve("validation_accuracy") == permuted.curve("validation_accuracy")
+    assert plain.curve("test_accuracy") != permuted.curve("test_accuracy")
+
+
+def test_noise_is_in_the_training_labels_alone():
+    state = _State(run(label_noise=0.2), TINY)
+    assert int((state.train.targets != TINY.train.targets).sum()) == round(0.2 * 47)
+    assert torch.equal(state.train.inputs, TINY.train.inputs)
+    assert torch.equal(state.validation.targets, TINY.validation.targets)
+    assert torch.equal(state.test.targets, TINY.test.targets)
+
+
+@pytest.mark.parametrize("recipe", ["sgd", "sam", "bisam-log"])
+def test_a_training_that_diverges_says_in_which_epoch(recipe):
+    with pytest.raises(
+        FloatingPointError, match=rf"epoch 1 of 4, lr 1e\+30: the .* gradient of {recipe} holds inf or NaN"
+    ):
+        fit(run(recipe=recipe, lr=1e30))
+
+
+def test_a_training_that_diverges_keeps_its_checkpoint(tmp_path, monkeypatch):
+    path, step, calls = tmp_path / "run.pt", SharpnessAware.step, itertools.count(1)
+
+    def diverging(self, batch):
+        if next(calls) == 12:  # five steps an epoch
+            raise FloatingPointError("the gradient holds inf")
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SharpnessAware, "step", diverging)
+        with pytest.raises(FloatingPointError, match=r"epoch 3 of 4, lr 0\.025: the gradient holds inf"):
+            fit(run(), path)
+    assert len(torch.load(path, weights_only=True)["state"]["rows"]) == 2
+    assert outcome(fit(run(), path)) == outcome(fit(run()))
+
+
+def test_digits_are_learnt():
+    history = fit(Run(recipe="bisam-log", epochs=3, batch_size=100))
+    assert (
+        history.selected_test_accuracy > 90
+        and history.rows[-1]["train_loss"] < history.rows[0]["train_loss"] / 2
+    )
+
+
+# -- descriptions of runs --------------------------------------------------------------------------
+
+RUNS = {"defaults": Run(), "another": Run(recipe="bisam-tanh", label_noise=0.4, noise_reading="any", seed=7)}
+
+
+@pytest.mark.parametrize("one", RUNS.values(), ids=RUNS)
+def test_plain_values_survive_json(one):
+    assert Run.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+
+
+def test_a_recipe_of_ones_own_survives_json():
+    own = BISAM_LOG.replace(
+        name="own", ascent=Surrogate(NegLog(0.8), 5.0), descent=CrossEntropy(0.1, "others")
+    )
+    assert Run.from_dict(json.loads(json.dumps(Run(recipe=own).to_dict()))).recipe == own
+
+
+def test_replacing_makes_another_run_that_is_checked():
+    assert Run().replace(seed=3) == Run(seed=3) != Run()
+    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
+        Run().replace(seed=-1)
+
+
+def test_a_recipe_may_be_given_by_name():
+    assert Run(recipe="bisam-log") == Run(recipe=BISAM_LOG)
+
+
+@pytest.mark.parametrize(
+    "epochs, recipe, expected", [(10, SAM, 10), (10, SGD, 20), (1, BISAM_LOG, 1), (7, SGD, 14)]
+)
+def test_an_equal_budget_counts_passes(epochs, recipe, expected):
+    assert equal_budget(epochs, recipe) == expected
+
+
+WRONG = [
+    ({"recipe": "bisam"}, ValueError, r"recipe must be one of sgd, sam, .*; got 'bisam'"),
+    ({"recipe": 3}, TypeError, r"recipe must be a bisam\.Recipe or one of sgd, .*; got 3"),
+    ({"data": "mnist"}, ValueError, r"data must be one of digits.*; got 'mnist'"),
+    ({"model": "resnet"}, ValueError, r"model must be one of small_conv, .*; got 'resnet'"),
+    ({"epochs": 0}, ValueError, r"epochs must be at least 1, got 0"),
+    ({"epochs": 2.5}, TypeError, r"epochs must be a whole number, not 2\.5 of type float"),
+    ({"epochs": True}, TypeError, r"epochs must be a whole number, not True of type bool"),
+    ({"batch_size": -8}, ValueError, r"batch_size must be at least 1, got -8"),
+    ({"lr": 0.0}, ValueError, r"lr must be greater than 0, got 0\.0"),
+    ({"lr": math.nan}, ValueError, r"lr must be finite, got nan"),
+    ({"lr": "0.1"}, TypeError, r"lr must be a real number, not '0\.1' of type str"),
+    ({"momentum": 1.0}, ValueError, r"momentum must be in \[0, 1\), got 1\.0"),
+    ({"weight_decay": -1e-4}, ValueError, r"weight_decay must be 0 or greater, got -0\.0001"),
+    ({"label_noise": 1.0}, ValueError, r"label_noise must be in \[0, 1\), got 1\.0"),
+    ({"noise_reading": "some"}, ValueError, r"noise_reading must be one of other, any; got 'some'"),
+    ({"seed": -1}, ValueError, r"seed must be at least 0, got -1"),
+    ({"seed": 0.5}, TypeError, r"seed must be a whole number, not 0\.5 of type float"),
+    ({"device": "gpu"}, ValueError, r'device must be "cpu" or a CUDA device .* got \'gpu\''),
+    ({"device": "cpux"}, ValueError, r'device must be "cpu" or a CUDA device .* got \'cpux\''),
+    ({"device": 0}, ValueError, r'device must be "cpu" or a CUDA device .* got 0'),
+]
+
+
+@pytest.mark.parametrize(
+    "fields, error, message", WRONG, ids=lambda value: str(value) if isinstance(value, dict) else ""
+)
+def test_a_wrong_field_is_named(fields, error, message):
+    with pytest.raises(error, match=message):
+        Run(**fields)
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for device in ("cuda", "cuda:0"):
+        with pytest.raises(ValueError, match=rf"device '{device}' is not there: torch finds no CUDA device"):
+            Run(device=device)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"stop_after": 0}, ValueError, r"stop_after must be at least 1, got 0"),
+        ({"stop_after": 1.5}, TypeError, r"stop_after must be a whole number, not 1\.5 of type float"),
+    ],
+)
+def test_a_wrong_way_to_stop_is_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        fit(run(), **arguments)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_batch_larger_than_the_training_split_is_named():
+    with pytest.raises(ValueError, match=r"batch_size must be at most 47, the training images; got 48"):
+        fit(run(batch_size=48))
+
+
+# -- digests ---------------------------------------------------------------------------------------
+
+
+def test_the_digest_sees_every_bit_of_weights_and_buffers():
+    digests = [weights_digest(reference.net("norm"))]
+    for name, change in (
+        ("0.bias", -0.0),
+        ("1.running_mean", 1e-300),
+        ("1.num_batches_tracked", 1),
+        ("3.weight", 0.5),
+    ):
+        model = reference.net("norm")
+        with torch.no_grad():
+            dict(model.state_dict())["0.bias"].zero_()
+            digests.append(weights_digest(model))
+            model.state_dict()[name].fill_(change)
+        digests.append(weights_digest(model))
+    assert digests[1] == digests[3] == digests[5] == digests[7] and len(set(digests)) == 6
+
+
+def test_the_digest_does_not_depend_on_how_tensors_lie_in_memory():
+    model, twin = reference.net(), reference.net()
+    twin[0].weight.data = twin[0].weight.data.T.contiguous().T
+    assert weights_digest(model) == weights_digest(twin)
