@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+
 from bisam.cli import main
 
 FAST = ["--model", "mlp", "--epochs", "3", "--recipe", "bisam-log"]

@@ -2,6 +2,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from bisam import ledger
 from bisam.ledger import LedgerError
 from bisam.recipe import RECIPES

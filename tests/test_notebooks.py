@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from bisam import parameters
 
 ROOT = Path(__file__).resolve().parents[1]

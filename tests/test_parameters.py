@@ -1,4 +1,5 @@
 import pytest
+
 from bisam import notebook, parameters
 from bisam.parameters import ParameterError
 
