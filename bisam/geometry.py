@@ -68,8 +68,9 @@ def euclidean_norm(tensors: Tensors) -> Tensor:
         tensors: name to tensor, any shapes, floating point.
 
     Returns:
-        A scalar, zero for no tensors. It is summed in float32 at least, and in float64 if any tensor is, because
-        squares of half-precision gradients overflow above 256, and an infinite norm switches a method off without a word.
+        A scalar, zero for no tensors. It is summed in float32 at least, and in float64 if any tensor is or if the sum
+        leaves the range of float32 (on the CPU): squares of half-precision gradients overflow above 256, those of
+        float32 vanish below 1e-22, and a norm that is infinite or zero switches a method off without a word.
 
     Source:
         Ours; the precision of the sum is the point.
@@ -84,5 +85,13 @@ def euclidean_norm(tensors: Tensors) -> Tensor:
     dtype = torch.float32
     for tensor in values:
         dtype = torch.promote_types(dtype, tensor.dtype)
+    norm = _norm(values, dtype)
+    # Squares of float32 leave its range below 1e-19 and above 1e19. Looking at the number is free on the CPU only.
+    if norm.device.type == "cpu" and dtype == torch.float32 and not 1e-12 < norm < 1e12:
+        return _norm(values, torch.float64).to(dtype)
+    return norm
+
+
+def _norm(values: list[Tensor], dtype: torch.dtype) -> Tensor:
     parts = torch._foreach_norm(values, 2, dtype=dtype)
     return torch.linalg.vector_norm(torch.stack([part.to(values[0].device) for part in parts]))

@@ -6,6 +6,7 @@ r"""The step of every method: climb from w to the edge of the ball, take the gra
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -61,6 +62,8 @@ class SharpnessAware(torch.optim.Optimizer):
             raise TypeError(f"base must be a torch optimiser that is not wrapped yet, got {type(base).__name__}")
         if not isinstance(recipe, Recipe):
             raise TypeError(f"recipe must be a bisam.Recipe, such as bisam.SAM; got {recipe!r}")
+        if isinstance(base, torch.optim.LBFGS):
+            raise TypeError("base must make its step from one gradient; LBFGS evaluates the loss itself")
         _checks.choice("nonfinite", nonfinite, ("raise", "skip"))
         # Optimizer.__init__ is left out on purpose: it would make a second set of parameter groups.
         self.__setstate__({"base": base, "recipe": recipe, "nonfinite": nonfinite, "skipped": 0})
@@ -88,7 +91,6 @@ class SharpnessAware(torch.optim.Optimizer):
             raise TypeError(f"step needs a bisam.Batch(model, inputs, targets), got {type(batch).__name__}")
         self.zero_grad()
         loss = self._two_passes(batch) if self.recipe.passes == 2 else self._one_pass(batch)
-        self._climbed = False
         self.base.step()
         return loss
 
@@ -119,7 +121,6 @@ class SharpnessAware(torch.optim.Optimizer):
                 "step() without a batch must follow a `with opt.perturbed(model):` block; "
                 "otherwise the base optimiser would run alone under another name"
             )
-        self._climbed = False
         self.base.step()
 
     @contextmanager
@@ -174,9 +175,14 @@ class SharpnessAware(torch.optim.Optimizer):
         with torch.no_grad():
             start = [weight.clone() for weight in moved]
         self.zero_grad()
+        if _is_known_not_finite(size):
+            if self.nonfinite == "raise":
+                self._keep_if_finite({"ascent": size})
+            climb = {}  # the block runs at w, and its gradients are dropped
         try:
             with torch.no_grad():
-                torch._foreach_add_(moved, [climb[name] for name in weights])
+                if climb:
+                    torch._foreach_add_(moved, [climb[name] for name in weights])
             del climb, gradient
             with held_buffers(model), nullcontext() if noise is None else noise.replayed():
                 yield
@@ -198,7 +204,11 @@ class SharpnessAware(torch.optim.Optimizer):
             raise FloatingPointError(message + '; nonfinite="skip" would skip such steps and count them')
         self.skipped += 1
         if self.skipped == 1:
-            warnings.warn(message + "; the step is skipped, later ones are only counted", RuntimeWarning, stacklevel=4)
+            message += "; the step is skipped, later ones are only counted"
+            warnings.warn(message, RuntimeWarning, stacklevel=_levels_to_the_caller())
+
+    def _forget_block(self, *_) -> None:
+        self._climbed = False
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
@@ -262,9 +272,23 @@ class SharpnessAware(torch.optim.Optimizer):
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         self._climbed = False
+        # However the base is stepped, one perturbed block licenses one step.
+        self.base.register_step_post_hook(self._forget_block)
 
     def __repr__(self) -> str:
         return f"SharpnessAware({self.recipe.name}, {self.base!r})"
+
+
+def _is_known_not_finite(number: Tensor) -> bool:
+    return number.device.type == "cpu" and not bool(torch.isfinite(number))  # elsewhere the look would stop the device
+
+
+def _levels_to_the_caller() -> int:
+    """How far up the stack the code that uses this module is, for a warning to point to."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__") in (__name__, "contextlib"):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _draws_noise(model: nn.Module) -> bool:

@@ -118,26 +118,23 @@ class Surrogate:
 
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:
         """:meth:`per_sample` without the checks: what a training step calls on a batch that it has checked."""
-        return _Q.apply(logits, targets.long(), self.phi, float(self.mu))[0]
+        if torch._C._are_functorch_transforms_active():  # vmap, jvp and their kin take the plain formula apart
+            return _value_and_gradient(logits, targets.long(), self.phi, self.mu)[0]
+        return _Q.apply(logits, targets.long(), self.phi, self.mu)
 
 
 class _Q(torch.autograd.Function):
     """Value and gradient in one pass; the gradient is kept, so that backward is one multiplication."""
 
-    generate_vmap_rule = True
+    @staticmethod
+    def forward(ctx, logits: Tensor, targets: Tensor, phi: Bound, mu: float) -> Tensor:
+        value, gradient = _in_few_operations(logits, targets, phi, mu) or _value_and_gradient(logits, targets, phi, mu)
+        ctx.phi, ctx.mu = phi, mu
+        ctx.save_for_backward(logits, targets, gradient)
+        return value
 
     @staticmethod
-    def forward(logits: Tensor, targets: Tensor, phi: Bound, mu: float) -> tuple[Tensor, Tensor]:
-        return _value_and_gradient(logits, targets, phi, mu)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.phi, ctx.mu = inputs[2:]
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(inputs[0], inputs[1], output[1])
-
-    @staticmethod
-    def backward(ctx, upstream: Tensor, _):
+    def backward(ctx, upstream: Tensor):
         logits, targets, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: write the gradient again as a function of the logits
             gradient = _value_and_gradient(logits, targets, ctx.phi, ctx.mu)[1]
@@ -145,10 +142,11 @@ class _Q(torch.autograd.Function):
 
 
 def _value_and_gradient(logits: Tensor, targets: Tensor, phi: Bound, mu: float) -> tuple[Tensor, Tensor]:
-    """Per-sample q, shape (n,), and its gradient for the logits, shape (n, K), both at least float32."""
-    scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    true = targets.unsqueeze(-1)
-    margin = scores - scores.gather(-1, true)
+    """Per-sample q, shape (n,), and its gradient for the logits, shape (n, K), both at least float32.
+
+    For every phi and mu, and differentiable itself.
+    """
+    margin, true = _margins_and_column(logits, targets)
     z = mu * phi(margin)
     top = z.amax(-1, keepdim=True)  # at least mu * phi(0), so the exponentials below never overflow
     weight = torch.exp(z - top)
@@ -156,3 +154,26 @@ def _value_and_gradient(logits: Tensor, targets: Tensor, phi: Bound, mu: float) 
     value = (top + torch.log(total / weight.shape[-1])).squeeze(-1) / mu
     pull = (weight / total * phi.derivative(margin)).scatter(-1, true, 0.0)
     return value, pull.scatter(-1, true, -pull.sum(-1, keepdim=True))
+
+
+def _in_few_operations(logits: Tensor, targets: Tensor, phi: Bound, mu: float) -> tuple[Tensor, Tensor] | None:
+    """The same without a graph, for bounds that offer ``exponentials``; ``None`` if this one does not, at this mu."""
+    if mu < 0.1 or not hasattr(phi, "exponentials"):  # a small mu would leave few digits of log(total) / mu
+        return None
+    margin, true = _margins_and_column(logits, targets)
+    found = phi.exponentials(margin, mu)
+    if found is None:
+        return None
+    share, slope = found
+    classes, total = share.shape[-1], share.sum(-1, keepdim=True)
+    value = torch.log(total).squeeze(-1).mul_(1 / mu).add_(1 - math.log(classes) / mu)
+    # Rounding must not lift q above the 0-1 loss: q is 0 when all classes tie, and that is as high as it may be.
+    value = torch.minimum(value, margin.amax(-1).ceil_().clamp_(0, 1))
+    pull = share.div_(total).mul_(slope)
+    return value, pull.scatter_add_(-1, true, pull.sum(-1, keepdim=True).neg_())
+
+
+def _margins_and_column(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    true = targets.unsqueeze(-1)
+    return scores - scores.gather(-1, true), true

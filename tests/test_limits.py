@@ -20,7 +20,6 @@ from bisam import (
 
 BASES = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4),
-    "nesterov": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.01),
 }
 
