@@ -7,12 +7,16 @@ to tensor.
 
 from __future__ import annotations
 
+import math
+import numbers
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["L2", "euclidean_norm"]
+from . import _checks
+
+__all__ = ["L2", "Adaptive", "Lp", "euclidean_norm"]
 
 Tensors = dict[str, Tensor]
 
@@ -57,6 +61,169 @@ class L2:
         # No small number is added to the norm: the length is rho whatever the scale of the loss.
         scale = torch.where(size > 0, rho / size, 0.0)
         return dict(zip(gradient, torch._foreach_mul(list(gradient.values()), scale), strict=True))
+
+
+@dataclass(frozen=True)
+class Lp:
+    r"""The ball of a p-norm over all parameters at once.
+
+    .. math::
+        \epsilon = \rho\,\frac{\operatorname{sign}(g)\,|g|^{q-1}}{\big(\|g\|_q^q\big)^{1/p}}, \qquad
+        \tfrac1p + \tfrac1q = 1, \qquad \langle g, \epsilon\rangle = \rho\,\|g\|_q
+
+    At p = inf this is the sign step :math:`\rho\operatorname{sign}(g)`, the fast gradient sign method in weight space;
+    at p = 1 all of the radius goes to the largest entry, or is shared by those that tie for it. Radii of different
+    p are not comparable.
+
+    Args:
+        p: exponent, 1 or greater; ``math.inf`` for the box.
+
+    Raises:
+        TypeError, ValueError: ``p`` is not a number, or below 1.
+
+    Source:
+        Foret et al. (2021), eq. 2.
+
+    Example:
+        >>> g = {"w": torch.tensor([3.0, -4.0])}
+        >>> Lp(math.inf).perturbation(g, weights=g, rho=0.5)
+        {'w': tensor([ 0.5000, -0.5000])}
+        >>> Lp(1).perturbation(g, weights=g, rho=0.5)
+        {'w': tensor([ 0.0000, -0.5000])}
+    """
+
+    p: float = 2.0
+
+    def __post_init__(self):
+        if isinstance(self.p, bool) or not isinstance(self.p, numbers.Real):
+            raise TypeError(f"p must be a real number, not {self.p!r} of type {type(self.p).__name__}")
+        if not self.p >= 1:
+            raise ValueError(f"p must be 1 or greater, math.inf included; got {self.p!r}")
+
+    @property
+    def q(self) -> float:
+        """The exponent of the dual norm, q = p / (p - 1)."""
+        if self.p == 1:
+            return math.inf
+        return 1.0 if self.p == math.inf else self.p / (self.p - 1)
+
+    def norm(self, perturbation: Tensors, weights: Tensors) -> Tensor:
+        r"""The norm that the ball is made of, :math:`\|\epsilon\|_p`, a scalar on the device."""
+        return _p_norm(perturbation, self.p)
+
+    def dual_norm(self, gradient: Tensors, weights: Tensors) -> Tensor:
+        r"""The most that :math:`\langle g, \epsilon\rangle` can be in the unit ball, :math:`\|g\|_q`, a scalar."""
+        return _p_norm(gradient, self.q)
+
+    def perturbation(
+        self, gradient: Tensors, weights: Tensors, rho: float, dual_norm: Tensor | None = None
+    ) -> Tensors:
+        r"""The :math:`\epsilon` of p-norm rho that the gradient points to; zero where the gradient is zero.
+
+        Args:
+            gradient: name to tensor, the gradient of the ascent loss.
+            weights: the same names, the point it was taken at.
+            rho: radius of the ball, 0 or greater, in units of the weights.
+            dual_norm: not needed here.
+        """
+        largest = _p_norm(gradient, math.inf)
+        unit = torch.where(largest > 0, 1 / largest, 0.0)
+        shares = {name: g.abs().mul_(unit) for name, g in gradient.items()}  # in [0, 1]: no power over- or underflows
+        if self.p == 1:
+            shares = {name: (share == 1).to(share.dtype) for name, share in shares.items()}
+        elif self.p == math.inf:
+            shares = {name: (share > 0).to(share.dtype) for name, share in shares.items()}
+        else:
+            shares = {name: share.pow_(self.q - 1) for name, share in shares.items()}
+        length = _p_norm(shares, self.p)
+        scale = torch.where(length > 0, rho / length, 0.0)
+        return {name: share.mul_(gradient[name].sign()).mul_(scale) for name, share in shares.items()}
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    r"""The ellipsoid of ASAM, whose axes are as long as the weights are large.
+
+    .. math::
+        \epsilon = \rho\,\frac{T_w^2\,g}{\|T_w\,g\|_2}, \qquad T_w = \operatorname{diag}(|w| + \eta), \qquad
+        \|T_w^{-1}\epsilon\|_2 = \rho, \qquad \langle g, \epsilon\rangle = \rho\,\|T_w\,g\|_2
+
+    Two readings are in use, and their radii are not interchangeable. The method's authors scale the parameters whose
+    name holds "weight" and leave the others, biases above all, in a round ball; the experiments of BiSAM scale all
+    parameters and have no :math:`\eta`.
+
+    Args:
+        eta: added to the absolute weights so that a weight of zero can move, 0 or greater.
+        scaled: ``"weights"`` for parameters with "weight" in their name, ``"all"`` for all of them.
+
+    Raises:
+        TypeError, ValueError: ``eta`` is not a finite number or below 0; an unknown ``scaled``.
+
+    Source:
+        Kwon et al. (2021), eq. 5 and their public code; for ``"all"`` Xie et al. (2024), appendix A.1 of the early
+        version, and their public code.
+
+    Example:
+        >>> w, g = {"weight": torch.tensor([1.0, 3.0])}, {"weight": torch.tensor([1.0, 1.0])}
+        >>> Adaptive(eta=0.0).perturbation(g, w, rho=1.0)
+        {'weight': tensor([0.3162, 2.8460])}
+    """
+
+    eta: float = 0.01
+    scaled: str = "weights"
+
+    def __post_init__(self):
+        _checks.nonnegative("eta", self.eta)
+        _checks.choice("scaled", self.scaled, ("weights", "all"))
+
+    def norm(self, perturbation: Tensors, weights: Tensors) -> Tensor:
+        r"""The norm that the ellipsoid is made of, :math:`\|T_w^{-1}\epsilon\|_2`; entries that cannot move count 0."""
+        axes = self._axes(perturbation, weights)
+        return euclidean_norm({n: (e / axes[n]).nan_to_num_(nan=0.0, posinf=torch.inf) for n, e in perturbation.items()})
+
+    def dual_norm(self, gradient: Tensors, weights: Tensors) -> Tensor:
+        r"""The most that :math:`\langle g, \epsilon\rangle` can be in the unit ellipsoid, :math:`\|T_w g\|_2`."""
+        axes = self._axes(gradient, weights)
+        return euclidean_norm({name: g * axes[name] for name, g in gradient.items()})
+
+    def perturbation(
+        self, gradient: Tensors, weights: Tensors, rho: float, dual_norm: Tensor | None = None
+    ) -> Tensors:
+        r"""The :math:`\epsilon` on the ellipsoid of size rho that the gradient points to; zero where :math:`T_w g` is.
+
+        Args:
+            gradient: name to tensor, the gradient of the ascent loss.
+            weights: the same names, the point it was taken at; they set the axes.
+            rho: size of the ellipsoid, 0 or greater, without a unit: a share of the weights.
+            dual_norm: the value of :meth:`dual_norm`, where it is known already.
+        """
+        axes = self._axes(gradient, weights)
+        scaled = {name: g * axes[name] for name, g in gradient.items()}
+        size = euclidean_norm(scaled) if dual_norm is None else dual_norm
+        scale = torch.where(size > 0, rho / size, 0.0)
+        return {name: g.mul_(axes[name]).mul_(scale) for name, g in scaled.items()}
+
+    def _axes(self, names: Tensors, weights: Tensors) -> dict[str, Tensor | float]:
+        def axis(name: str) -> Tensor | float:
+            if self.scaled == "weights" and "weight" not in name:
+                return 1.0
+            return weights[name].detach().abs().add_(self.eta)
+
+        return {name: axis(name) for name in names}
+
+
+def _p_norm(tensors: Tensors, p: float) -> Tensor:
+    """The p-norm of all entries together, as carefully summed as :func:`euclidean_norm`."""
+    if p == 2:
+        return euclidean_norm(tensors)
+    values = list(tensors.values())
+    if not values:
+        return torch.zeros(())
+    dtype = torch.float32
+    for tensor in values:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    parts = [torch.linalg.vector_norm(value, p, dtype=dtype).to(values[0].device) for value in values]
+    return torch.linalg.vector_norm(torch.stack(parts), p)
 
 
 def euclidean_norm(tensors: Tensors) -> Tensor:

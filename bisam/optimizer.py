@@ -112,7 +112,7 @@ class SharpnessAware(torch.optim.Optimizer):
         batch.at_w = logits.detach()
         loss = self.recipe.descent.values(logits, batch.targets).mean()
         loss.backward()
-        self._keep_if_finite({"descent": euclidean_norm(self._gradients())})
+        self._keep_if_finite({"descent": euclidean_norm(self._gradients(_names(batch.model)))})
         return loss.detach()
 
     def _step_after_block(self) -> None:
@@ -162,13 +162,14 @@ class SharpnessAware(torch.optim.Optimizer):
 
     @contextmanager
     def _at_worst_point(self, model: nn.Module, noise: Noise | None) -> Iterator[None]:
-        gradient = self._gradients()
+        names = _names(model)
+        gradient = self._gradients(names)
         if not gradient:
             raise RuntimeError(
                 "no parameter of the base optimiser has a gradient: call backward() on the ascent loss first, "
                 "of a model whose parameters the base holds"
             )
-        weights = {name: parameter for name, parameter in self._named_parameters() if name in gradient}
+        weights = {name: parameter for name, parameter in self._named_parameters(names) if name in gradient}
         size = self.recipe.geometry.dual_norm(gradient, weights)
         climb = self.recipe.geometry.perturbation(gradient, weights, self.recipe.radius.rho, size)
         moved = list(weights.values())
@@ -212,14 +213,14 @@ class SharpnessAware(torch.optim.Optimizer):
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
-    def _named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def _named_parameters(self, names: dict[nn.Parameter, str]) -> Iterator[tuple[str, nn.Parameter]]:
+        """The base's parameters by the names that the model gives them; by place for those that it does not hold."""
         for g, group in enumerate(self.param_groups):
-            names = group.get("param_names") or range(len(group["params"]))
-            for name, parameter in zip(names, group["params"], strict=True):
-                yield f"{g}.{name}", parameter  # with the group's number: two groups may each hold a "weight"
+            for k, parameter in enumerate(group["params"]):
+                yield names.get(parameter, f"parameter {k} of group {g}"), parameter
 
-    def _gradients(self) -> Tensors:
-        found = {name: p.grad for name, p in self._named_parameters() if p.grad is not None}
+    def _gradients(self, names: dict[nn.Parameter, str] | None = None) -> Tensors:
+        found = {name: p.grad for name, p in self._named_parameters(names or {}) if p.grad is not None}
         for name, gradient in found.items():
             if gradient.is_sparse:
                 raise TypeError(f"parameter {name} has a sparse gradient; use sparse=False in its embedding")
@@ -277,6 +278,10 @@ class SharpnessAware(torch.optim.Optimizer):
 
     def __repr__(self) -> str:
         return f"SharpnessAware({self.recipe.name}, {self.base!r})"
+
+
+def _names(model: nn.Module) -> dict[nn.Parameter, str]:
+    return {parameter: name for name, parameter in model.named_parameters()}
 
 
 def _is_known_not_finite(number: Tensor) -> bool:

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 from . import _checks
 from .bounds import NegLog, Tanh
-from .geometry import L2
+from .geometry import L2, Adaptive, Lp
 from .losses import CrossEntropy
 from .radius import Constant
 from .surrogate import Surrogate
 
-__all__ = ["BISAM_LOG", "BISAM_TANH", "RECIPES", "SAM", "SGD", "Recipe", "recipe"]
+__all__ = [
+    "ASAM", "ASAM_ALL", "A_BISAM_LOG", "A_BISAM_TANH", "BISAM_LOG", "BISAM_TANH", "RECIPES", "SAM", "SGD", "Recipe", "recipe",
+]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Recipe:
     name: str
     ascent: Surrogate | CrossEntropy | None = None
     descent: CrossEntropy = dataclasses.field(default_factory=CrossEntropy)
-    geometry: L2 = dataclasses.field(default_factory=L2)
+    geometry: L2 | Lp | Adaptive = dataclasses.field(default_factory=L2)
     radius: Constant = dataclasses.field(default_factory=lambda: Constant(0.0))
     same_noise: bool = True
 
@@ -116,14 +118,44 @@ BISAM_TANH = Recipe(
     radius=Constant(0.05),  # Xie et al. 2024, section 4.1
 )
 
-RECIPES = {row.name: row for row in (SGD, SAM, BISAM_LOG, BISAM_TANH)}
+ASAM = SAM.replace(
+    name="asam",
+    # Kwon et al. 2021, and the default of their public code
+    geometry=Adaptive(eta=0.01, scaled="weights"),
+    radius=Constant(0.5),  # Kwon et al. 2021 for CIFAR-10; 1.0 for CIFAR-100
+)
+
+# The reading of BiSAM's experiments: Xie et al. 2024, section 4.3 and
+# appendix A.1; rho is the best of 0.1, 0.5, 1, 2, 3 in this reading.
+ASAM_ALL = SAM.replace(
+    name="asam-all",
+    geometry=Adaptive(eta=0.0, scaled="all"),
+    radius=Constant(2.0),
+)
+
+A_BISAM_LOG = BISAM_LOG.replace(
+    name="a-bisam-log",
+    geometry=ASAM_ALL.geometry,  # Xie et al. 2024, section 4.3
+    radius=ASAM_ALL.radius,
+)
+
+A_BISAM_TANH = BISAM_TANH.replace(
+    name="a-bisam-tanh",
+    geometry=ASAM_ALL.geometry,  # Xie et al. 2024, section 4.3
+    radius=ASAM_ALL.radius,
+)
+
+RECIPES = {
+    row.name: row
+    for row in (SGD, SAM, BISAM_LOG, BISAM_TANH, ASAM, ASAM_ALL, A_BISAM_LOG, A_BISAM_TANH)
+}
 
 
 def recipe(name: str) -> Recipe:
     """The named row of the table of methods.
 
     Args:
-        name: one of ``RECIPES``: ``"sgd"``, ``"sam"``, ``"bisam-log"``, ``"bisam-tanh"``.
+        name: one of ``RECIPES``, such as ``"sam"`` or ``"a-bisam-log"``.
 
     Raises:
         ValueError: an unknown name; the message lists those that exist.
@@ -138,7 +170,7 @@ def recipe(name: str) -> Recipe:
     return RECIPES[_checks.choice("recipe", name, tuple(RECIPES))]
 
 
-_PARTS = {part.__name__: part for part in (Recipe, Surrogate, CrossEntropy, NegLog, Tanh, L2, Constant)}
+_PARTS = {part.__name__: part for part in (Recipe, Surrogate, CrossEntropy, NegLog, Tanh, L2, Lp, Adaptive, Constant)}
 
 
 def _plain(value):

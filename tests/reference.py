@@ -88,6 +88,40 @@ def l2_step(gradient, rho):
     return [rho * part / length for part in gradient]
 
 
+def lp_step(gradient, rho, p):
+    """The point of the p-ball of radius rho where <g, epsilon> is largest: loops, and the three cases of p apart."""
+    entries = [float(x) for tensor in gradient for x in tensor.detach().flatten()]
+    if p == math.inf:
+        found = [rho * ((x > 0) - (x < 0)) for x in entries]
+    elif p == 1:
+        top = max(abs(x) for x in entries)
+        ties = sum(abs(x) == top for x in entries)
+        found = [rho / ties * ((x > 0) - (x < 0)) if abs(x) == top else 0.0 for x in entries]
+    else:
+        q = p / (p - 1)
+        total = sum(abs(x) ** q for x in entries)
+        found = [rho * ((x > 0) - (x < 0)) * abs(x) ** (q - 1) / total ** (1 / p) for x in entries]
+    return _shaped(found, gradient)
+
+
+def adaptive_step(gradient, weights, rho, eta, scaled):
+    """rho T^2 g / ||T g||, entry by entry; ``scaled`` says for each tensor whether T is |w| + eta or 1."""
+    axes = []
+    for weight, is_scaled in zip(weights, scaled, strict=True):
+        axes += [abs(float(x)) + eta if is_scaled else 1.0 for x in weight.detach().flatten()]
+    entries = [float(x) for tensor in gradient for x in tensor.detach().flatten()]
+    size = math.sqrt(sum((t * x) ** 2 for t, x in zip(axes, entries, strict=True)))
+    return _shaped([rho * t * t * x / size for t, x in zip(axes, entries, strict=True)], gradient)
+
+
+def _shaped(entries, like):
+    parts, k = [], 0
+    for tensor in like:
+        parts.append(torch.tensor(entries[k : k + tensor.numel()], dtype=torch.float64).reshape(tensor.shape))
+        k += tensor.numel()
+    return parts
+
+
 def sharpness_aware_step(weights, forward, ascent, descent, rho, lr):
     """One step on a list of tensors: climb along the gradient of the ascent loss, descend from there."""
     weights = [w.detach().clone().requires_grad_() for w in weights]

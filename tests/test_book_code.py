@@ -14,7 +14,7 @@ from torch import nn
 import bisam
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
-PAGES = {name: (BOOK / f"{name}.md").read_text(encoding="utf-8") for name in ("notation", "sam", "bisam")}
+PAGES = {name: (BOOK / f"{name}.md").read_text(encoding="utf-8") for name in ("notation", "sam", "bisam", "adaptive")}
 SPREAD = torch.tensor([0.109] + [0.099] * 9, dtype=torch.float64)  # the two samples of the counterexample
 TORN = torch.tensor([0.49, 0.50] + [0.00125] * 8, dtype=torch.float64)
 FIRST = torch.tensor([0])
@@ -101,7 +101,7 @@ def test_the_control_differs_from_the_published_sam_in_the_ascent_only(shown):
 
 def test_every_marker_that_a_chapter_includes_exists_once():
     code = (BOOK / "code" / "algorithm1.py").read_text(encoding="utf-8")
-    markers = [m for page in PAGES.values() for m in re.findall(r':(?:start-after|end-before): "(.+)"', page)]
+    markers = [m for page in PAGES.values() for m in re.findall(r':(?:start-after|end-before): "(# \[.+)"', page)]
     assert len(markers) == 8
     for marker in markers:
         assert code.count(marker + "\n") == 1, marker
@@ -350,3 +350,12 @@ def test_smoothed_ascent_pulls_confident_samples_towards_more_confidence():
     bisam.CrossEntropy(0.1, "others").per_sample(logits, torch.tensor([0, 0])).sum().backward()
     assert confident.tolist() == [True, False]
     assert (logits.grad[:, 0] > 0).tolist() == [True, False]
+
+
+def test_the_numbers_of_the_exercises_on_the_ellipsoid():
+    chapter = PAGES["adaptive"]
+    w, g = {"weight": torch.tensor([0.0, 2.0])}, {"weight": torch.ones(2)}
+    assert bisam.Adaptive(0.0).perturbation(g, w, 1.0)["weight"].tolist() == [0, 2] and "= (0, 2)$" in chapter
+    moved = bisam.Adaptive(1.0).perturbation(g, w, 1.0)["weight"]
+    assert f"= ({moved[0]:.2f}, {moved[1]:.2f})$" in chapter
+    assert f"{0.05 / 853_018**0.5 * 1e5:.1f} \\cdot 10^{{-5}}" in chapter

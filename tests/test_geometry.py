@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisam import L2
+from bisam import BISAM_LOG, L2, SAM, Adaptive, Batch, Constant, Lp, SharpnessAware
 from bisam.geometry import euclidean_norm
 
 SCALES = (1e-30, 1e-12, 1.0, 1e12, 1e30)
@@ -102,3 +102,120 @@ def test_gradients_keep_their_names_and_values():
 
 def test_nothing_has_norm_zero():
     assert euclidean_norm({}) == 0
+
+
+# -- other balls -----------------------------------------------------------------------------------
+
+POWERS = [1, 1.2, 1.5, 2, 3, 7.0, math.inf]
+SETS = [*map(Lp, POWERS), Adaptive(), Adaptive(0.0, "all"), Adaptive(0.5, "all")]
+
+
+def weights(dtype=torch.float64):
+    draw = torch.Generator().manual_seed(1)
+    return {name: torch.randn(g.shape, generator=draw, dtype=dtype) for name, g in gradient().items()}
+
+
+def assert_same(found, expected):
+    for part, other in zip(found.values(), expected, strict=True):
+        torch.testing.assert_close(part, other, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("p", POWERS)
+def test_the_p_ball_is_that_of_the_formula(p):
+    g = gradient()
+    assert_same(Lp(p).perturbation(g, g, 0.3), reference.lp_step(list(g.values()), 0.3, p))
+
+
+def test_the_spike_is_shared_by_entries_that_tie():
+    g = {"w": torch.tensor([2.0, -2.0, 1.0])}
+    assert Lp(1).perturbation(g, g, 1.0)["w"].tolist() == [0.5, -0.5, 0.0]
+
+
+@pytest.mark.parametrize("eta, scaled", [(0.01, "weights"), (0.0, "all"), (0.5, "all")])
+def test_the_ellipsoid_is_that_of_the_formula(eta, scaled):
+    g, w = gradient(), weights()
+    which = [scaled == "all" or "weight" in name for name in g]
+    expected = reference.adaptive_step(list(g.values()), list(w.values()), 0.3, eta, which)
+    assert_same(Adaptive(eta, scaled).perturbation(g, w, 0.3), expected)
+
+
+@pytest.mark.parametrize("ball", SETS, ids=str)
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_the_length_is_rho_and_the_pairing_rho_times_the_dual_norm(ball, scale):
+    g, w = gradient(scale), weights()
+    found = ball.perturbation(g, w, 0.3)
+    assert float(ball.norm(found, w)) == pytest.approx(0.3, rel=1e-12)
+    assert float(flat(g) @ flat(found)) == pytest.approx(0.3 * float(ball.dual_norm(g, w)), rel=1e-12)
+
+
+@pytest.mark.parametrize("ball", SETS, ids=str)
+def test_no_point_of_the_set_pairs_better_with_the_gradient(ball):
+    g, w = gradient(), weights()
+    best = float(flat(g) @ flat(ball.perturbation(g, w, 1.0)))
+    draw = torch.Generator().manual_seed(2)
+    for _ in range(200):
+        other = {name: torch.randn(t.shape, generator=draw, dtype=t.dtype) for name, t in g.items()}
+        length = float(ball.norm(other, w))
+        assert float(flat(g) @ flat(other)) / length <= best * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("ball", SETS, ids=str)
+def test_a_zero_gradient_moves_nothing_and_the_inputs_stay(ball):
+    g, w = {name: torch.zeros_like(t) for name, t in gradient().items()}, weights()
+    assert not flat(ball.perturbation(g, w, 0.3)).any()
+    g, before = gradient(), flat(gradient())
+    ball.perturbation(g, w, 0.3), ball.norm(g, w), ball.dual_norm(g, w)
+    assert torch.equal(flat(g), before) and torch.equal(flat(w), flat(weights()))
+
+
+@pytest.mark.parametrize("ball", [Lp(2), Adaptive(1.0, "all")], ids=str)
+def test_at_its_neutral_setting_a_ball_is_the_round_one(ball):
+    g, w = gradient(), {name: torch.zeros_like(t) for name, t in gradient().items()}
+    assert_same(ball.perturbation(g, w, 0.3), list(L2().perturbation(g, w, 0.3).values()))
+
+
+def test_a_weight_of_zero_cannot_move_without_eta():
+    g, w = {"weight": torch.ones(2)}, {"weight": torch.tensor([0.0, 2.0])}
+    found = Adaptive(0.0).perturbation(g, w, 0.5)
+    assert found["weight"][0] == 0 and float(Adaptive(0.0).norm(found, w)) == pytest.approx(0.5)
+
+
+def test_rescaling_a_layer_rescales_its_perturbation_alike():
+    """The point of ASAM: w -> c w with g -> g / c, which leaves a ReLU network as it is, multiplies epsilon by c."""
+    g, w, c = gradient(), weights(), 7.0
+    ball = Adaptive(0.0, "all")
+    plain = ball.perturbation(g, w, 0.3)
+    moved = ball.perturbation({**g, "weight": g["weight"] / c}, {**w, "weight": w["weight"] * c}, 0.3)
+    torch.testing.assert_close(moved["weight"], c * plain["weight"], rtol=1e-12, atol=0)
+    torch.testing.assert_close(moved["bias"], plain["bias"], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("recipe", [SAM, BISAM_LOG], ids=lambda row: row.name)
+@pytest.mark.parametrize("scaled, which", [("weights", [True, False] * 2), ("all", [True] * 4)])
+def test_a_step_scales_the_parameters_that_the_model_calls_weights(recipe, scaled, which):
+    model, (x, y) = reference.net(), reference.samples()
+    parameters = list(model.parameters())
+    recipe = recipe.replace(geometry=Adaptive(0.01, scaled), radius=Constant(0.5))
+    g = torch.autograd.grad(recipe.raised(model(x), y), parameters)
+    climb = reference.adaptive_step(g, parameters, 0.5, 0.01, which)
+    start = [p.detach().clone() for p in parameters]
+    with torch.no_grad():
+        [p.add_(e) for p, e in zip(parameters, climb, strict=True)]
+    descent = torch.autograd.grad(recipe.descent(model(x), y), parameters)
+    with torch.no_grad():
+        [p.copy_(w) for p, w in zip(parameters, start, strict=True)]
+    SharpnessAware(torch.optim.SGD(parameters, lr=0.1), recipe).step(Batch(model, x, y))
+    for p, w, d in zip(parameters, start, descent, strict=True):
+        torch.testing.assert_close(p.detach(), w - 0.1 * d, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("make, error, message", [
+    (lambda: Lp(0.5), ValueError, r"p must be 1 or greater, math\.inf included; got 0\.5"),
+    (lambda: Lp(math.nan), ValueError, "p must be 1 or greater"),
+    (lambda: Lp("2"), TypeError, "p must be a real number, not '2'"),
+    (lambda: Adaptive(-0.1), ValueError, r"eta must be 0 or greater, got -0\.1"),
+    (lambda: Adaptive(scaled="biases"), ValueError, "scaled must be one of weights, all; got 'biases'"),
+])
+def test_a_wrong_set_is_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

@@ -334,7 +334,7 @@ def test_names_and_groups_also_empty_ones_make_no_difference():
 def test_sparse_gradients_are_named_before_anything_moves(recipe):
     model, y = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Flatten()), torch.tensor([0, 1])
     opt, before = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), recipe), weights_of(model)
-    with pytest.raises(TypeError, match=r"parameter 0\.0 has a sparse gradient; use sparse=False"):
+    with pytest.raises(TypeError, match=r"parameter 0\.weight has a sparse gradient; use sparse=False"):
         opt.step(Batch(model, torch.tensor([[0], [1]]), y))
     assert weights_of(model) == before
 

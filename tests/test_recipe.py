@@ -8,12 +8,17 @@ import pytest
 
 import bisam
 from bisam import (
+    A_BISAM_LOG,
+    A_BISAM_TANH,
+    ASAM,
+    ASAM_ALL,
     BISAM_LOG,
     BISAM_TANH,
     L2,
     RECIPES,
     SAM,
     SGD,
+    Adaptive,
     Constant,
     CrossEntropy,
     NegLog,
@@ -29,16 +34,21 @@ def test_defaults_are_those_of_the_published_runs():
     assert (SAM.ascent, SAM.radius.rho) == (None, 0.05)
     assert (BISAM_LOG.ascent, BISAM_LOG.radius.rho) == (Surrogate(NegLog(math.log(math.e - 1)), 1.5), 0.05)
     assert (BISAM_TANH.ascent, BISAM_TANH.radius.rho) == (Surrogate(Tanh(0.1), 10.0), 0.05)
-    assert all(recipe.descent == CrossEntropy() and recipe.geometry == L2() for recipe in RECIPES.values())
+    assert (ASAM.geometry, ASAM.radius.rho) == (Adaptive(0.01, "weights"), 0.5)
+    for row, plain in ((ASAM_ALL, SAM), (A_BISAM_LOG, BISAM_LOG), (A_BISAM_TANH, BISAM_TANH)):
+        assert (row.ascent, row.geometry, row.radius.rho) == (plain.ascent, Adaptive(0.0, "all"), 2.0)
+    assert all(row.descent == CrossEntropy() for row in RECIPES.values())
+    assert all(row.geometry == L2() for row in (SGD, SAM, BISAM_LOG, BISAM_TANH))
 
 
 def test_names_are_those_of_the_rows():
-    assert list(RECIPES) == ["sgd", "sam", "bisam-log", "bisam-tanh"]
+    plain, adaptive = ["sgd", "sam", "bisam-log", "bisam-tanh"], ["asam", "asam-all", "a-bisam-log", "a-bisam-tanh"]
+    assert list(RECIPES) == plain + adaptive
     assert all(bisam.recipe(name) is row and row.name == name for name, row in RECIPES.items())
 
 
 def test_passes_are_one_without_a_radius_and_two_with():
-    assert [row.passes for row in RECIPES.values()] == [1, 2, 2, 2]
+    assert {name: row.passes for name, row in RECIPES.items()} == {name: 1 if name == "sgd" else 2 for name in RECIPES}
     assert SAM.replace(radius=Constant(0)).passes == 1
 
 
@@ -74,7 +84,7 @@ def test_replacing_makes_another_row_and_leaves_the_table_alone(recipe):
         (
             lambda: bisam.recipe("bisam"),
             ValueError,
-            r"recipe must be one of sgd, sam, bisam-log, bisam-tanh; got 'bisam'",
+            r"recipe must be one of sgd, sam, bisam-log, bisam-tanh, asam, .*; got 'bisam'",
         ),
         (lambda: bisam.recipe(None), ValueError, r"recipe must be one of .*; got None"),
         (lambda: Constant(-0.1), ValueError, r"rho must be 0 or greater, got -0\.1"),
