@@ -12,7 +12,7 @@ SETUP := $(PYTHON) tools/install.py --constraints "$(CONSTRAINTS)"
 .PHONY: help install book html notebooks notebook test unit nbval verify lint format clean
 
 help: ## list every command
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## set up .venv with the package, the notebooks, the book and the tests
 	@$(SETUP) all

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
+from pathlib import Path
 
 import torch
 
@@ -45,6 +46,8 @@ def whole(name: str, value: object, least: int = 1) -> int:
         raise TypeError(f"{name} must be a whole number, not {value!r} of type {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    if value >= 2**63:
+        raise ValueError(f"{name} must be below 2^63, got {value!r}")
     return int(value)
 
 
@@ -53,6 +56,16 @@ def choice(name: str, value: object, allowed) -> str:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
     return value
+
+
+def writable(path: Path) -> None:
+    """Makes the folder of a file and proves that the file can be written there; an ``OSError`` says why not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+    probe = path.with_name(path.name + ".probe")
+    probe.write_bytes(b"")
+    probe.unlink()
 
 
 def offers(part: object, method: str) -> bool:
@@ -86,8 +99,9 @@ def scores(logits: object, targets: object) -> None:
     if logits.device.type != "cpu" or not _values_can_be_read(logits):
         return
     in_range(targets, logits.shape[1])
-    if torch.isnan(logits.detach()).any():
-        raise ValueError(f"logits must not hold NaN; {int(torch.isnan(logits).sum())} of {logits.numel()} do")
+    below = logits.detach() < math.inf  # false for NaN as well; minus infinity rules a class out and is fine
+    if not below.all():
+        raise ValueError(f"logits must not hold NaN or +inf; {int((~below).sum())} of {logits.numel()} do")
 
 
 def labels(targets: object, n: int) -> None:

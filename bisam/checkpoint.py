@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from . import _checks
+
 __all__ = ["CheckpointError", "check_writable", "read", "write"]
 
 FORMAT = 1
@@ -33,13 +35,8 @@ def check_writable(path: Path) -> None:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     check_writable(Path(folder) / "new" / "run.pt")
     """
-    probe = path.with_name(path.name + ".probe")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder")
-        probe.write_bytes(b"")
-        probe.unlink()
+        _checks.writable(path)
     except OSError as error:
         raise CheckpointError(f"checkpoint_path {path} cannot be written: {error}. Choose another folder") from None
 
@@ -75,7 +72,10 @@ def write(path: Path, run: dict, state: dict) -> None:
         os.replace(draft, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         draft.unlink(missing_ok=True)
-        raise CheckpointError(f"checkpoint_path {path} cannot be written: {error}. The old file stays") from None
+        kept = "The old file stays" if path.exists() else "Nothing was kept"
+        raise CheckpointError(
+            f"checkpoint_path {path} cannot be written ({error}); is the disk full? {kept}"
+        ) from None
 
 
 def read(path: Path, run: dict) -> dict:
@@ -101,15 +101,26 @@ def read(path: Path, run: dict) -> dict:
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
         written, state = stored["run"], stored["state"]
+        if stored["format"] != FORMAT:
+            raise ValueError(f"format {stored['format']}")
     except Exception as error:  # torch, zipfile and pickle each have their own words for a broken file
         raise CheckpointError(
-            f"checkpoint_path {path} cannot be read ({type(error).__name__}): it is truncated or no checkpoint. "
-            "Delete it to start over, or restore it"
+            f"checkpoint_path {path} cannot be read ({type(error).__name__}): it is truncated or no checkpoint of "
+            "this version. Delete it to start over, or restore it"
         ) from None
     if written != run:
-        names = [name for name in {**run, **written} if run.get(name) != written.get(name)]
-        changes = "; ".join(f"{name}: {written.get(name)!r} there, {run.get(name)!r} here" for name in names)
+        here, there = _leaves(run), _leaves(written)
+        names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
+        changes = "; ".join(f"{name}: {there.get(name)!r} there, {here.get(name)!r} here" for name in names)
         raise CheckpointError(
             f"checkpoint_path {path} belongs to another run ({changes}). Choose another file, or delete it"
         )
     return state
+
+
+def _leaves(tree: dict, path: str = "") -> dict[str, object]:
+    """The values of nested dictionaries by dotted names, so that only what differs is shown."""
+    found = {}
+    for name, value in tree.items():
+        found |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}
+    return found

@@ -23,7 +23,7 @@ def main(words: list[str] | None = None) -> int:
         return arguments.do(arguments)
     except (ValueError, TypeError) as error:  # ParameterError is a ValueError
         return _fail(error, 2)
-    except (NotebookError, CheckpointError, LedgerError, FloatingPointError) as error:
+    except (NotebookError, CheckpointError, LedgerError, FloatingPointError, OSError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("stopped; what was finished is kept, and the same command goes on where it can", 130)
@@ -64,7 +64,11 @@ def _notebook(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print(parameters.table(parameters.from_notebook(find(arguments.name))))
         return 0
-    given = dict(arguments.p) | ({} if arguments.scale is None else {"scale": arguments.scale})
+    pairs = arguments.p + ([] if arguments.scale is None else [["scale", arguments.scale]])
+    given = dict(pairs)
+    twice = [key for key in given if sum(key == name for name, _ in pairs) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} must be given once, got {' and '.join(v for k, v in pairs if k == twice[0])}")
     print(run(arguments.name, given, arguments.output))
     return 0
 
@@ -89,6 +93,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from .train import Run, fit, weights_digest
 
     wanted = Run(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Run)})
+    if arguments.rho and wanted.recipe.passes == 1:
+        raise ValueError(f"rho must be 0 for the recipe {wanted.recipe.name}, got {arguments.rho}; use --recipe sam")
     if arguments.rho is not None:
         wanted = wanted.replace(recipe=wanted.recipe.replace(radius=Constant(arguments.rho)))
     history = fit(wanted, arguments.output / "checkpoint.pt", progress=True)

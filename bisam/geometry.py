@@ -59,7 +59,7 @@ class L2:
         """
         size = self.dual_norm(gradient, weights) if dual_norm is None else dual_norm
         # No small number is added to the norm: the length is rho whatever the scale of the loss.
-        scale = torch.where(size > 0, rho / size, 0.0)
+        scale = _ratio(rho, size)
         return dict(zip(gradient, torch._foreach_mul(list(gradient.values()), scale), strict=True))
 
 
@@ -127,7 +127,7 @@ class Lp:
             dual_norm: not needed here.
         """
         largest = _p_norm(gradient, math.inf)
-        unit = torch.where(largest > 0, 1 / largest, 0.0)
+        unit = _ratio(1.0, largest)
         shares = {name: g.abs().mul_(unit) for name, g in gradient.items()}  # in [0, 1]: no power over- or underflows
         if self.p == 1:
             shares = {name: (share == 1).to(share.dtype) for name, share in shares.items()}
@@ -136,7 +136,7 @@ class Lp:
         else:
             shares = {name: share.pow_(self.q - 1) for name, share in shares.items()}
         length = _p_norm(shares, self.p)
-        scale = torch.where(length > 0, rho / length, 0.0)
+        scale = _ratio(rho, length)
         return {name: share.mul_(gradient[name].sign()).mul_(scale) for name, share in shares.items()}
 
 
@@ -200,7 +200,7 @@ class Adaptive:
         axes = self._axes(gradient, weights)
         scaled = {name: g * axes[name] for name, g in gradient.items()}
         size = euclidean_norm(scaled) if dual_norm is None else dual_norm
-        scale = torch.where(size > 0, rho / size, 0.0)
+        scale = _ratio(rho, size)
         return {name: g.mul_(axes[name]).mul_(scale) for name, g in scaled.items()}
 
     def _axes(self, names: Tensors, weights: Tensors) -> dict[str, Tensor | float]:
@@ -210,6 +210,12 @@ class Adaptive:
             return weights[name].detach().abs().add_(self.eta)
 
         return {name: axis(name) for name in names}
+
+
+def _ratio(rho: float, size: Tensor) -> Tensor:
+    """rho / size, and 0 where the size is 0 or so small (below 1e-38 in float32) that the ratio overflows."""
+    ratio = rho / size
+    return torch.where(torch.isfinite(ratio) | torch.isnan(size), ratio, 0.0)
 
 
 def _p_norm(tensors: Tensors, p: float) -> Tensor:

@@ -13,13 +13,16 @@ from pathlib import Path
 import torch
 
 from . import _checks, data
-from .recipe import recipe
+from .recipe import RECIPES, recipe
 from .train import History, Run, equal_budget, weights_digest
 
-__all__ = ["RESULTS", "Claim", "Experiment", "LedgerError", "claims", "experiment", "experiments", "load", "record"]
+__all__ = [
+    "RESULTS", "Claim", "Experiment", "LedgerError", "claims", "evidence", "experiment", "experiments", "load", "record",
+]
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 SCHEMA = 1
+METRICS = ("selected_test_accuracy", "last_test_accuracy")
 FIELDS = ("schema", "experiment", "scale", "run", "final", "curve", "data_fingerprint", "weights_digest", "environment")
 
 
@@ -92,9 +95,18 @@ class Claim:
     label_noise: float
     metric: str
 
+    def __post_init__(self):
+        for name in ("ours", "theirs"):
+            _checks.choice(name, getattr(self, name), tuple(RECIPES))
+        _checks.choice("metric", self.metric, METRICS)
+
 
 def _toml(folder: Path) -> dict:
-    return tomllib.loads((folder / "claims.toml").read_text(encoding="utf-8"))
+    path = folder / "claims.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise LedgerError(f"{path} cannot be read: {error}") from None
 
 
 def experiments(folder: Path = RESULTS) -> dict[str, Experiment]:
@@ -151,6 +163,7 @@ def claims(name: str, folder: Path = RESULTS) -> list[Claim]:
         >>> {claim.experiment for claim in claims("first_run")}
         {'first_run'}
     """
+    experiment(name, folder)
     return [Claim(**fields) for fields in _toml(folder)["claim"] if fields["experiment"] == name]
 
 
@@ -214,11 +227,40 @@ def load(name: str, folder: Path = RESULTS) -> dict[str, dict]:
     return {path.stem: _read(path) for path in sorted((folder / "runs" / name).glob("*.json"))}
 
 
+def evidence(name: str, folder: Path = RESULTS) -> dict[str, dict]:
+    """All records of an experiment, after a check that each is a run of the experiment as it is described now.
+
+    Args:
+        name: of the experiment.
+        folder: the ledger.
+
+    Raises:
+        ValueError: an unknown experiment.
+        LedgerError: a record that is not in the plan, or whose settings, schema or data differ from it.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> len(evidence("first_run"))
+        80
+    """
+    plan, records = experiment(name, folder).runs(), load(name, folder)
+    for file, entry in records.items():
+        if file not in plan or entry["run"] != plan[file].to_dict():
+            raise LedgerError(f"runs/{name}/{file}.json is no run of {name} as claims.toml describes it now")
+        if entry["schema"] != SCHEMA or entry["data_fingerprint"] != data.load(plan[file].data).fingerprint:
+            raise LedgerError(f"runs/{name}/{file}.json was made with another schema or other data")
+    return records
+
+
 def _read(path: Path) -> dict:
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no UTF-8
         raise LedgerError(f"{path} is no JSON: {error}") from None
+    if not isinstance(entry, dict):
+        raise LedgerError(f"{path} must hold a JSON object, got {type(entry).__name__}")
     missing = [field for field in FIELDS if field not in entry]
     if missing:
         raise LedgerError(f"{path} lacks {', '.join(missing)}")

@@ -1,14 +1,14 @@
-"""Running a notebook of the book with parameters of one's own, and storing numbers that prose can quote."""
+"""Running a notebook of the book with parameters of one's own."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from . import parameters
+from ._checks import writable
 
-__all__ = ["NotebookError", "find", "glue", "names", "run"]
+__all__ = ["NotebookError", "find", "names", "run"]
 
 
 class NotebookError(RuntimeError):
@@ -86,7 +86,10 @@ def run(name: str, given: Mapping[str, str], output: Path | None = None, *, prog
     path = find(name)
     values = parameters.from_text(parameters.from_notebook(path), given)
     output = output or Path("_build") / "notebooks" / path.name
-    _check_writable(output)
+    try:
+        writable(output)
+    except OSError as error:
+        raise NotebookError(f"output {output} cannot be written: {error}") from None
     return _execute(path, output, values, progress)
 
 
@@ -105,40 +108,6 @@ def _execute(path: Path, output: Path, values: dict, progress: bool) -> Path:
             f"cell {error.exec_count} of {path.stem} failed with {error.ename}: {error.evalue}\n"
             f"the executed notebook with the traceback is {output}"
         ) from None
-    return output
-
-
-def _check_writable(output: Path) -> None:
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(output.parent, os.W_OK) or output.is_dir():
-            raise PermissionError(f"{output.parent} is not writable, or {output} is a folder")
-        probe = output.with_name(output.name + ".probe")
-        probe.write_bytes(b"")
-        probe.unlink()
     except OSError as error:
         raise NotebookError(f"output {output} cannot be written: {error}") from None
-
-
-def glue(name: str, value: float | str) -> None:
-    """Stores a value under a name in a notebook's output, for the book's prose to quote; outside a notebook, nothing.
-
-    Args:
-        name: unique in the notebook.
-        value: what to store, rounded by the caller.
-
-    Source:
-        The record format is papermill's, as MyST-NB reads it.
-
-    Example:
-        >>> glue("answer", 42)
-    """
-    import sys
-
-    if "IPython" not in sys.modules or sys.modules["IPython"].get_ipython() is None:
-        return
-    prefix = "application/papermill.record/"
-    sys.modules["IPython"].display.display(
-        {prefix + "text/plain": repr(value)}, raw=True,
-        metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
-    )
+    return output

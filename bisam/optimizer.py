@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -89,6 +90,8 @@ class SharpnessAware(torch.optim.Optimizer):
             return self._step_after_block()
         if not isinstance(batch, Batch):
             raise TypeError(f"step needs a bisam.Batch(model, inputs, targets), got {type(batch).__name__}")
+        if not isinstance(batch.model, nn.Module):  # its parameters and buffers have to be found
+            raise TypeError(f"the model of the batch must be a torch.nn.Module, got {type(batch.model).__name__}")
         self.zero_grad()
         loss = self._two_passes(batch) if self.recipe.passes == 2 else self._one_pass(batch)
         self.base.step()
@@ -202,13 +205,13 @@ class SharpnessAware(torch.optim.Optimizer):
         bad = " and ".join(name for name, norm in norms.items() if not torch.isfinite(norm))
         message = f"the {bad} gradient of {self.recipe.name} holds inf or NaN; the weights are as before the step"
         if self.nonfinite == "raise":
-            raise FloatingPointError(message + '; nonfinite="skip" would skip such steps and count them')
+            raise FloatingPointError(message + "; look for inf or NaN among the inputs and logits")
         self.skipped += 1
         if self.skipped == 1:
             message += "; the step is skipped, later ones are only counted"
             warnings.warn(message, RuntimeWarning, stacklevel=_levels_to_the_caller())
 
-    def _forget_block(self, *_) -> None:
+    def _forget_block(self) -> None:
         self._climbed = False
 
     # -- parameters -----------------------------------------------------------------------------------------------
@@ -273,8 +276,10 @@ class SharpnessAware(torch.optim.Optimizer):
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         self._climbed = False
-        # However the base is stepped, one perturbed block licenses one step.
-        self.base.register_step_post_hook(self._forget_block)
+        # However the base is stepped, one perturbed block licenses one step. The hook does not keep the wrapper alive.
+        forget = weakref.WeakMethod(self._forget_block)
+        hook = self.base.register_step_post_hook(lambda *_: forget() and forget()())
+        weakref.finalize(self, hook.remove)
 
     def __repr__(self) -> str:
         return f"SharpnessAware({self.recipe.name}, {self.base!r})"

@@ -24,6 +24,7 @@ def record_missing(name: str, workers: int = 1) -> int:
 
     Raises:
         ValueError: an unknown experiment, or less than one worker.
+        LedgerError: a record that is there does not belong to the experiment as it is described now.
 
     Source:
         Ours.
@@ -31,12 +32,12 @@ def record_missing(name: str, workers: int = 1) -> int:
     Example:
         >>> record_missing("an unknown one")
         Traceback (most recent call last):
-        ValueError: experiment must be one of first_run; got 'an unknown one'
+        ValueError: experiment must be one of first_run, first_run_earlier; got 'an unknown one'
     """
     from rich.progress import Progress
 
     _checks.whole("workers", workers)
-    there = ledger.load(name)
+    there = ledger.evidence(name)
     missing = [file for file in ledger.experiment(name).runs() if file not in there]
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
     with Progress() as bar, pool:

@@ -74,8 +74,8 @@ class Surrogate:
 
     .. math::
         q_i = \frac1\mu \log\Big(\frac1K \sum_{j=1}^K e^{\mu\phi(F_{ij})}\Big), \qquad
-        \frac{\partial q_i}{\partial f_j} = p_{ij}\,\phi'(F_{ij}) \quad (j \ne y_i), \qquad
-        p_{ij} = \frac{e^{\mu\phi(F_{ij})}}{\sum_k e^{\mu\phi(F_{ik})}}
+        \frac{\partial q_i}{\partial f_j} = \pi_{ij}\,\phi'(F_{ij}) \quad (j \ne y_i), \qquad
+        \pi_{ij} = \frac{e^{\mu\phi(F_{ij})}}{\sum_k e^{\mu\phi(F_{ik})}}
 
     The derivative with respect to the true score is minus the sum of the others. Half-precision logits are
     computed in float32 and the values stay float32; the gradient has the dtype of the logits.
@@ -158,7 +158,8 @@ def _value_and_gradient(logits: Tensor, targets: Tensor, phi: Bound, mu: float) 
 
 def _in_few_operations(logits: Tensor, targets: Tensor, phi: Bound, mu: float) -> tuple[Tensor, Tensor] | None:
     """The same without a graph, for bounds that offer ``exponentials``; ``None`` if this one does not, at this mu."""
-    if mu < 0.1 or not hasattr(phi, "exponentials"):  # a small mu would leave few digits of log(total) / mu
+    # A small mu would leave few digits of log(total) / mu, and see the floor under the share of a far class.
+    if mu < 0.5 or not hasattr(phi, "exponentials"):
         return None
     margin, true = _margins_and_column(logits, targets)
     found = phi.exponentials(margin, mu)

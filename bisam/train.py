@@ -265,7 +265,6 @@ class _State:
             "order": self.order.get_state(),
             "randomness": _random_state(self.run.device),
             "rows": self.history.rows,
-            "skipped": self.history.skipped,
             "seconds": self.history.seconds,
         }
 
@@ -276,7 +275,7 @@ class _State:
         self.order.set_state(saved["order"].cpu())
         _set_random_state(saved["randomness"], self.run.device)
         self.history.rows = saved["rows"]
-        self.history.skipped, self.history.seconds = saved["skipped"], saved["seconds"]
+        self.history.skipped, self.history.seconds = self.optimizer.skipped, saved["seconds"]
 
 
 @torch.no_grad()
@@ -295,7 +294,7 @@ def _right(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """The first 16 digits of a SHA-256 over all parameters and buffers: equal if and only if every bit is.
+    """The first 16 digits of a SHA-256 over the bits of all parameters and buffers, to tell runs apart.
 
     Args:
         model: any module.

@@ -73,9 +73,9 @@ def test_algorithm_1_makes_the_steps_of_the_library_bit_for_bit(shown, recipe):
 def test_the_spelled_out_sam_makes_the_steps_of_the_library_bit_for_bit(shown):
     model, x, y = setting()
     twin = copy.deepcopy(model)
-    sgd, opt = sgd_of(model), bisam.SharpnessAware(sgd_of(twin), bisam.SAM)
+    spelled, opt = (bisam.SharpnessAware(sgd_of(net), bisam.SAM) for net in (model, twin))
     for _ in range(5):
-        shown.sam_step(model, x, y, bisam.CrossEntropy(), sgd, bisam.SAM.radius.rho)
+        shown.sam_step(model, x, y, bisam.CrossEntropy(), spelled)
         opt.step(bisam.Batch(twin, x, y))
         assert same_weights(model, twin)
 

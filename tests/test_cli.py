@@ -30,6 +30,8 @@ def test_train_writes_a_history_and_says_where(tmp_path, capsys):
 @pytest.mark.parametrize("words, message", [
     (["--recipe", "bisam"], "recipe must be one of sgd, sam, bisam-log, bisam-tanh, asam,"),
     (["--rho", "-0.1"], "rho must be 0 or greater, got -0.1"),
+    (["--recipe", "sgd", "--rho", "0.1"], "rho must be 0 for the recipe sgd, got 0.1"),
+    (["--seed", "99999999999999999999"], "seed must be below 2^63"),
     (["--lr", "0"], "lr must be greater than 0, got 0.0"),
     (["--label-noise", "1.5"], r"label_noise must be in [0, 1), got 1.5"),
     (["--epochs", "0"], "epochs must be at least 1, got 0"),
@@ -109,6 +111,7 @@ def test_notebook_list_shows_the_parameters(capsys):
     (["lower_bounds", "-p", "alhpa", "1"], "there is no parameter alhpa; there are:\n  scale: str"),
     (["lower_bounds", "-p", "alpha", "-1"], "alpha must be in (0, 100], got -1.0"),
     (["lower_bounds", "-p", "alpha", "steep"], "alpha must be of type float, got 'steep'"),
+    (["lower_bounds", "-p", "alpha", "1", "-p", "alpha", "2"], "alpha must be given once, got 1 and 2"),
     (["lower_bounds", "--scale", "huge"], "scale must be one of smoke, laptop, paper; got 'huge'"),
 ])
 def test_a_wrong_notebook_or_parameter_ends_before_the_first_cell(tmp_path, capsys, words, message):

@@ -219,3 +219,8 @@ def test_a_step_scales_the_parameters_that_the_model_calls_weights(recipe, scale
 def test_a_wrong_set_is_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_gradient_too_small_to_divide_by_moves_nothing():
+    g = {"w": torch.full((2,), 1e-42)}  # 0.05 / |g| overflows float32
+    assert torch.equal(L2().perturbation(g, g, 0.05)["w"], torch.zeros(2))

@@ -67,7 +67,7 @@ def test_sgd_gets_the_same_passes_as_the_others():
 
 def test_the_recorded_runs_are_those_of_the_plan_and_whole():
     planned = ledger.experiment("first_run").runs()
-    records = ledger.load("first_run")
+    records = ledger.evidence("first_run")
     assert set(records) == set(planned)
     for name, entry in records.items():
         assert Run.from_dict(entry["run"]) == planned[name], name
@@ -81,3 +81,45 @@ def test_recorded_finals_follow_from_the_curves():
         assert final["selected_epoch"] == best + 1, name
         assert final["selected_test_accuracy"] == pytest.approx(curve["test_accuracy"][best], abs=1e-4)
         assert final["last_test_accuracy"] == pytest.approx(curve["test_accuracy"][-1], abs=1e-4)
+
+
+@pytest.fixture
+def ledger_folder(history, tmp_path):
+    """A ledger of one experiment with one record that belongs to it."""
+    settings = 'data = "digits", model = "mlp", batch_size = 100, lr = 0.1'
+    (tmp_path / "claims.toml").write_text(
+        f'[experiment.try]\ntitle = "t"\nscale = "smoke"\nmethods = ["bisam-log"]\nlabel_noise = [0.2]\nseeds = 1\n'
+        f"epochs = 2\nrho = 0.05\nsettings = {{ {settings} }}\n"
+    )
+    ledger.record(history, "try", "bisam-log-noise20-seed0", "smoke", tmp_path)
+    return tmp_path
+
+
+def test_evidence_is_what_belongs_to_the_experiment_as_it_is_described(ledger_folder):
+    assert list(ledger.evidence("try", ledger_folder)) == ["bisam-log-noise20-seed0"]
+    claims = ledger_folder / "claims.toml"
+    claims.write_text(claims.read_text().replace("rho = 0.05", "rho = 0.2"))
+    with pytest.raises(LedgerError, match=r"bisam-log-noise20-seed0\.json is no run of try as claims\.toml describes it now"):
+        ledger.evidence("try", ledger_folder)
+
+
+def test_evidence_from_other_data_is_refused(ledger_folder):
+    path = ledger_folder / "runs" / "try" / "bisam-log-noise20-seed0.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_fingerprint": "other"}))
+    with pytest.raises(LedgerError, match="another schema or other data"):
+        ledger.evidence("try", ledger_folder)
+
+
+def test_an_unknown_experiment_and_a_broken_list_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"experiment must be one of first_run, .*; got 'frist_run'"):
+        ledger.claims("frist_run")
+    (tmp_path / "claims.toml").write_text("[experiment")
+    with pytest.raises(LedgerError, match=r"claims\.toml cannot be read"):
+        ledger.experiments(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"metric": "lst_test"}, {"ours": "samm"}])
+def test_a_claim_about_something_unknown_is_refused(wrong):
+    fields = dict(id="c", experiment="e", statement="s.", ours="sam", theirs="sgd", label_noise=0.0, metric="last_test_accuracy")
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be one of"):
+        ledger.Claim(**(fields | wrong))

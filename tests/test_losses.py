@@ -149,7 +149,8 @@ WRONG = {
     "images": (X[None], Y, ValueError, r"logits must have shape \(n, K\).* got \(1, 2, 3\)"),
     "whole scores": (X.long(), Y, TypeError, r"logits must be a floating-point tensor.* got torch\.int64"),
     "a list of scores": ([[0.0] * 3] * 2, Y, TypeError, r"logits must be a floating-point tensor.* got list"),
-    "NaN": (X / 0, Y, ValueError, r"logits must not hold NaN; 6 of 6 do"),
+    "NaN": (X * math.nan, Y, ValueError, r"logits must not hold NaN or \+inf; 6 of 6 do"),
+    "infinite": (X + math.inf, Y, ValueError, r"logits must not hold NaN or \+inf; 6 of 6 do"),
 }
 
 

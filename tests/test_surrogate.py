@@ -226,3 +226,12 @@ def test_gap_is_log_k_over_mu():
 def test_a_wrong_parameter_is_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("mu", [0.1, 0.5, 1.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_class_far_behind_has_no_share_however_small_mu_is(mu, dtype):
+    logits = torch.tensor([[0.0] + [-1000.0] * 9], dtype=dtype, requires_grad=True)
+    found = Surrogate(NegLog(), mu).per_sample(logits, torch.tensor([0]))
+    found.sum().backward()
+    assert found.item() == pytest.approx(-math.log(10) / mu, rel=1e-6) and logits.grad.abs().max() < 1e-12

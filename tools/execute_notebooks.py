@@ -98,6 +98,8 @@ def store(path: Path, notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         for key in ("execution", "papermill", "ExecuteTime"):
             cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = merged(cell.outputs)
     digest = inputs_digest(path, notebook)
     notebook.metadata = nbformat.from_dict({
         "bisam": {"inputs": digest},
@@ -108,6 +110,18 @@ def store(path: Path, notebook: nbformat.NotebookNode) -> None:
     draft = path.with_suffix(".part")
     draft.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     os.replace(draft, path)
+
+
+def merged(outputs: list) -> list:
+    """Joins printed text that arrived in several pieces: how many pieces there are depends on the clock."""
+    joined = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output.output_type == "stream" and last.get("name") == output.get("name"):
+            last["text"] += output["text"]
+        else:
+            joined.append(output)
+    return joined
 
 
 def read_status() -> dict:

@@ -57,10 +57,15 @@ def install(folder: Path, what: str, constraints: Path | None) -> int:
 
 
 def make(folder: Path) -> None:
-    if not (folder / "bin" / "python").exists():
-        if folder.exists():
-            shutil.rmtree(folder)
-        venv.create(folder, with_pip=True, symlinks=os.name != "nt")
+    """A virtual environment with pip, of the Python that runs this; a half-made or older one is made anew."""
+    version = "import sys, pip; print(sys.version_info[:2])"
+    python = folder / "bin" / "python"
+    if python.exists():
+        found = subprocess.run([python, "-c", version], capture_output=True, text=True)
+        if found.returncode == 0 and found.stdout.strip() == str(sys.version_info[:2]):
+            return
+    shutil.rmtree(folder, ignore_errors=True)
+    venv.create(folder, with_pip=True, symlinks=os.name != "nt")
 
 
 def packages(what: str) -> list[str]:

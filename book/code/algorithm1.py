@@ -27,11 +27,10 @@ def bisam_step(model, x, y, ascent, descent, sgd, rho):
     # [end bisam_step]
 
 
-def sam_step(model, x, y, loss, sgd, rho):
+def sam_step(model, x, y, loss, opt):
     """One step of SAM, spelled out with the block that holds the weights at w + epsilon and brings them back."""
-    sgd.zero_grad()
-    opt = bisam.SharpnessAware(sgd, bisam.SAM.replace(radius=bisam.Constant(rho)))
     # [start sam_step]
+    opt.zero_grad()                     # opt = bisam.SharpnessAware(sgd, bisam.SAM)
     loss(model(x), y).backward()        # the gradient at w says which way is up
     with opt.perturbed(model):          # climb to w + epsilon ...
         loss(model(x), y).backward()    # ... and take the gradient there
