@@ -225,9 +225,7 @@ def _p_norm(tensors: Tensors, p: float) -> Tensor:
     values = list(tensors.values())
     if not values:
         return torch.zeros(())
-    dtype = torch.float32
-    for tensor in values:
-        dtype = torch.promote_types(dtype, tensor.dtype)
+    dtype = _wide(values)
     parts = [torch.linalg.vector_norm(value, p, dtype=dtype).to(values[0].device) for value in values]
     return torch.linalg.vector_norm(torch.stack(parts), p)
 
@@ -255,14 +253,20 @@ def euclidean_norm(tensors: Tensors) -> Tensor:
     values = list(tensors.values())
     if not values:
         return torch.zeros(())
-    dtype = torch.float32
-    for tensor in values:
-        dtype = torch.promote_types(dtype, tensor.dtype)
+    dtype = _wide(values)
     norm = _norm(values, dtype)
     # Squares of float32 leave its range below 1e-19 and above 1e19. Looking at the number is free on the CPU only.
     if norm.device.type == "cpu" and dtype == torch.float32 and not 1e-12 < norm < 1e12:
         return _norm(values, torch.float64).to(dtype)
     return norm
+
+
+def _wide(values: list[Tensor]) -> torch.dtype:
+    """The type to sum in: float32 at least, float64 if any tensor is."""
+    dtype = torch.float32
+    for tensor in values:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
 
 
 def _norm(values: list[Tensor], dtype: torch.dtype) -> Tensor:
