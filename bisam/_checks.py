@@ -118,6 +118,17 @@ def scores(logits: object, targets: object) -> None:
         raise ValueError(f"logits must not hold NaN or +inf; {int((~below).sum())} of {logits.numel()} do")
 
 
+def true_scores(logits: torch.Tensor, targets: torch.Tensor) -> None:
+    """No true class is ruled out by a score of minus infinity: its margins would be undefined (checked on the CPU)."""
+    if logits.device.type != "cpu" or not _values_can_be_read(logits):
+        return
+    out = logits.detach().gather(1, targets.long().unsqueeze(1)) == -math.inf
+    if out.any():
+        raise ValueError(
+            f"logits must be finite for the true class; {int(out.sum())} of {len(logits)} samples rule theirs out with -inf"
+        )
+
+
 def labels(targets: object, n: int) -> None:
     """Integer targets of shape (n,), n > 0."""
     if not isinstance(targets, torch.Tensor):

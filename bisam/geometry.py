@@ -170,14 +170,14 @@ class Lp:
             dual_norm: not needed here.
         """
         largest = _p_norm(gradient, math.inf)
-        unit = _ratio(1.0, largest)
-        shares = {name: g.abs().mul_(unit) for name, g in gradient.items()}  # in [0, 1]: no power over- or underflows
-        if self.p == 1:
-            shares = {name: (share == 1).to(share.dtype) for name, share in shares.items()}
+        if self.p == 1:  # compared, not divided: x * (1 / x) is not always 1
+            shares = {name: (g.abs() == largest).to(g.dtype) for name, g in gradient.items()}
         elif self.p == math.inf:
-            shares = {name: (share > 0).to(share.dtype) for name, share in shares.items()}
+            shares = {name: (g != 0).to(g.dtype) for name, g in gradient.items()}
         else:
-            shares = {name: share.pow_(self.q - 1) for name, share in shares.items()}
+            unit = _ratio(1.0, largest)
+            # In [0, 1], so that no power over- or underflows.
+            shares = {name: g.abs().mul_(unit).pow_(self.q - 1) for name, g in gradient.items()}
         length = _p_norm(shares, self.p)
         scale = _ratio(rho, length)
         return {name: share.mul_(gradient[name].sign()).mul_(scale) for name, share in shares.items()}

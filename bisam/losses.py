@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import _checks
-from .surrogate import margins
 
 __all__ = ["CONVENTIONS", "CrossEntropy", "zero_one"]
 
@@ -103,7 +102,7 @@ def zero_one(logits: Tensor, targets: Tensor, ties: str = "right") -> Tensor:
             Lemma 3.1 is proved; ``"wrong"`` counts it as wrong. Both lie between Q and cross-entropy / log 2.
 
     Returns:
-        Zeros and ones, shape ``(n,)``, dtype of the logits.
+        Zeros and ones, shape ``(n,)``; at least float32, so that their mean is not rounded.
 
     Raises:
         TypeError, ValueError: wrong type, shape, class number or ``ties``, an empty batch, or NaN among the logits.
@@ -119,5 +118,9 @@ def zero_one(logits: Tensor, targets: Tensor, ties: str = "right") -> Tensor:
         tensor([1., 1.])
     """
     _checks.choice("ties", ties, ("right", "wrong"))
-    rival = margins(logits, targets).scatter(1, targets.long().unsqueeze(1), -torch.inf).amax(1)
-    return (rival > 0 if ties == "right" else rival >= 0).to(logits.dtype)
+    _checks.scores(logits, targets)
+    true = targets.long().unsqueeze(1)
+    # Scores are compared, not subtracted: a true class that is ruled out (minus infinity) has no margins.
+    rival, own = logits.scatter(1, true, -torch.inf).amax(1), logits.gather(1, true).squeeze(1)
+    wrong = rival > own if ties == "right" else (rival >= own) & (logits.shape[1] > 1)
+    return wrong.to(torch.promote_types(logits.dtype, torch.float32))

@@ -33,7 +33,8 @@ def margins(logits: Tensor, targets: Tensor) -> Tensor:
         its largest margin is above 0.
 
     Raises:
-        TypeError, ValueError: wrong type, shape or class number, an empty batch, or NaN among the logits.
+        TypeError, ValueError: wrong type, shape or class number, an empty batch, NaN among the logits, or a true class
+            whose score is minus infinity.
 
     Source:
         Xie et al. (2024), Lemma 3.1.
@@ -43,6 +44,7 @@ def margins(logits: Tensor, targets: Tensor) -> Tensor:
         tensor([[ 0.,  3., -1.]])
     """
     _checks.scores(logits, targets)
+    _checks.true_scores(logits, targets)
     return logits - logits.gather(1, targets.long().unsqueeze(1))
 
 
@@ -114,6 +116,7 @@ class Surrogate:
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The values :math:`q_i`, shape ``(n,)``, each at or below the sample's 0-1 loss."""
         _checks.scores(logits, targets)
+        _checks.true_scores(logits, targets)
         return self.values(logits, targets)
 
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -180,8 +183,10 @@ def _in_few_operations(logits: Tensor, targets: Tensor, phi: Bound, mu: float) -
     margin, true, share, slope = found
     classes, total = share.shape[-1], share.sum(-1, keepdim=True)
     value = torch.log(total).squeeze(-1).mul_(1 / mu).add_(1 - math.log(classes) / mu)
-    # Rounding must not lift q above the 0-1 loss: q is 0 when all classes tie, and that is as high as it may be.
-    value = torch.minimum(value, margin.amax(-1).ceil_().clamp_(0, 1))
+    # Rounding must not lift q above the 0-1 loss: q is 0 when all classes tie, and that is as high as it may be. No more
+    # than a rounding error is taken off, so that a phi that is no lower bound shows.
+    above = value - margin.amax(-1).ceil_().clamp_(0, 1)
+    value = value.sub_(above.clamp_(0, 64 * torch.finfo(value.dtype).eps))
     return value, _pull(share, total, slope, true)
 
 

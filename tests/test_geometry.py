@@ -131,6 +131,19 @@ def test_the_spike_is_shared_by_entries_that_tie():
     assert Lp(1).perturbation(g, g, 1.0)["w"].tolist() == [0.5, -0.5, 0.0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_spike_and_the_sign_step_move_for_every_gradient(dtype):
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(500):
+        g = {name: torch.randn(3, generator=draw).to(dtype) for name in "ab"}
+        spike, sign = (Lp(p).perturbation(g, g, 0.5) for p in (1, math.inf))
+        size = torch.cat([part.abs() for part in g.values()])
+        tops = (size == size.max()).sum()
+        assert (flat(spike) != 0).equal(size == size.max()) and float(flat(spike).abs().sum()) == pytest.approx(0.5, rel=1e-2)
+        assert tops > 1 or flat(spike).abs().max() == 0.5
+        assert flat(sign).equal(0.5 * torch.cat([part.sign() for part in g.values()]))
+
+
 @pytest.mark.parametrize("eta, scaled", [(0.01, "weights"), (0.0, "all"), (0.5, "all")])
 def test_the_ellipsoid_is_that_of_the_formula(eta, scaled):
     g, w = gradient(), weights()

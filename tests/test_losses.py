@@ -45,7 +45,7 @@ def test_q_is_at_most_the_zero_one_loss_is_at_most_cross_entropy_over_log_2(dtyp
     right, wrong = zero_one(logits, targets), zero_one(logits, targets, ties="wrong")
     assert (lower <= right).all() and (right <= wrong).all()  # no tolerance here
     assert (wrong <= upper / math.log(2) + 1e-6).all()
-    assert Surrogate(bound, mu)(logits, targets) <= zero_one(logits.to(lower.dtype), targets).mean()
+    assert Surrogate(bound, mu)(logits, targets) <= zero_one(logits, targets).mean()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -62,6 +62,22 @@ def test_the_bound_holds_among_a_thousand_classes(dtype, mu):
 def test_cross_entropy_alone_is_no_upper_bound():
     logits, targets = torch.tensor([[0.0, 1e-3]]), torch.tensor([0])
     assert CrossEntropy()(logits, targets) < 0.7 < zero_one(logits, targets).mean()
+
+
+def test_a_true_class_that_is_ruled_out_is_a_mistake_with_no_margins():
+    logits, targets = torch.tensor([[-math.inf, -math.inf, 0.0], [1.0, 0.0, -math.inf]]), torch.tensor([0, 0])
+    assert zero_one(logits, targets).tolist() == [1, 0] and CrossEntropy().per_sample(logits, targets)[0] == math.inf
+    for undefined in (margins, Surrogate(), Surrogate(Tanh(), mu=1e-3)):
+        with pytest.raises(ValueError, match="logits must be finite for the true class; 1 of 2 samples rule theirs out"):
+            undefined(logits, targets)
+    assert zero_one(torch.full((1, 2), -math.inf), torch.tensor([1])).tolist() == [0]  # a tie
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_mean_of_mistakes_is_not_rounded(dtype):
+    logits = torch.tensor([[0.0, 1.0]]).repeat(2049, 1).to(dtype)
+    assert zero_one(logits, torch.tensor([0] * 2000 + [1] * 49)).sum() == 2000
+    assert zero_one(logits, torch.zeros(2049, dtype=torch.int64)).sum() == 2049
 
 
 @each_case
