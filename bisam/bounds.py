@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from . import _checks
 
-__all__ = ["GAMMA", "Bound", "NegLog", "Tanh", "step"]
+__all__ = ["GAMMA", "Bound", "Identity", "NegLog", "Tanh", "step"]
 
 # The smallest shift with which -log stays at or below the step: it puts phi(0) at 0 (Xie et al. 2024, eq. 18).
 GAMMA = math.log(math.e - 1)
@@ -167,3 +167,29 @@ class NegLog:
         if mu == 1.5:
             return share.sqrt().mul_(share), slope
         return (share if mu == 1 else share.log_().mul_(mu).exp_()), slope
+
+
+@dataclass(frozen=True)
+class Identity:
+    r"""No bound at all: the margins themselves, for the control in which nothing saturates.
+
+    .. math:: \phi(x) = x, \qquad Q_{\phi,\mu} = \frac1n \sum_{i=1}^n \frac1\mu \log\Big(\frac1K \sum_{j=1}^K e^{\mu F_{ij}}\Big)
+
+    At :math:`\mu = 1` this is cross-entropy less :math:`\log K`; at another :math:`\mu` cross-entropy of the logits times
+    :math:`\mu`, over :math:`\mu`. It lies above the step for :math:`x > 1`, so Lemma 3.1 does not hold for it.
+
+    Source:
+        Ours: what BiSAM's ascent would be with its temperature and without its bound.
+
+    Example:
+        >>> Identity()(torch.tensor([-2.0, 3.0])), Identity().derivative(torch.tensor([-2.0, 3.0]))
+        (tensor([-2.,  3.]), tensor([1., 1.]))
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Values x."""
+        return x
+
+    def derivative(self, x: Tensor) -> Tensor:
+        """Ones."""
+        return torch.ones_like(x)

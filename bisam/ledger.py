@@ -6,165 +6,20 @@ import json
 import os
 import platform
 import subprocess
-import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from . import _checks, data
-from .recipe import RECIPES, recipe
-from .train import History, Run, equal_budget, weights_digest
+from . import data
+from .experiments import RESULTS, Claim, Experiment, LedgerError, claims, experiment, experiments
+from .train import History, Run, weights_digest
 
 __all__ = [
     "RESULTS", "Claim", "Experiment", "LedgerError", "claims", "evidence", "experiment", "experiments", "load", "record",
 ]
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
 SCHEMA = 1
-METRICS = ("selected_test_accuracy", "last_test_accuracy")
 FIELDS = ("schema", "experiment", "scale", "run", "final", "curve", "data_fingerprint", "weights_digest", "environment")
-
-
-class LedgerError(RuntimeError):
-    """A record that is there already, cannot be read, or does not have the agreed form."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A set of runs that belong together, as ``results/claims.toml`` describes it.
-
-    ``epochs`` are those of a two-pass method; the base optimiser gets as many as cost the same passes. ``settings`` are
-    fields of :class:`~bisam.train.Run` that all runs share.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> first = experiment("first_run")
-        >>> first.run("sgd", label_noise=0.4, seed=0).epochs, first.run("sam", label_noise=0.4, seed=0).epochs
-        (60, 30)
-    """
-
-    name: str
-    title: str
-    scale: str
-    methods: tuple[str, ...]
-    label_noise: tuple[float, ...]
-    seeds: int
-    epochs: int
-    rho: float
-    settings: dict
-
-    def run(self, method: str, label_noise: float, seed: int, epochs: int | None = None) -> Run:
-        """One run of the experiment, with its number of epochs or another."""
-        chosen = recipe(method)
-        if chosen.passes == 2:
-            chosen = chosen.replace(radius=type(chosen.radius)(self.rho))
-        length = equal_budget(epochs or self.epochs, chosen)
-        return Run(recipe=chosen, epochs=length, label_noise=label_noise, seed=seed, **self.settings)
-
-    def runs(self) -> dict[str, Run]:
-        """All runs, by the name of their record."""
-        return {
-            f"{method}-noise{round(100 * noise):02d}-seed{seed}": self.run(method, noise, seed)
-            for seed in range(self.seeds)
-            for noise in self.label_noise
-            for method in self.methods
-        }
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One falsifiable sentence, with the comparison that decides it: ``ours`` minus ``theirs`` in ``metric``.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> claim = claims("first_run")[0]
-        >>> claim.ours, claim.theirs, claim.metric
-        ('sam', 'sgd', 'last_test_accuracy')
-    """
-
-    id: str
-    experiment: str
-    statement: str
-    ours: str
-    theirs: str
-    label_noise: float
-    metric: str
-
-    def __post_init__(self):
-        for name in ("ours", "theirs"):
-            _checks.choice(name, getattr(self, name), tuple(RECIPES))
-        _checks.choice("metric", self.metric, METRICS)
-
-
-def _toml(folder: Path) -> dict:
-    path = folder / "claims.toml"
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise LedgerError(f"{path} cannot be read: {error}") from None
-
-
-def experiments(folder: Path = RESULTS) -> dict[str, Experiment]:
-    """All experiments of ``claims.toml``, by name.
-
-    Args:
-        folder: the ledger.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> experiments()["first_run"].seeds
-        10
-    """
-    return {
-        name: Experiment(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-        for name, fields in _toml(folder)["experiment"].items()
-    }
-
-
-def experiment(name: str, folder: Path = RESULTS) -> Experiment:
-    """The named experiment.
-
-    Args:
-        name: one of :func:`experiments`.
-        folder: the ledger.
-
-    Raises:
-        ValueError: an unknown name; the message lists those that exist.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> experiment("first_run").methods[0]
-        'sgd'
-    """
-    known = experiments(folder)
-    return known[_checks.choice("experiment", name, tuple(known))]
-
-
-def claims(name: str, folder: Path = RESULTS) -> list[Claim]:
-    """The claims that the named experiment decides.
-
-    Args:
-        name: of the experiment.
-        folder: the ledger.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> {claim.experiment for claim in claims("first_run")}
-        {'first_run'}
-    """
-    experiment(name, folder)
-    return [Claim(**fields) for fields in _toml(folder)["claim"] if fields["experiment"] == name]
 
 
 def record(history: History, name: str, file: str, scale: str, folder: Path = RESULTS) -> Path:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from . import _checks
-from .bounds import NegLog, Tanh
+from .bounds import Identity, NegLog, Tanh
 from .combination import Decomposed, Look
 from .direction import Averaged, RandomStart
 from .geometry import L2, Adaptive, Lp, Unnormalised
@@ -392,7 +392,7 @@ def recipe(name: str) -> Recipe:
 _PARTS = {
     part.__name__: part
     for part in (
-        *(Recipe, Surrogate, CrossEntropy, NegLog, Tanh),
+        *(Recipe, Surrogate, CrossEntropy, Identity, NegLog, Tanh),
         *(L2, Lp, Adaptive, Unnormalised, Masked, Only, Precision),
         *(Constant, Schedule, ByLearningRate, Phase, LossBudget, Learned),
         *(RandomStart, Posterior, Averaged, MostSensitive, TopK, Decomposed, Look, Handed),

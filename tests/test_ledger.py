@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bisam import ledger
+from bisam.experiments import CONTROLS
 from bisam.ledger import LedgerError
 from bisam.recipe import RECIPES
 from bisam.train import Run, fit
@@ -55,13 +56,14 @@ def test_a_broken_record_is_named(tmp_path, content, message):
 def test_every_claim_names_an_experiment_with_its_methods_and_noise():
     for name, experiment in ledger.experiments().items():
         for claim in ledger.claims(name):
-            assert {claim.ours, claim.theirs} <= set(experiment.methods) <= set(RECIPES)
-            assert claim.label_noise in experiment.label_noise and claim.statement.endswith(".")
+            assert {claim.ours, claim.theirs} <= set(experiment.methods) <= {*RECIPES, *CONTROLS}
+            assert set(claim.place) == set(experiment.grid) and claim.statement.endswith(".")
+            assert all(value in experiment.grid[axis] for axis, value in claim.place.items())
 
 
 def test_sgd_gets_the_same_passes_as_the_others():
     experiment = ledger.experiment("first_run")
-    costs = {method: experiment.run(method, 0.4, 0) for method in experiment.methods}
+    costs = {method: experiment.run(method, 0, label_noise=0.4) for method in experiment.methods}
     assert {run.epochs * run.recipe.passes for run in costs.values()} == {2 * experiment.epochs}
 
 

@@ -1,0 +1,276 @@
+"""Experiments as data: what is run, what is claimed about it, and how that will be decided, all written before the runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import _checks
+from .bounds import Identity
+from .losses import CrossEntropy
+from .recipe import BISAM_LOG, RECIPES, SAM, Recipe
+from .surrogate import Surrogate
+from .train import Run, equal_budget
+
+__all__ = ["CONTROLS", "RESULTS", "SCALES", "Claim", "Experiment", "LedgerError", "claims", "experiment", "experiments", "method"]
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+SCALES = ("smoke", "laptop", "paper")
+METRICS = ("selected_test_accuracy", "last_test_accuracy")
+BUDGETS = ("passes", "epochs")
+
+# What lies between SAM and BiSAM (-log) beside the bound: its ascent has no label smoothing, and a temperature. A control
+# changes one of the two.
+CONTROLS = {
+    control.name: control
+    for control in (
+        SAM.replace(name="sam-unsmoothed", ascent=CrossEntropy()),
+        BISAM_LOG.replace(name="sam-temperature", ascent=Surrogate(Identity(), mu=BISAM_LOG.ascent.mu)),
+    )
+}
+
+
+class LedgerError(RuntimeError):
+    """A list of claims or a record that cannot be read, is there already, or does not have the agreed form."""
+
+
+def method(name: str) -> Recipe:
+    """The recipe of that name, a row of the table of methods or one of the controls.
+
+    Args:
+        name: one of ``bisam.RECIPES`` or ``CONTROLS``.
+
+    Raises:
+        ValueError: an unknown name; the message lists those that exist.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> method("sam-unsmoothed").ascent.smoothing, method("sam").ascent
+        (0.0, None)
+    """
+    known = {**RECIPES, **CONTROLS}
+    return known[_checks.choice("method", name, tuple(known))]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A set of runs that belong together: every method at every place of a grid, with every seed.
+
+    The base optimiser alone gets twice the epochs of a two-pass method. With ``budget = "passes"`` every method gets as many
+    epochs as cost the same passes; with ``"epochs"``, as in the published runs, all others get the same epochs.
+
+    Args:
+        name: what it is called in ``results/claims.toml``.
+        title: one line that says what it is.
+        scale: ``"smoke"``, ``"laptop"`` or ``"paper"``.
+        methods: names of recipes or controls.
+        seeds: how many, counted from ``first_seed``.
+        epochs: of a two-pass method.
+        axes: field of :class:`~bisam.train.Run`, or ``"rho"``, to the values that it takes.
+        settings: fields of :class:`~bisam.train.Run` that all runs share.
+        rho: radius of every method that climbs; ``None`` leaves each its own.
+        radius: method to its radius, where it is another.
+        label_noise: short for the axis of that name.
+        smoothing: label smoothing of the descent loss of all methods; an ascent loss of its own has none.
+        convention: of the smoothing, see :class:`~bisam.losses.CrossEntropy`.
+        budget: ``"passes"`` or ``"epochs"``.
+        first_seed: the first of the seeds.
+        tables: the published tables that it bears upon.
+
+    Raises:
+        TypeError, ValueError: a field that is not as above, or a run that :class:`~bisam.train.Run` refuses.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> first = experiment("first_run")
+        >>> first.run("sgd", label_noise=0.4, seed=0).epochs, first.run("sam", label_noise=0.4, seed=0).epochs
+        (60, 30)
+    """
+
+    name: str
+    title: str
+    scale: str
+    methods: tuple[str, ...]
+    seeds: int
+    epochs: int
+    axes: dict = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
+    rho: float | None = None
+    radius: dict = field(default_factory=dict)
+    label_noise: tuple[float, ...] = ()
+    smoothing: float = 0.0
+    convention: str = "all"
+    budget: str = "passes"
+    first_seed: int = 0
+    tables: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        _checks.choice("scale", self.scale, SCALES)
+        _checks.choice("budget", self.budget, BUDGETS)
+        for name in ("seeds", "epochs"):
+            _checks.whole(name, getattr(self, name))
+        for name in (*self.methods, *self.radius):
+            method(name)
+        for axis in (*self.axes, *self.settings):
+            _checks.choice("axis", axis, _AXES)
+
+    @property
+    def grid(self) -> dict[str, tuple]:
+        """Axis to its values; the axes of one value are part of the settings."""
+        noise = {"label_noise": self.label_noise} if self.label_noise else {}
+        return {**noise, **{name: tuple(values) for name, values in self.axes.items()}}
+
+    def run(self, name: str, seed: int, epochs: int | None = None, **place) -> Run:
+        """One run: a method with a seed at a place of the grid, with the experiment's number of epochs or another."""
+        chosen, fields = method(name), {**self.settings, **place}
+        if self.smoothing:
+            chosen = chosen.replace(descent=CrossEntropy(self.smoothing, self.convention))
+        rho = fields.pop("rho", self.radius.get(name, self.rho))
+        if rho is not None and chosen.radius.rho:
+            chosen = chosen.with_rho(rho)
+        return Run(recipe=chosen, epochs=self._epochs(epochs or fields.pop("epochs", self.epochs), chosen), seed=seed, **fields)
+
+    def _epochs(self, epochs: int, chosen: Recipe) -> int:
+        return equal_budget(epochs, chosen) if self.budget == "passes" or chosen.passes == 1 else epochs
+
+    def runs(self) -> dict[str, Run]:
+        """All runs, by the name of their record, in the order in which they are made: seed by seed, so that any part is paired."""
+        return {
+            "-".join((name, *map(_label, self.grid, values), f"seed{seed}")): self.run(name, seed, **dict(zip(self.grid, values, strict=True)))
+            for seed in range(self.first_seed, self.first_seed + self.seeds)
+            for values in itertools.product(*self.grid.values())
+            for name in self.methods
+        }  # fmt: skip
+
+
+_AXES = (*(part.name for part in dataclasses.fields(Run) if part.name not in ("recipe", "seed")), "rho")
+
+
+def _label(axis: str, value) -> str:
+    """A value in the name of a record: ``noise40``, and for the other axes the value alone, with its axis if it is a number."""
+    if axis == "label_noise":
+        return f"noise{round(100 * value):02d}"
+    text = str(value).replace(":", "_")
+    return text if isinstance(value, str) else f"{axis.replace('_', '')}{text}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One falsifiable sentence, with the comparison that decides it: ``ours`` minus ``theirs`` in ``metric``.
+
+    Args:
+        id: unique, begins with the experiment or the table.
+        experiment: whose runs decide it.
+        statement: the sentence.
+        ours: a method.
+        theirs: another.
+        metric: what is compared, ``"selected_test_accuracy"`` or ``"last_test_accuracy"``.
+        at: the place of the grid, axis to value.
+        label_noise: short for that axis in ``at``.
+        published: where ``results/published.csv`` has the two numbers: columns to values, without the method; empty for a claim of ours.
+
+    Raises:
+        ValueError: an unknown method or metric.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> claim = claims("first_run")[0]
+        >>> claim.ours, claim.theirs, claim.metric
+        ('sam', 'sgd', 'last_test_accuracy')
+    """
+
+    id: str
+    experiment: str
+    statement: str
+    ours: str
+    theirs: str
+    metric: str
+    at: dict = field(default_factory=dict)
+    label_noise: float | None = None
+    published: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("ours", "theirs"):
+            _checks.choice(name, getattr(self, name), (*RECIPES, *CONTROLS))
+        _checks.choice("metric", self.metric, METRICS)
+
+    @property
+    def place(self) -> dict:
+        """Axis to value, the noise included."""
+        return {**({} if self.label_noise is None else {"label_noise": self.label_noise}), **self.at}
+
+
+def _toml(folder: Path) -> dict:
+    path = folder / "claims.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise LedgerError(f"{path} cannot be read: {error}") from None
+
+
+def experiments(folder: Path = RESULTS) -> dict[str, Experiment]:
+    """All experiments of ``claims.toml``, by name.
+
+    Args:
+        folder: the ledger.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> experiments()["first_run"].seeds
+        10
+    """
+    return {
+        name: Experiment(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        for name, fields in _toml(folder)["experiment"].items()
+    }
+
+
+def experiment(name: str, folder: Path = RESULTS) -> Experiment:
+    """The named experiment.
+
+    Args:
+        name: one of :func:`experiments`.
+        folder: the ledger.
+
+    Raises:
+        ValueError: an unknown name; the message lists those that exist.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> experiment("first_run").methods[0]
+        'sgd'
+    """
+    known = experiments(folder)
+    return known[_checks.choice("experiment", name, tuple(known))]
+
+
+def claims(name: str | None = None, folder: Path = RESULTS) -> list[Claim]:
+    """The claims that the named experiment decides, or all.
+
+    Args:
+        name: of the experiment.
+        folder: the ledger.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> {claim.experiment for claim in claims("first_run")}
+        {'first_run'}
+    """
+    if name is not None:
+        experiment(name, folder)
+    return [Claim(**fields) for fields in _toml(folder).get("claim", ()) if name in (None, fields["experiment"])]
