@@ -30,9 +30,9 @@ def record_missing(name: str, workers: int = 1) -> int:
         Ours.
 
     Example:
-        >>> record_missing("an unknown one")
+        >>> record_missing("an unknown one")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        ValueError: experiment must be one of first_run, first_run_earlier; got 'an unknown one'
+        ValueError: experiment must be one of first_run, ...; got 'an unknown one'
     """
     from rich.progress import Progress
 

@@ -66,6 +66,17 @@ def test_outputs_are_current(path):
     assert not tool("execute_notebooks").is_stale(path), "out of date: run `make book`"
 
 
+@pytest.mark.parametrize("source, reached, left", [
+    ("bisam.NegLog()", {"bounds", "_checks"}, {"surrogate", "train", "data"}),
+    ("bisam.BISAM_LOG", {"recipe", "surrogate", "bounds"}, {"train", "ledger"}),
+    ("from bisam import ledger", {"ledger", "experiments", "train", "data", "optimizer", "ascent"}, {"cli", "notebook"}),
+    ("from bisam.train import fit", {"train", "data", "checkpoint"}, {"ledger", "landscapes"}),
+])  # fmt: skip
+def test_a_notebook_depends_on_the_modules_that_its_names_reach(source, reached, left):
+    found = {path.stem for path in tool("execute_notebooks").modules(source)}
+    assert reached <= found and not left & found
+
+
 def test_parameters_are_declared_once_and_checked_first(path, cells):
     assert "scale" in parameters.from_notebook(path)
     where = [k for k, cell in enumerate(code(cells)) if "parameters" in tags(cell)]

@@ -1,17 +1,19 @@
 """Executes notebooks in place: those that are out of date, or all.
 
-A notebook is out of date when its own cells, anything in `bisam/`, or the records it reads have changed since it was
-executed. The file is written only after every cell has succeeded, and holds nothing that depends on when it ran, so
+A notebook is out of date when its own cells, a module of `bisam/` that they reach, or the records it reads have changed
+since it was executed. The file is written only after every cell has succeeded, and holds nothing that depends on when it ran, so
 that executing an unchanged notebook again leaves the same bytes. Times and versions go to `book/status.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import time
 from pathlib import Path
@@ -46,7 +48,7 @@ def inputs_digest(path: Path, notebook: dict) -> str:
     """A digest over all that the outputs of a notebook depend on."""
     cells = [[cell["cell_type"], "".join(cell["source"]), cell["metadata"]] for cell in notebook["cells"]]
     digest = hashlib.sha256(json.dumps(cells, sort_keys=True).encode())
-    files = sorted((ROOT / "bisam").rglob("*.py"))
+    files = modules(" ".join("".join(cell["source"]) for cell in notebook["cells"]))
     if "book/code" in json.dumps(cells):
         files += sorted((ROOT / "book" / "code").glob("*.py"))
     if "ledger" in json.dumps(cells):
@@ -54,6 +56,45 @@ def inputs_digest(path: Path, notebook: dict) -> str:
     for file in files:
         digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def modules(source: str) -> list[Path]:
+    """The files of the package that the code of a notebook reaches, through the names it uses and what their modules import."""
+    package = ROOT / "bisam"
+    exported = {name: module for module, names in imports(package / "__init__.py") for name in names}
+    used = {name for names in re.findall(r"from bisam(?:\.\w+)* import ([\w, ()]+)", source) for name in re.findall(r"\w+", names)}
+    used |= set(re.findall(r"\bbisam\.(\w+)", source)) | {"_checks"}
+    reached: set[Path] = set()
+    waiting = [exported.get(name) or find(package, name) for name in used]
+    waiting = [path or package / "recipe.py" for path in waiting]  # the rows of the table are exported by a star
+    while waiting:
+        path = waiting.pop()
+        if path in reached:
+            continue
+        reached.add(path)
+        waiting += [module for module, _ in imports(path)]
+        waiting += sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else []
+    return sorted(reached)
+
+
+def imports(path: Path) -> list[tuple[Path, list[str]]]:
+    """The modules of the package that a file imports, wherever in it, each with the names that it takes from there."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        folder = path.parents[node.level - 1]
+        for alias in node.names:
+            module = find(folder, node.module or alias.name)
+            if module is not None:
+                found.append((module, [alias.asname or alias.name]))
+    return found
+
+
+def find(folder: Path, name: str) -> Path | None:
+    """The file of the module of that name in a folder, if there is one."""
+    places = (folder.joinpath(*name.split(".")).with_suffix(".py"), folder.joinpath(*name.split("."), "__init__.py"))
+    return next((place for place in places if place.exists()), None)
 
 
 def is_stale(path: Path) -> bool:
