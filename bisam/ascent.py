@@ -128,7 +128,7 @@ class Ascent:
 
     @staticmethod
     def _note_logits(pieces: list[Batch], balls: list[list[Batch]]) -> None:
-        """The logits at w of batches that went through the model in parts."""
+        """The logits of batches that went through the model in parts."""
         found = iter(part for ball in balls for part in ball)
         for piece in pieces:
             parts, n = [], 0
@@ -136,6 +136,8 @@ class Ascent:
                 parts.append(next(found))
                 n += len(parts[-1])
             piece.at_w = torch.cat([part.at_w for part in parts])
+            if all(part.at_worst is not None for part in parts):
+                piece.at_worst = torch.cat([part.at_worst for part in parts])
 
     def _at_w(self, pieces: list[Batch], share: float) -> None:
         """A step of the base alone: one pass, and the whole batch."""
@@ -340,6 +342,7 @@ class Ascent:
         if isinstance(selection, MostSensitive) and selection.fraction < 1:
             with torch.no_grad(), replayed(piece):
                 there = piece.logits()
+            piece.at_worst = there
             self._note_rise(piece, there, part * share)
             values = self.recipe.raised.values
             places = selection.chosen(values(piece.at_w, piece.targets), values(there, piece.targets))
@@ -347,7 +350,8 @@ class Ascent:
         with replayed(piece):
             logits = piece.logits()
         if piece.at_w is not None:
-            self._note_rise(piece, logits.detach(), part * share)
+            piece.at_worst = logits.detach()
+            self._note_rise(piece, piece.at_worst, part * share)
         self._backward(_part(self.recipe.descent.values(logits, piece.targets).mean(), part))
 
     def _note_rise(self, piece: Batch, there: Tensor, part: float) -> None:

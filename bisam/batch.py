@@ -25,7 +25,8 @@ class Batch:
         autocast: ``torch.bfloat16`` or ``torch.float16`` to compute the forward pass in mixed precision. (Under an
             autocast context of your own around the whole step the backward passes would run in it too.)
 
-    After a step, ``at_w`` holds the logits of its first pass, at w and without a graph, for accuracies and logs.
+    After a step, ``at_w`` holds the logits of its first pass, at w and without a graph, for accuracies and logs, and
+    ``at_worst`` those at :math:`w + \epsilon`; ``None`` if not all samples have been seen there.
 
     Raises:
         TypeError, ValueError: an empty batch, targets that are not whole numbers or not one a sample.
@@ -51,6 +52,7 @@ class Batch:
             raise ValueError(f"autocast must be torch.bfloat16, torch.float16 or None, got {autocast!r}")
         self.model, self.inputs, self.targets, self.autocast = model, inputs, targets, autocast
         self.at_w: Tensor | None = None
+        self.at_worst: Tensor | None = None
         self.drawn: Noise | None = None  # the random state before the first pass of a step
         self._checked = False
 

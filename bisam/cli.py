@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .recipe import RECIPES
 def main(words: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 done, 1 it failed on the way, 2 it was asked wrongly."""
     from .checkpoint import CheckpointError
+    from .data import DataError
     from .ledger import LedgerError
 
     arguments = _parser().parse_args(words)
@@ -23,7 +25,7 @@ def main(words: list[str] | None = None) -> int:
         return arguments.do(arguments)
     except (ValueError, TypeError) as error:  # ParameterError is a ValueError
         return _fail(error, 2)
-    except (NotebookError, CheckpointError, LedgerError, FloatingPointError, OSError) as error:
+    except (NotebookError, CheckpointError, DataError, LedgerError, FloatingPointError, OSError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("stopped; what was finished is kept, and the same command goes on where it can", 130)
@@ -40,7 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _notebook_words(commands.add_parser("notebook", help="run a notebook of the book with your parameters"))
     _train_words(commands.add_parser("train", help="train one network and keep its checkpoint"))
+    _reproduce_words(commands.add_parser("reproduce", help="run what is missing of a published table and record it"))
     _record_words(commands.add_parser("record", help="run what is missing of an experiment and record it"))
+    _rerun_words(commands.add_parser("rerun", help="train again what a record describes, and compare"))
+    _report_words(commands.add_parser("report", help="the state of every claim, computed from the records"))
     commands.add_parser("methods", help="list the methods and their settings").set_defaults(do=_methods)
     return parser
 
@@ -80,10 +85,16 @@ def _train_words(parser: argparse.ArgumentParser) -> None:
     from .train import Run
 
     for field in dataclasses.fields(Run):
-        kind = {"int": int, "float": float}.get(field.type, str)
+        word = "--" + field.name.replace("_", "-")
+        if field.type == "bool":
+            parser.add_argument(word, action="store_true")
+            continue
+        kind = {"int": int, "int | None": int, "float": float}.get(field.type, str)
         default = "sam" if field.name == "recipe" else field.default
-        parser.add_argument("--" + field.name.replace("_", "-"), type=kind, default=default, help=f"default {default}")
+        parser.add_argument(word, type=kind, default=default, help="all by default" if default is None else f"default {default}")
     parser.add_argument("--rho", type=float, help="radius, in place of the recipe's")
+    parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
+    parser.add_argument("--minutes", type=float, help="stop cleanly within about this time; the same command goes on later")
     parser.add_argument("--output", type=Path, required=True, help="folder for checkpoint.pt and history.json")
     parser.set_defaults(do=_train)
 
@@ -94,7 +105,14 @@ def _train(arguments: argparse.Namespace) -> int:
     wanted = Run(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Run)})
     if arguments.rho is not None:
         wanted = wanted.replace(recipe=wanted.recipe.with_rho(arguments.rho))
-    history = fit(wanted, arguments.output / "checkpoint.pt", progress=True)
+    history = fit(
+        wanted, arguments.output / "checkpoint.pt", root=arguments.root, progress=True, minutes=arguments.minutes
+    )
+    if int(os.environ.get("RANK", 0)):
+        return 0  # of several processes the first one reports
+    if not history.finished:
+        print(f"{len(history.rows)} of {wanted.epochs} epochs done; the same command goes on from {arguments.output / 'checkpoint.pt'}")
+        return 0
     summary = {"run": wanted.to_dict(), "rows": history.rows, "skipped": history.skipped, "seconds": history.seconds}
     (arguments.output / "history.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print(f"test accuracy {history.selected_test_accuracy:.2f} % at epoch {history.selected_epoch}, chosen by validation")
@@ -104,20 +122,87 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-# -- record -----------------------------------------------------------------------------------------------------------
+# -- reproduce, record, rerun, report ----------------------------------------------------------------------------------
+
+
+def _reproduce_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="of a published table (T1, T9, LETS, ...) or of an experiment in results/claims.toml")
+    parser.add_argument("--scale", help="smoke (seconds, no evidence), laptop or paper; default: all that the table has")
+    parser.add_argument("--seeds", type=int, help="no more than so many seeds")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="methods, models, noise40, ...: parts of the records' names")
+    parser.add_argument("--plan", action="store_true", help="show what would be run and what it would cost, and run nothing")
+    _carrying_words(parser)
+    parser.set_defaults(do=_reproduce)
 
 
 def _record_words(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("experiment", help="of results/claims.toml")
-    parser.add_argument("--workers", type=int, default=1, help="processes at a time, one thread each (default 1)")
-    parser.set_defaults(do=_record)
+    parser.add_argument("name", help="of an experiment in results/claims.toml")
+    _carrying_words(parser)
+    parser.set_defaults(do=_reproduce, scale=None, seeds=None, only=[], plan=False)
 
 
-def _record(arguments: argparse.Namespace) -> int:
-    from .recording import record_missing
+def _carrying_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=int, default=1, help="processes at a time, one thread each on a CPU (default 1)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda:0, which the processes share")
+    parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
+    parser.add_argument("--minutes", type=float, help="stop cleanly within about this time; the same command goes on later")
 
-    done = record_missing(arguments.experiment, arguments.workers)
-    print(f"{done} runs recorded in results/runs/{arguments.experiment}")
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from .reproduce import Settings, carry_out, hours, plan
+
+    settings = Settings(arguments.workers, arguments.device, arguments.root, arguments.minutes)
+    planned = plan(arguments.name, arguments.scale, arguments.seeds, arguments.only)
+    missing = [one for one in planned if not one.recorded]
+    for name in dict.fromkeys(one.experiment for one in planned):
+        mine = [one for one in planned if one.experiment == name]
+        passes = sum(one.passes for one in mine if not one.recorded)
+        print(f"{name}: {sum(one.recorded for one in mine)} of {len(mine)} runs recorded, {passes:,.0f} passes over the images to go")
+    if missing:
+        print(f"about {hours(missing, settings) / arguments.workers:.2g} hours with {arguments.workers} processes on {arguments.device}")
+    if arguments.plan:
+        print("\n".join(f"  {'recorded' if one.recorded else 'to do':8}  {one.experiment}/{one.file}" for one in planned))
+        return 0
+    outcomes = carry_out(planned, settings)
+    print(f"{len(outcomes['recorded'])} runs recorded")
+    for name, word in (("cut", "were cut by the time; the same command goes on with them"), ("elsewhere", "are in the hands of another process")):
+        if outcomes[name]:
+            print(f"{len(outcomes[name])} runs {word}")
+    for line in outcomes["failed"]:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if outcomes["failed"] else 0
+
+
+def _rerun_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("record", type=Path, help="a JSON file of results/runs")
+    parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
+    parser.set_defaults(do=_rerun)
+
+
+def _rerun(arguments: argparse.Namespace) -> int:
+    from .reproduce import rerun
+
+    found = rerun(arguments.record, arguments.root, progress=True)
+    for name in ("recorded", "again"):
+        print(f"{name:9}" + "  ".join(f"{key} {value:g}" for key, value in found[name].items()))
+    print("the same data" if found["same_data"] else "OTHER DATA than those of the record")
+    print("the same weights, bit for bit" if found["same_bits"] else "other weights in their last bits or more")
+    return 0
+
+
+def _report_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("experiment", nargs="?", help="only the claims of this one")
+    parser.add_argument("--output", type=Path, help="also write it: .md, .json or .csv")
+    parser.set_defaults(do=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from .report import decisions, markdown, write
+
+    found = decisions(arguments.experiment)
+    if arguments.output:
+        write(found, arguments.output)
+    print(markdown(found))
     return 0
 
 

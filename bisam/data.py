@@ -1,6 +1,7 @@
-r"""Data: fixed, stratified splits, and labels that are wrong on purpose.
+r"""Data: splits that a seed fixes, images scaled by their mean and deviation, and labels that are wrong on purpose.
 
-.. math:: \tilde y_i = \begin{cases} \text{a class drawn uniformly} & \text{for a share } r \text{ of the samples} \\
+.. math:: \tilde x = \frac{x / 255 - \text{mean}}{\text{std}}, \qquad
+    \tilde y_i = \begin{cases} \text{a class drawn uniformly} & \text{for a share } r \text{ of the samples} \\
     y_i & \text{otherwise} \end{cases}
 """
 
@@ -8,14 +9,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
+import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from . import _checks
+from . import _checks, _images
+from ._images import DataError
 
-__all__ = ["DATA", "READINGS", "Data", "Split", "digits", "load", "symmetric_noise"]
+__all__ = ["DATA", "READINGS", "Data", "DataError", "Split", "check_name", "digits", "load", "symmetric_noise"]
 
 READINGS = ("other", "any")
 
@@ -25,7 +31,7 @@ class Split:
     """Samples and their classes.
 
     Args:
-        inputs: shape ``(n, channels, height, width)``.
+        inputs: shape ``(n, channels, height, width)``; uint8 images, or floats that a network can take as they are.
         targets: shape ``(n,)``, whole numbers.
 
     Source:
@@ -49,7 +55,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """A classification task with its three splits; the test split chooses nothing.
+    r"""A classification task with its three splits; the test split chooses nothing.
+
+    .. math:: \tilde x_c = \frac{x_c / 255 - \text{mean}_c}{\text{std}_c} \quad \text{for channel } c
 
     Args:
         name: what it is called in runs and records.
@@ -57,6 +65,11 @@ class Data:
         train: what is trained on.
         validation: what chooses the epoch.
         test: what is reported.
+        mean: for uint8 images, the mean of each channel over the training images, scaled to [0, 1].
+        std: for uint8 images, the standard deviation of each channel in the same units.
+
+    Raises:
+        ValueError: uint8 images without one mean and one positive deviation a channel.
 
     Source:
         Ours.
@@ -71,20 +84,81 @@ class Data:
     train: Split
     validation: Split
     test: Split
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        if self.train.inputs.dtype != torch.uint8:
+            return
+        channels = self.shape[0]
+        if len(self.mean or ()) != channels or len(self.std or ()) != channels or min(self.std) <= 0:
+            raise ValueError(
+                f"mean and std must hold a number for each of the {channels} channels of uint8 images, std above 0; "
+                f"got {self.mean!r} and {self.std!r}"
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         return tuple(self.train.inputs.shape[1:])
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """The first 16 digits of a SHA-256 over all samples, classes and their division into splits."""
+        """The first 16 digits of a SHA-256 over all samples, classes, their division into splits and their scaling.
+
+        It is computed once an object.
+        """
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            digest.update(split.inputs.contiguous().numpy().tobytes())
-            digest.update(split.targets.contiguous().numpy().tobytes())
+            digest.update(split.inputs.contiguous().numpy())
+            digest.update(split.targets.contiguous().numpy())
+        if self.mean is not None:
+            digest.update(repr((self.mean, self.std)).encode())
         return digest.hexdigest()[:16]
+
+    def prepared(self, inputs: Tensor) -> Tensor:
+        """The inputs as a network takes them: uint8 images are scaled, floats are returned as they are.
+
+        Args:
+            inputs: samples of this task, shape ``(n, channels, height, width)``, on any device.
+
+        Returns:
+            Float32 of the same shape on the same device, or the very floats that were given.
+
+        Raises:
+            TypeError: inputs that are neither uint8 nor floats, or uint8 images for a task without mean and std.
+            ValueError: uint8 images of another number of channels.
+
+        Source:
+            The order of the operations is that of torchvision's ``ToTensor`` and ``Normalize``, to the bit.
+
+        Example:
+            >>> white = torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)
+            >>> split = Split(white, torch.tensor([0]))
+            >>> Data("white", 2, split, split, split, mean=(0.5,), std=(0.25,)).prepared(white).unique()
+            tensor([2.])
+        """
+        if not isinstance(inputs, Tensor) or not (inputs.dtype == torch.uint8 or inputs.is_floating_point()):
+            kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise TypeError(f"inputs must be a tensor of uint8 or of floats, got {kind}")
+        if inputs.is_floating_point():
+            return inputs
+        if self.mean is None:
+            raise TypeError(f"inputs must be floats: data {self.name!r} has no mean and std to scale uint8 images with")
+        channels = len(self.mean)
+        if inputs.ndim != 4 or inputs.shape[1] != channels:
+            raise ValueError(
+                f"inputs must have shape (n, {channels}, height, width), the channels of data {self.name!r}; "
+                f"got {tuple(inputs.shape)}"
+            )
+        mean, std = _scaling(self.mean, self.std, inputs.device)
+        return inputs.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+@functools.lru_cache(maxsize=32)
+def _scaling(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, ...]:
+    """Mean and deviation on a device, made once: copying them there in every step would stop the device."""
+    return tuple(torch.tensor(each, dtype=torch.float32, device=device).view(-1, 1, 1) for each in (mean, std))
 
 
 @functools.cache
@@ -121,26 +195,143 @@ def digits() -> Data:
     return Data("digits", 10, split(train_x, train_y), split(valid_x, valid_y), split(test_x, test_y))
 
 
-DATA = {"digits": digits}
+@functools.lru_cache(maxsize=2)
+def _cut(
+    name: str, root: Path, stamp: str, train_images: int | None, test_images: int | None, split_seed: int
+) -> Data:
+    """The task; the last two are kept while the stamp of their files stays the same."""
+    images = _images.read(name, root, stamp)
+    train_images = _at_most("train_images", train_images, len(images.train))
+    test_images = _at_most("test_images", test_images, len(images.test))
+    if train_images < 10:
+        raise DataError(f"data {name!r} in {root} has {train_images} training images; at least 10 are needed")
+    order = torch.randperm(len(images.train), generator=torch.Generator().manual_seed(split_seed))[:train_images]
+    train, validation = order.split([train_images - train_images // 10, train_images // 10])
+    test = torch.arange(test_images)
+    if test_images < len(images.test):
+        test = torch.randperm(len(images.test), generator=torch.Generator().manual_seed(0))[:test_images]
+    splits = [Split(images.train[index], images.train_targets[index]) for index in (train, validation)]
+    mean, std = _statistics(splits[0].inputs)
+    return Data(name, images.classes, *splits, Split(images.test[test], images.test_targets[test]), mean, std)
 
 
-def load(name: str) -> Data:
-    """The named task.
+def _at_most(name: str, value: int | None, there: int) -> int:
+    if value is not None and value > there:
+        raise ValueError(f"{name} must be at most {there}, the images there are; got {value}")
+    return there if value is None else value
+
+
+def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel in [0, 1], from exact sums of whole numbers.
+
+    A channel with one value everywhere gets deviation 1, so that it becomes 0 and not 0 / 0.
+    """
+    means, deviations = [], []
+    for channel in images.unbind(1):
+        counts = torch.bincount(channel.reshape(-1), minlength=256).tolist()
+        n, total = sum(counts), sum(value * count for value, count in enumerate(counts))
+        spread = n * sum(value**2 * count for value, count in enumerate(counts)) - total**2
+        means.append(total / (255 * n))
+        deviations.append(math.sqrt(spread) / (255 * n) if spread else 1.0)
+    return tuple(means), tuple(deviations)
+
+
+def _from_files(
+    name: str,
+    root: str | Path | None = None,
+    train_images: int | None = None,
+    test_images: int | None = None,
+    split_seed: int = 0,
+) -> Data:
+    if root is not None and not isinstance(root, (str, os.PathLike)):
+        raise TypeError(f"root must be the path of a folder, not {root!r} of type {type(root).__name__}")
+    place = Path(root if root is not None else os.environ.get("BISAM_DATA") or "data").expanduser().absolute()
+    return _cut(name, place, _images.stamp(name, place), train_images, test_images, split_seed)
+
+
+DATA = {"digits": digits} | {name: functools.partial(_from_files, name) for name in _images.FETCHED}
+
+
+def check_name(name: object) -> str:
+    """The name of a task, or an error that lists what is allowed; no file is looked at.
 
     Args:
-        name: one of ``DATA``.
+        name: one of ``DATA``, or ``"folder:NAME"``.
 
     Raises:
         ValueError: an unknown name; the message lists those that exist.
 
     Source:
-        The function of that name in this module.
+        Ours.
+
+    Example:
+        >>> check_name("cifar10"), check_name("folder:flowers")
+        ('cifar10', 'folder:flowers')
+    """
+    if isinstance(name, str) and re.fullmatch(_images.FOLDER + r"\w[\w.-]*", name):
+        return name
+    if name not in tuple(DATA):
+        raise ValueError(
+            f"data must be one of {', '.join(DATA)} or folder:NAME, NAME of letters, digits, _, - and .; got {name!r}"
+        )
+    return name
+
+
+def load(
+    name: str,
+    root: str | Path | None = None,
+    train_images: int | None = None,
+    test_images: int | None = None,
+    split_seed: int = 0,
+) -> Data:
+    """The named task.
+
+    ``"digits"`` is shipped and its split is fixed. The others are read from files and never fetched:
+    ``"fashion-mnist"``, ``"cifar10"`` and ``"cifar100"`` as torchvision stores them below the root, and
+    ``"folder:NAME"`` from ``root/NAME/train/CLASS/IMAGE`` and ``root/NAME/test/CLASS/IMAGE``. The images of a folder
+    have one size, become red, green and blue, and are kept decoded in ``root/NAME.npz``, which is made again when the
+    name, the size or the time of a file changes. (Decoders of JPEG may differ in the last bit of a pixel, so the same
+    tree may get another fingerprint under another version of Pillow.)
+
+    The training images are put in the order ``torch.randperm(n, generator=g)`` with ``g`` seeded by ``split_seed``; the
+    first ``train_images`` of it are kept, and the last tenth of these (rounded down) is the validation split. The
+    statistics that scale the images are those of the training split alone.
+
+    Args:
+        name: one of ``DATA``, or ``"folder:NAME"``.
+        root: folder of the data; by default the environment variable ``BISAM_DATA``, else ``data``.
+        train_images: how many of the training images to use, validation included, at least 10; by default all.
+        test_images: how many of the test images to use, drawn in the same way with seed 0 whatever ``split_seed``
+            is; by default all, in the order of the files.
+        split_seed: which training images become the validation split.
+
+    Raises:
+        TypeError, ValueError: an unknown name (the message lists those that exist), a number out of range, or a choice
+            of images for a task whose split is fixed.
+        DataError: files are missing (the message says which, and how to fetch them), truncated or corrupt.
+
+    Source:
+        The 90/10 division and the scaling by training statistics are those of Xie et al. (2024), section 4.1 of the
+        early version. Their public code draws the division once, with seed 42 of NumPy, and takes the statistics over
+        both parts.
 
     Example:
         >>> load("digits").classes
         10
     """
-    return DATA[_checks.choice("data", name, tuple(DATA))]()
+    check_name(name)
+    if train_images is not None:
+        _checks.whole("train_images", train_images, least=10)
+    if test_images is not None:
+        _checks.whole("test_images", test_images)
+    _checks.whole("split_seed", split_seed, least=0)
+    if name.startswith(_images.FOLDER) or name in _images.FETCHED:
+        return _from_files(name, root, train_images, test_images, split_seed)
+    given = {"train_images": train_images, "test_images": test_images, "split_seed": split_seed or None}
+    for argument, value in given.items():
+        if value is not None:
+            raise ValueError(f"{argument} must be left out for data {name!r}, whose split is fixed; got {value}")
+    return DATA[name]()
 
 
 def symmetric_noise(targets: Tensor, rate: float, classes: int, seed: int, reading: str = "other") -> Tensor:

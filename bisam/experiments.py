@@ -19,8 +19,8 @@ __all__ = ["CONTROLS", "RESULTS", "SCALES", "Claim", "Experiment", "LedgerError"
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 SCALES = ("smoke", "laptop", "paper")
-METRICS = ("selected_test_accuracy", "last_test_accuracy")
-BUDGETS = ("passes", "epochs")
+METRICS = ("selected_test_accuracy", "last_test_accuracy", "broken")
+BUDGETS = ("passes", "epochs", "same")
 
 # What lies between SAM and BiSAM (-log) beside the bound: its ascent has no label smoothing, and a temperature. A control
 # changes one of the two.
@@ -61,8 +61,9 @@ def method(name: str) -> Recipe:
 class Experiment:
     """A set of runs that belong together: every method at every place of a grid, with every seed.
 
-    The base optimiser alone gets twice the epochs of a two-pass method. With ``budget = "passes"`` every method gets as many
-    epochs as cost the same passes; with ``"epochs"``, as in the published runs, all others get the same epochs.
+    With ``budget = "passes"`` every method gets as many epochs as cost the same passes, so that the base optimiser alone gets
+    twice those of a two-pass method; with ``"epochs"``, as in the published runs, the base gets twice as many and all others
+    the same; with ``"same"`` all get the same.
 
     Args:
         name: what it is called in ``results/claims.toml``.
@@ -78,9 +79,10 @@ class Experiment:
         label_noise: short for the axis of that name.
         smoothing: label smoothing of the descent loss of all methods; an ascent loss of its own has none.
         convention: of the smoothing, see :class:`~bisam.losses.CrossEntropy`.
-        budget: ``"passes"`` or ``"epochs"``.
+        budget: ``"passes"``, ``"epochs"`` or ``"same"``.
         first_seed: the first of the seeds.
         tables: the published tables that it bears upon.
+        schema: the form of its records, see ``bisam.ledger.SCHEMA``; older records are kept as experiments of their own.
 
     Raises:
         TypeError, ValueError: a field that is not as above, or a run that :class:`~bisam.train.Run` refuses.
@@ -110,6 +112,7 @@ class Experiment:
     budget: str = "passes"
     first_seed: int = 0
     tables: tuple[str, ...] = ()
+    schema: int = 2
 
     def __post_init__(self):
         _checks.choice("scale", self.scale, SCALES)
@@ -135,10 +138,12 @@ class Experiment:
         rho = fields.pop("rho", self.radius.get(name, self.rho))
         if rho is not None and chosen.radius.rho:
             chosen = chosen.with_rho(rho)
-        return Run(recipe=chosen, epochs=self._epochs(epochs or fields.pop("epochs", self.epochs), chosen), seed=seed, **fields)
+        length = fields.pop("epochs", self.epochs)
+        return Run(recipe=chosen, epochs=self._epochs(epochs or length, chosen), seed=seed, **fields)
 
     def _epochs(self, epochs: int, chosen: Recipe) -> int:
-        return equal_budget(epochs, chosen) if self.budget == "passes" or chosen.passes == 1 else epochs
+        equal = self.budget == "passes" or (self.budget == "epochs" and chosen.passes == 1)
+        return equal_budget(epochs, chosen) if equal else epochs
 
     def runs(self) -> dict[str, Run]:
         """All runs, by the name of their record, in the order in which they are made: seed by seed, so that any part is paired."""
@@ -163,16 +168,18 @@ def _label(axis: str, value) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """One falsifiable sentence, with the comparison that decides it: ``ours`` minus ``theirs`` in ``metric``.
+    r"""One falsifiable sentence, with the comparison that decides it: ``ours`` minus ``theirs`` in ``metric``.
 
     Args:
         id: unique, begins with the experiment or the table.
-        experiment: whose runs decide it.
+        experiment: whose runs decide it; empty for a claim that nothing here can decide yet.
         statement: the sentence.
         ours: a method.
         theirs: another.
-        metric: what is compared, ``"selected_test_accuracy"`` or ``"last_test_accuracy"``.
+        metric: what is compared: ``"selected_test_accuracy"``, ``"last_test_accuracy"``, or ``"broken"``, the samples that were
+            right at w and wrong at :math:`w + \epsilon`, mean over the epochs.
         at: the place of the grid, axis to value.
+        against: where ``theirs`` stands at another place, the axes that differ.
         label_noise: short for that axis in ``at``.
         published: where ``results/published.csv`` has the two numbers: columns to values, without the method; empty for a claim of ours.
 
@@ -195,6 +202,7 @@ class Claim:
     theirs: str
     metric: str
     at: dict = field(default_factory=dict)
+    against: dict = field(default_factory=dict)
     label_noise: float | None = None
     published: dict = field(default_factory=dict)
 
@@ -205,8 +213,13 @@ class Claim:
 
     @property
     def place(self) -> dict:
-        """Axis to value, the noise included."""
+        """Where ours stands: axis to value, the noise included."""
         return {**({} if self.label_noise is None else {"label_noise": self.label_noise}), **self.at}
+
+    @property
+    def other_place(self) -> dict:
+        """Where theirs stands."""
+        return {**self.place, **self.against}
 
 
 def _toml(folder: Path) -> dict:

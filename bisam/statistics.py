@@ -1,4 +1,9 @@
-r"""What paired runs can and cannot tell: intervals, a sign-flip test, and the verdict by a rule fixed beforehand."""
+r"""What runs can and cannot tell: intervals, tests, and verdicts by rules fixed beforehand.
+
+Our own runs share seeds and are compared pair by pair (:func:`paired`, :func:`verdict`). A published table gives a
+mean, a standard deviation and a number of runs, and nothing about pairs: :func:`welch`, :func:`pooled`,
+:func:`sign_test` and :func:`detectable` read it.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,15 @@ from dataclasses import dataclass
 
 from . import _checks
 
-__all__ = ["ALPHA", "FEWEST_PAIRS", "Paired", "paired"]
+__all__ = [
+    "ALPHA", "FEWEST_PAIRS", "POWER", "VERDICTS", "Paired", "Pooled", "Unpaired", "detectable", "paired", "pooled",
+    "sign_test", "verdict", "welch",
+]  # fmt: skip
 
 ALPHA = 0.05  # level of the interval and of the test: ours, fixed before any run
 FEWEST_PAIRS = 6  # with five pairs the smallest two-sided sign-flip p is 2 / 2^5 = 0.0625, above any verdict
+POWER = 0.8  # chance at which an effect counts as detectable
+VERDICTS = ("reproduced", "direction only", "not reproduced", "not resolved", "not attempted")
 
 
 @dataclass(frozen=True)
@@ -84,10 +94,11 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     if len(ours) < 2:
         raise ValueError(f"ours must hold at least 2 numbers, got {len(ours)}")
     # Differences of rounded accuracies tie often; without rounding, noise in the 16th digit would break the ties.
-    difference = [round(_checks.real("ours", a) - _checks.real("theirs", b), 9) for a, b in zip(ours, theirs, strict=True)]
+    pairs = zip(ours, theirs, strict=True)
+    difference = [round(_checks.real("ours", a) - _checks.real("theirs", b), 9) for a, b in pairs]
     n, mean = len(difference), float(numpy.mean(difference))
     error = float(numpy.std(difference, ddof=1)) / math.sqrt(n)
-    reach, power = stats.t.ppf([1 - ALPHA / 2, 0.8], n - 1)
+    reach, power = stats.t.ppf([1 - ALPHA / 2, POWER], n - 1)
     return Paired(mean, mean - reach * error, mean + reach * error, _sign_flip(difference), n, (reach + power) * error)
 
 
@@ -101,5 +112,272 @@ def _sign_flip(difference: list[float]) -> float:
         stats.permutation_test(
             (difference,), lambda d, axis: numpy.mean(d, axis=axis),
             permutation_type="samples", vectorized=True, n_resamples=2**19, random_state=0,
+            batch=max(1, 2**21 // len(difference)),  # all at once would take 8 MB a pair
         ).pvalue
     )
+
+
+# -- against a published effect ---------------------------------------------------------------------------------------
+
+
+def verdict(ours: Paired | None, published_effect: float) -> str:
+    r"""What our runs say of a published effect, one of ``VERDICTS`` in every case.
+
+    With the interval :math:`[\ell, h]` and the p of our differences, and the published effect :math:`e`, the first
+    line that fits holds:
+
+    1. ``"not attempted"``: there are no runs.
+    2. ``"not resolved"``: fewer than six pairs, whatever their numbers.
+    3. An effect is seen: the interval excludes zero, and :math:`p < 0.05`. Then it is ``"reproduced"`` if it has the
+       direction of :math:`e` and :math:`\ell \le e \le h`; ``"direction only"`` if it has the direction, but the
+       interval leaves :math:`e` out; ``"not reproduced"`` if it goes the other way.
+    4. No effect is seen: the interval includes zero, and :math:`p \ge 0.05`. Then it is ``"not reproduced"`` if the
+       interval leaves :math:`e` out, since the runs rule out an effect of the published size; ``"not resolved"`` if
+       :math:`e` is inside, since zero and the published effect are both still possible.
+    5. ``"not resolved"``: interval and test contradict each other about zero.
+
+    In case 4 an :math:`e` that is left out lies beyond the interval in its own direction, since zero is inside. So
+    "not reproduced" always means *smaller than published, or opposite*. The published effect counts as the number
+    that is printed. The uncertainty that it has itself is not used: "direction only" and case 4 speak of that number.
+
+    Args:
+        ours: the comparison of our runs, in the units and the direction of the effect; None if there are none.
+        published_effect: the published difference, ours minus theirs as in ``ours``; not zero.
+
+    Raises:
+        TypeError: ``ours`` is no :class:`Paired`, or the effect is no number.
+        ValueError: an effect of zero, which has no direction to reproduce, or one that is not finite.
+
+    Source:
+        Ours; fixed before any run of a reproduction.
+
+    Example:
+        >>> seen = Paired(mean=0.3, low=0.1, high=0.5, p=0.03, pairs=6, detectable=0.3)
+        >>> verdict(seen, 0.2), verdict(seen, 0.9), verdict(seen, -0.2), verdict(None, 0.2)
+        ('reproduced', 'direction only', 'not reproduced', 'not attempted')
+        >>> unseen = Paired(mean=0.1, low=-0.2, high=0.4, p=0.4, pairs=6, detectable=0.4)
+        >>> verdict(unseen, 0.2), verdict(unseen, 0.9)
+        ('not resolved', 'not reproduced')
+    """
+    if _checks.real("published_effect", published_effect) == 0:
+        raise ValueError("published_effect must not be 0: it would have no direction to reproduce")
+    if ours is None:
+        return "not attempted"
+    if not isinstance(ours, Paired):
+        raise TypeError(f"ours must be the Paired that paired() returns, or None, got {type(ours).__name__}")
+    inside = ours.low <= published_effect <= ours.high
+    if ours.verdict != "not resolved":
+        if (ours.verdict == "better") != (published_effect > 0):
+            return "not reproduced"
+        return "reproduced" if inside else "direction only"
+    nothing_seen = ours.pairs >= FEWEST_PAIRS and ours.low <= 0 <= ours.high and ours.p >= ALPHA
+    return "not reproduced" if nothing_seen and not inside else "not resolved"
+
+
+# -- published summaries ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    r"""The comparison of two methods of which means, standard deviations and numbers of runs are known.
+
+    ``low`` to ``high`` is the 95 % interval of the ``difference``, ``error`` its standard error, ``freedom`` the
+    degrees of freedom, ``p`` two-sided.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> welch(91.0, 0.3, 6, 90.5, 0.2, 6).freedom > 8
+        True
+    """
+
+    difference: float
+    error: float
+    freedom: float
+    p: float
+    low: float
+    high: float
+
+
+def welch(mean1: float, std1: float, n1: int, mean2: float, std2: float, n2: int) -> Unpaired:
+    r"""Welch's test from published summaries: two groups, each with a spread of its own.
+
+    .. math::
+        v_i = \frac{s_i^2}{n_i}, \qquad t = \frac{m_1 - m_2}{\sqrt{v_1 + v_2}}, \qquad
+        \nu = \frac{(v_1 + v_2)^2}{v_1^2 / (n_1 - 1) + v_2^2 / (n_2 - 1)}
+
+    Args:
+        mean1: mean of the first group, such as a test accuracy in percent.
+        std1: standard deviation of its runs (not of the mean), with :math:`n - 1` in the denominator.
+        n1: number of its runs.
+        mean2: mean of the second group.
+        std2: its standard deviation.
+        n2: its number of runs.
+
+    Returns:
+        First minus second, with standard error, degrees of freedom, two-sided p and 95 % interval.
+
+    Raises:
+        TypeError: not a number, or a number of runs that is not whole.
+        ValueError: a negative spread, fewer than two runs, or no spread in either group.
+
+    Source:
+        Welch (1947). Seeds that both methods share are lost in a summary; if runs of one seed go up and down
+        together, the interval is wider than a paired one.
+
+    Example:
+        >>> result = welch(94.28, 0.31, 6, 94.09, 0.26, 6)
+        >>> round(result.difference, 2), round(result.error, 3), round(result.p, 2)
+        (0.19, 0.165, 0.28)
+    """
+    from scipy import stats
+
+    difference = _checks.real("mean1", mean1) - _checks.real("mean2", mean2)
+    first = _checks.nonnegative("std1", std1) ** 2 / _checks.whole("n1", n1, 2)
+    second = _checks.nonnegative("std2", std2) ** 2 / _checks.whole("n2", n2, 2)
+    if first + second == 0:
+        raise ValueError("std1 and std2 must not both be 0: a difference is judged by the spread of the runs")
+    error = math.sqrt(first + second)
+    freedom = (first + second) ** 2 / (first**2 / (n1 - 1) + second**2 / (n2 - 1))
+    reach = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * error
+    p = float(2 * stats.t.sf(abs(difference) / error, freedom))
+    return Unpaired(difference, error, freedom, p, difference - reach, difference + reach)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    r"""The average of several differences, each from other runs.
+
+    ``low`` to ``high`` is the 95 % interval of the average ``difference``, ``error`` its standard error, ``z`` their
+    ratio, ``p`` two-sided.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> pooled([welch(91.0, 0.3, 6, 90.5, 0.2, 6)] * 4).models
+        4
+    """
+
+    difference: float
+    error: float
+    z: float
+    p: float
+    low: float
+    high: float
+    models: int
+
+
+def pooled(comparisons: Sequence[Unpaired]) -> Pooled:
+    r"""The average difference over several models, with the standard error of the average.
+
+    .. math::
+        \bar\Delta = \frac1m \sum_k \Delta_k, \qquad \operatorname{se} = \frac1m \sqrt{\sum_k \operatorname{se}_k^2},
+        \qquad z = \frac{\bar\Delta}{\operatorname{se}}
+
+    It answers for these models, on average, and says nothing of others. The p is that of a normal distribution, as if
+    the standard errors were known; from a few runs each they are not, and p comes out a little too small.
+
+    Args:
+        comparisons: one a model; all models weigh the same.
+
+    Returns:
+        Average difference, standard error, z, two-sided p and 95 % interval.
+
+    Raises:
+        TypeError: something else than results of :func:`welch`.
+        ValueError: none at all.
+
+    Source:
+        The variance of a mean of independent numbers.
+
+    Example:
+        >>> result = pooled([welch(0.2, 0.1, 6, 0.1, 0.1, 6), welch(0.3, 0.1, 6, 0.0, 0.1, 6)])
+        >>> round(result.difference, 3), round(result.error, 4), round(result.z, 2)
+        (0.2, 0.0408, 4.9)
+    """
+    from scipy import stats
+
+    if not comparisons:
+        raise ValueError("comparisons must hold at least one result of welch(), got none")
+    for each in comparisons:
+        if not isinstance(each, Unpaired):
+            raise TypeError(f"comparisons must hold results of welch(), got {type(each).__name__}")
+    models = len(comparisons)
+    difference = math.fsum(each.difference for each in comparisons) / models
+    error = math.sqrt(math.fsum(each.error**2 for each in comparisons)) / models
+    z, reach = difference / error, float(stats.norm.ppf(1 - ALPHA / 2)) * error
+    p = float(2 * stats.norm.sf(abs(z)))
+    return Pooled(difference, error, z, p, difference - reach, difference + reach, models)
+
+
+def sign_test(wins: int, trials: int) -> float:
+    r"""The two-sided p of so many wins in so many trials, if a win were a coin toss.
+
+    .. math::
+        p = 2^{-n} \#\big\{\text{outcomes with at least } \max(k, n - k) \text{ equal signs}\big\}
+
+    It uses who won and not by how much, so that one large difference cannot carry it. Leave ties out of both numbers.
+
+    Args:
+        wins: models in which the first method has the higher mean, :math:`k`.
+        trials: models without a tie, :math:`n`.
+
+    Returns:
+        p, between :math:`2^{1 - n}` and 1.
+
+    Raises:
+        TypeError: numbers that are not whole.
+        ValueError: no trials, or more wins than trials.
+
+    Source:
+        Arbuthnot (1710).
+
+    Example:
+        >>> sign_test(5, 5), sign_test(9, 10)
+        (0.0625, 0.021484375)
+    """
+    if _checks.whole("wins", wins, 0) > _checks.whole("trials", trials):
+        raise ValueError(f"wins must be at most trials, got {wins} of {trials}")
+    tail = sum(math.comb(trials, k) for k in range(max(wins, trials - wins), trials + 1))
+    return min(1.0, 2 * tail / 2**trials)
+
+
+def detectable(std: float, n: int, power: float = POWER) -> float:
+    r"""The difference of means that two groups of runs find with a given probability, at the 5 % level.
+
+    .. math::
+        (t_{2n-2,\,0.975} + t_{2n-2,\,\text{power}})\; s \sqrt{2 / n}
+
+    Smaller effects are found less often. Those that are found then look larger than they are: only their lucky draws
+    pass.
+
+    Args:
+        std: standard deviation of the runs of one group, the same in both; if they differ, the root of their mean
+            square.
+        n: runs in each group.
+        power: probability of finding it, in (0, 1).
+
+    Returns:
+        The detectable difference, in the units of ``std``.
+
+    Raises:
+        TypeError: not a number, or a number of runs that is not whole.
+        ValueError: a negative spread, fewer than two runs, or a power outside of (0, 1).
+
+    Source:
+        The usual approximation for Student's test; with six runs the probability that it promises, 0.8, is 0.80 by
+        the noncentral distribution too.
+
+    Example:
+        >>> round(detectable(0.2, 6), 3), round(detectable(0.2, 24), 3)
+        (0.359, 0.165)
+    """
+    from scipy import stats
+
+    spread = _checks.nonnegative("std", std) * math.sqrt(2 / _checks.whole("n", n, 2))
+    if not 0 < _checks.real("power", power) < 1:
+        raise ValueError(f"power must be in (0, 1), got {power!r}")
+    reach, found = stats.t.ppf([1 - ALPHA / 2, power], 2 * n - 2)
+    return float(reach + found) * spread

@@ -7,14 +7,14 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from . import _checks, checkpoint, data, models
+from . import _checks, augment, checkpoint, data, models
 from .batch import Batch
 from .data import Data, Split
 from .optimizer import SharpnessAware
@@ -22,8 +22,12 @@ from .progress import epochs_bar
 from .radius import Learned
 from .recipe import RECIPES, SAM, Recipe, recipe
 from .variational import Precision, Variational
+from .workers import Workers, workers
 
-__all__ = ["History", "Run", "fit", "weights_digest"]
+__all__ = ["COMPILE", "PRECISIONS", "History", "Run", "fit", "weights_digest"]
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+COMPILE = ("no", "default", "reduce-overhead")  # the last runs CUDA graphs
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Run:
 
     Args:
         recipe: the method, a :class:`~bisam.recipe.Recipe` or its name.
-        data: name of the task, one of ``bisam.data.DATA``.
+        data: name of the task, one of ``bisam.data.DATA``, or ``"folder:NAME"`` for a tree of images.
         model: name of the network, one of ``bisam.models.MODELS``.
         epochs: passes over the training images.
         batch_size: images a step; a smaller last batch is left out of the epoch.
@@ -46,6 +50,15 @@ class Run:
         noise_reading: ``"other"`` or ``"any"``, see :func:`~bisam.data.symmetric_noise`.
         seed: of the initial weights, the order of the images, the dropout masks and the noisy labels.
         device: ``"cpu"`` or a CUDA device.
+        augment: how training images are changed, one of ``bisam.augment.AUGMENTATIONS``.
+        split_seed: which training images are held back for validation; the digits have one split.
+        train_images: take so many training images, a tenth of them for validation; all if ``None``.
+        test_images: report on so many test images; all if ``None``.
+        validation_noise: the validation labels are redrawn at the same rate as the training labels.
+        precision: ``"bfloat16"`` runs the networks under autocast.
+        channels_last: the layout of images and kernels that convolutions like best; it moves the last bits.
+        compile: ``"default"`` or ``"reduce-overhead"`` (with CUDA graphs) runs the network through ``torch.compile``.
+        per_worker: with several processes, each climbs with the gradient of its own share of the batch.
 
     Raises:
         TypeError, ValueError: a field of the wrong type or out of range.
@@ -70,13 +83,22 @@ class Run:
     noise_reading: str = "other"
     seed: int = 0
     device: str = "cpu"
+    augment: str = "none"
+    split_seed: int = 0
+    train_images: int | None = None
+    test_images: int | None = None
+    validation_noise: bool = False
+    precision: str = "float32"
+    channels_last: bool = False
+    compile: str = "no"
+    per_worker: bool = False
 
     def __post_init__(self):
         if isinstance(self.recipe, str):
             object.__setattr__(self, "recipe", recipe(self.recipe))
         if not isinstance(self.recipe, Recipe):
             raise TypeError(f"recipe must be a bisam.Recipe or one of {', '.join(RECIPES)}; got {self.recipe!r}")
-        _checks.choice("data", self.data, tuple(data.DATA))
+        data.check_name(self.data)
         _checks.choice("model", self.model, tuple(models.MODELS))
         for name in ("epochs", "batch_size"):
             _checks.whole(name, getattr(self, name))
@@ -85,7 +107,16 @@ class Run:
         for name in ("momentum", "label_noise"):
             _checks.fraction(name, getattr(self, name))
         _checks.choice("noise_reading", self.noise_reading, data.READINGS)
-        _checks.whole("seed", self.seed, least=0)
+        for name in ("seed", "split_seed"):
+            _checks.whole(name, getattr(self, name), least=0)
+        for name in ("train_images", "test_images"):
+            if getattr(self, name) is not None:
+                _checks.whole(name, getattr(self, name))
+        for name in ("validation_noise", "channels_last", "per_worker"):
+            _checks.flag(name, getattr(self, name))
+        _checks.choice("augment", self.augment, tuple(augment.AUGMENTATIONS))
+        _checks.choice("precision", self.precision, tuple(PRECISIONS))
+        _checks.choice("compile", self.compile, COMPILE)
         _checks.device("device", self.device)
 
     def replace(self, **changes) -> Run:
@@ -105,10 +136,12 @@ class Run:
 
 @dataclass
 class History:
-    """What a training left: one row an epoch, and the trained model.
+    r"""What a training left: one row an epoch, and the trained model.
 
     A row holds ``epoch`` (from 1), ``lr``, ``train_loss`` (mean descent loss at w over the epoch), ``train_accuracy``
-    (on the labels trained on, while training), ``validation_accuracy`` and ``test_accuracy``; accuracies in percent.
+    (on the labels trained on, while training), ``broken`` (how many training samples were right at w and wrong at
+    :math:`w + \epsilon` in their step; 0 where nothing climbs), ``validation_accuracy`` and ``test_accuracy``; accuracies in
+    percent.
 
     Source:
         The selection rule is that of Xie et al. (2024), section 4.1 of the early version.
@@ -125,6 +158,11 @@ class History:
     skipped: int = 0
     seconds: float = 0.0
     model: nn.Module | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs of the run are done."""
+        return len(self.rows) == self.run.epochs
 
     @property
     def selected_epoch(self) -> int:
@@ -150,8 +188,10 @@ def fit(
     run: Run,
     checkpoint_path: str | Path | None = None,
     *,
+    root: str | Path | None = None,
     progress: bool = False,
     stop_after: int | None = None,
+    minutes: float | None = None,
 ) -> History:
     """Trains as ``run`` says and returns the history; with a checkpoint it goes on where it was cut, exactly.
 
@@ -159,19 +199,24 @@ def fit(
     kill at any moment costs at most one epoch, and the resumed training ends at the same bits as an uncut one (on the
     same machine with the same number of threads, on which the order of sums depends).
 
+    Under ``torchrun`` the processes share every batch and come to the same weights; the first writes the checkpoint.
+
     Args:
         run: what to do.
         checkpoint_path: file to write after every epoch, and to go on from if it is there.
+        root: folder of the data sets, see :func:`bisam.data.load`.
         progress: show a bar on the terminal.
         stop_after: end cleanly after so many epochs in this call; the same call goes on later.
+        minutes: end cleanly before an epoch that would probably last beyond this; the same call goes on later.
 
     Returns:
         One row an epoch, and the model with its weights after the last one.
 
     Raises:
         bisam.checkpoint.CheckpointError: the file cannot be read, belongs to another run, or cannot be written.
+        bisam.data.DataError: the data are not there, or broken.
         FloatingPointError: a gradient is inf or NaN; the message says at which epoch, the checkpoint stays.
-        ValueError: the batch size exceeds the number of training images.
+        ValueError: the batch size exceeds the number of training images, or cannot be shared by the processes.
 
     Source:
         Xie et al. (2024), section 4.1 of the early version: SGD with momentum, cosine schedule by the epoch, the
@@ -184,60 +229,87 @@ def fit(
     """
     if stop_after is not None:
         _checks.whole("stop_after", stop_after)
+    if minutes is not None:
+        _checks.positive("minutes", minutes)
     path = None if checkpoint_path is None else Path(checkpoint_path)
     if path is not None:
         checkpoint.check_writable(path)
-    task = data.load(run.data)
+    task = data.load(
+        run.data, root, train_images=run.train_images, test_images=run.test_images, split_seed=run.split_seed
+    )
     if run.batch_size > len(task.train):
         raise ValueError(f"batch_size must be at most {len(task.train)}, the training images; got {run.batch_size}")
-    with _own_randomness(run):
-        return _train(run, task, path, progress, stop_after)
+    with _own_randomness(run), workers(run.device) as here:
+        here.check(run.batch_size)
+        return _train(_State(run, task, here), path, progress, stop_after, minutes)
 
 
-def _train(run: Run, task: Data, path: Path | None, progress: bool, stop_after: int | None) -> History:
-    state = _State(run, task)
+def _train(
+    state: _State, path: Path | None, progress: bool, stop_after: int | None, minutes: float | None
+) -> History:
+    run, history, first = state.run, state.history, state.workers.is_first
     if path is not None and path.exists():
         state.load(checkpoint.read(path, run.to_dict()))
-    end = run.epochs if stop_after is None else min(run.epochs, len(state.history.rows) + stop_after)
-    with epochs_bar(run.recipe.name, run.epochs, len(state.history.rows), progress) as advance:
-        while len(state.history.rows) < end:
+    end = run.epochs if stop_after is None else min(run.epochs, len(history.rows) + stop_after)
+    began, longest = time.perf_counter(), 0.0
+    with epochs_bar(run.recipe.name, run.epochs, len(history.rows), progress and first) as advance:
+        while len(history.rows) < end and not state.late(began, longest, minutes):
             started = time.perf_counter()
             row = state.epoch()
-            state.history.seconds += time.perf_counter() - started
+            longest = max(longest, time.perf_counter() - started)
+            history.seconds += time.perf_counter() - started
             if path is not None:
-                checkpoint.write(path, run.to_dict(), state.save())
+                saved = state.save()  # all processes have their part in it
+                if first:
+                    checkpoint.write(path, run.to_dict(), saved)
             advance(row)
-    return state.history
+    return history
 
 
 class _State:
     """All that changes while training, so that saving it is saving everything."""
 
-    def __init__(self, run: Run, task: Data):
-        self.run, device = run, torch.device(run.device)
-        self.train, self.validation, self.test = (s.to(device) for s in (task.train, task.validation, task.test))
-        if run.label_noise:
-            noisy = data.symmetric_noise(
-                task.train.targets, run.label_noise, task.classes, seed=run.seed, reading=run.noise_reading
-            )
-            self.train = Split(self.train.inputs, noisy.to(device))
-        self.model = models.build(run.model, task.shape, task.classes).to(device)
-        self.optimizer = SharpnessAware(_base(run, self.model, len(self.train)), run.recipe, seed=run.seed)
+    def __init__(self, run: Run, task: Data, here: Workers = Workers(0, 1)):  # noqa: B008  it holds nothing that changes
+        self.run, self.workers, self.device = run, here, torch.device(run.device)
+        self.task, self.augment = task, augment.AUGMENTATIONS[run.augment]
+        splits = (_noisy(run, task, "train"), _noisy(run, task, "validation"), task.test)
+        self.train, self.validation, self.test = (split.to(self.device) for split in splits)
+        layout = torch.channels_last if run.channels_last else torch.preserve_format
+        self.model = models.build(run.model, task.shape, task.classes).to(device=self.device, memory_format=layout)
+        self.network = _compiled(here.wrapped(self.model, run.device), run.compile)
+        self.optimizer = SharpnessAware(
+            _base(run, self.model, len(self.train)), run.recipe, seed=run.seed, per_worker=run.per_worker,
+            # On a GPU nobody waits for the device to hear whether a gradient is finite: it is looked up after the epoch.
+            nonfinite="skip" if self.device.type == "cuda" else "raise",
+        )
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=run.epochs)
         self.order = torch.Generator().manual_seed(run.seed)
-        self.lessons = torch.Generator().manual_seed(run.seed)  # which validation images teach the radius
+        self.lessons = torch.Generator().manual_seed(_stream("lessons", run.seed))  # which validation images teach the radius
+        self.looks = torch.Generator().manual_seed(_stream("looks", run.seed))  # how the training images are changed
         self.history = History(run, model=self.model)
+        if here.rank:
+            torch.manual_seed(run.seed + here.rank)  # other dropout masks for the other samples
+
+    def late(self, began: float, longest: float, minutes: float | None) -> bool:
+        """Whether one more epoch would outlast the time, by the clock of the first process."""
+        if minutes is None:
+            return False
+        late = time.perf_counter() - began + longest > 60 * minutes
+        return self.workers.gathered(late)[0]
 
     def epoch(self) -> dict:
         epoch, lr = len(self.history.rows) + 1, self.schedule.get_last_lr()[0]
         self.model.train()
-        loss, right, seen = 0.0, 0, 0
+        loss = torch.zeros((), device=self.device)  # sums stay on the device until the end of the epoch
+        right, broken, seen = loss.long(), loss.long(), 0
         try:
             for index in self._batches():
-                batch = Batch(self.model, self.train.inputs[index], self.train.targets[index])
-                loss = loss + self.optimizer.step(batch, validation=self._lesson()) * len(index)
-                right = right + _right(batch.at_w, batch.targets)
+                batch = self._batch(self.train, index, self.augment)
+                loss = loss + self.optimizer.step(batch, validation=self._lesson()) * len(batch.targets)
+                right = right + _right(batch.at_w, batch.targets).sum()
+                broken = broken + _broken(batch)
                 seen += len(index)
+            self._check_finite()
         except FloatingPointError as error:
             raise FloatingPointError(f"epoch {epoch} of {self.run.epochs}, lr {lr:g}: {error}") from None
         self.schedule.step()
@@ -245,10 +317,11 @@ class _State:
         self.history.rows.append({
             "epoch": epoch,
             "lr": lr,
-            "train_loss": float(loss) / seen,
-            "train_accuracy": 100 * int(right) / seen,
-            "validation_accuracy": accuracy(self.model, self.validation),
-            "test_accuracy": accuracy(self.model, self.test),
+            "train_loss": float(self.workers.total(loss)) / seen,
+            "train_accuracy": 100 * int(self.workers.total(right)) / seen,
+            "broken": int(self.workers.total(broken)),
+            "validation_accuracy": self._accuracy(self.validation),
+            "test_accuracy": self._accuracy(self.test),
         })
         return self.history.rows[-1]
 
@@ -257,13 +330,33 @@ class _State:
         order = torch.randperm(len(self.train), generator=self.order).to(self.train.targets.device)
         return (order[k : k + size] for k in range(0, len(order) - size + 1, size))
 
+    def _batch(self, split: Split, index: Tensor, change: augment.Augment | None) -> Batch:
+        """This process's share of some samples; the whole batch is changed before it is shared, to draw the same everywhere."""
+        inputs = split.inputs[index]
+        inputs = self.task.prepared(inputs) if change is None else change(inputs, self.task, self.looks)
+        mine = self.workers.share(torch.arange(len(index), device=index.device)) if self.workers.size > 1 else slice(None)
+        return Batch(self.network, self._laid_out(inputs[mine]), split.targets[index[mine]], PRECISIONS[self.run.precision])
+
+    def _laid_out(self, inputs: Tensor) -> Tensor:
+        return inputs.contiguous(memory_format=torch.channels_last) if self.run.channels_last else inputs
+
     def _lesson(self) -> Batch | None:
         """A batch of validation images for a learned radius, which must not see test images."""
         if not isinstance(self.run.recipe.radius, Learned):
             return None
         size = min(self.run.batch_size, len(self.validation))
+        size -= size % self.workers.size
         index = torch.randperm(len(self.validation), generator=self.lessons)[:size].to(self.validation.targets.device)
-        return Batch(self.model, self.validation.inputs[index], self.validation.targets[index])
+        return self._batch(self.validation, index, None)
+
+    def _check_finite(self) -> None:
+        """On a GPU, where the steps did not look: a ``FloatingPointError`` if a step of this epoch was skipped."""
+        if self.optimizer.nonfinite == "skip" and (fresh := self.optimizer.skipped - self.history.skipped):
+            raise FloatingPointError(f"{fresh} steps met a gradient that is inf or NaN and were skipped")
+
+    def _accuracy(self, split: Split) -> float:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16"):
+            return accuracy(self.model, split, prepared=lambda inputs: self._laid_out(self.task.prepared(inputs)))
 
     def save(self) -> dict:
         return {
@@ -272,7 +365,8 @@ class _State:
             "schedule": self.schedule.state_dict(),
             "order": self.order.get_state(),
             "lessons": self.lessons.get_state(),
-            "randomness": _random_state(self.run.device),
+            "looks": self.looks.get_state(),
+            "randomness": self.workers.gathered(_random_state(self.run.device)),
             "rows": self.history.rows,
             "seconds": self.history.seconds,
         }
@@ -281,11 +375,39 @@ class _State:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
-        self.order.set_state(saved["order"].cpu())
-        self.lessons.set_state(saved["lessons"].cpu())
-        _set_random_state(saved["randomness"], self.run.device)
+        for name in ("order", "lessons", "looks"):
+            getattr(self, name).set_state(saved[name].cpu())
+        there = saved["randomness"]
+        if len(there) != self.workers.size:
+            raise checkpoint.CheckpointError(
+                f"the checkpoint was written by {len(there)} processes and can only be continued by as many; "
+                f"this is a training with {self.workers.size}"
+            )
+        _set_random_state(there[self.workers.rank], self.run.device)
         self.history.rows = saved["rows"]
         self.history.skipped, self.history.seconds = self.optimizer.skipped, saved["seconds"]
+
+
+def _noisy(run: Run, task: Data, part: str) -> Split:
+    """The training or validation split, with the labels that the run wants."""
+    split = getattr(task, part)
+    if not run.label_noise or (part == "validation" and not run.validation_noise):
+        return split
+    seed = _stream(f"{part} labels", run.seed)
+    noisy = data.symmetric_noise(split.targets, run.label_noise, task.classes, seed, reading=run.noise_reading)
+    return Split(split.inputs, noisy)
+
+
+def _stream(purpose: str, seed: int) -> int:
+    """A seed of its own for each purpose: two generators with one seed draw the same permutation.
+
+    Labels that were redrawn with the seed of the order would all come first in the first epoch.
+    """
+    return int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest()[:4], "big")
+
+
+def _compiled(network: nn.Module, mode: str) -> nn.Module:
+    return network if mode == "no" else torch.compile(network, mode=None if mode == "default" else mode)
 
 
 def _base(run: Run, model: nn.Module, samples: int) -> torch.optim.Optimizer:
@@ -293,22 +415,35 @@ def _base(run: Run, model: nn.Module, samples: int) -> torch.optim.Optimizer:
     if isinstance(run.recipe.geometry, Precision):
         betas = (run.momentum, 0.999)
         return Variational(model.parameters(), run.lr, betas, samples=samples, prior=run.weight_decay)
-    return torch.optim.SGD(model.parameters(), lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay,
+        fused=True if run.device.startswith("cuda") else None,  # skips a step by itself, see ``nonfinite`` above
+    )
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, split: Split, chunk: int = 1000) -> float:
-    """Share of samples whose highest logit is that of the true class, in percent; the model's mode is kept."""
+def accuracy(model: nn.Module, split: Split, chunk: int = 1000, prepared: Callable[[Tensor], Tensor] | None = None) -> float:
+    """Share of samples whose highest logit is that of the true class, in percent; the model's mode is kept.
+
+    ``prepared`` makes of a chunk of inputs what the network takes, such as :meth:`bisam.data.Data.prepared`.
+    """
     was_training = model.training
     model.eval()
     parts = zip(split.inputs.split(chunk), split.targets.split(chunk), strict=True)
-    right = sum(int(_right(model(inputs), targets)) for inputs, targets in parts)
+    right = sum(_right(model(prepared(inputs) if prepared else inputs), targets).sum() for inputs, targets in parts)
     model.train(was_training)
-    return 100 * right / len(split)
+    return 100 * int(right) / len(split)
 
 
 def _right(logits: Tensor, targets: Tensor) -> Tensor:
-    return (logits.argmax(1) == targets).sum()
+    return logits.argmax(1) == targets
+
+
+def _broken(batch: Batch) -> Tensor | int:
+    """How many samples are right at w and wrong at w + epsilon, in training mode."""
+    if batch.at_worst is None:
+        return 0
+    return (_right(batch.at_w, batch.targets) & ~_right(batch.at_worst, batch.targets)).sum()
 
 
 def weights_digest(model: nn.Module) -> str:

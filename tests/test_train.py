@@ -1,9 +1,12 @@
 """Training: the same bits each time, cut or not; whole checkpoints; a test split that chooses nothing."""
 
+import copy
 import dataclasses
 import itertools
 import json
 import math
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +34,7 @@ from bisam import (
 from bisam.checkpoint import CheckpointError
 from bisam.data import Data, Split
 from bisam.train import History, Run, _State, accuracy, equal_budget, fit, weights_digest
+from bisam.workers import Workers
 
 NETS = ("small_conv", "mlp", "dropping")
 
@@ -315,7 +319,7 @@ def test_a_disk_that_fills_up_stops_the_training_and_the_old_file_stays(checkpoi
 
 def test_a_row_holds_what_the_page_says():
     history = fit(run(epochs=3))
-    names = {"epoch", "lr", "train_loss", "train_accuracy", "validation_accuracy", "test_accuracy"}
+    names = {"epoch", "lr", "train_loss", "train_accuracy", "broken", "validation_accuracy", "test_accuracy"}
     assert all(set(row) == names for row in history.rows) and history.curve("epoch") == [1, 2, 3]
     assert history.curve("lr") == pytest.approx(
         [0.05 * (1 + math.cos(math.pi * e / 3)) / 2 for e in range(3)]
@@ -531,3 +535,177 @@ def test_the_digest_does_not_depend_on_how_tensors_lie_in_memory():
     model, twin = reference.net(), reference.net()
     twin[0].weight.data = twin[0].weight.data.T.contiguous().T
     assert weights_digest(model) == weights_digest(twin)
+
+
+# -- images, noise, precision, time ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def images(monkeypatch):
+    """A task of uint8 images, large enough to be augmented."""
+    draw = torch.Generator().manual_seed(0)
+
+    def part(n):
+        targets = torch.arange(n) % 3
+        shades = (40 + 80 * targets)[:, None, None, None] + torch.randint(0, 40, (n, 3, 16, 16), generator=draw)
+        return Split(shades.to(torch.uint8), targets)
+
+    task = Data("images", 3, part(40), part(20), part(20), (0.5,) * 3, (0.25,) * 3)
+    monkeypatch.setitem(data.DATA, "images", lambda: task)
+    return task
+
+
+@pytest.mark.parametrize("look", ["none", "crop-flip", "crop-flip-cutout"])
+def test_augmented_training_in_parts_ends_at_the_same_bits(images, tmp_path, look):
+    wanted = run(data="images", augment=look, epochs=3, recipe="bisam-log")
+    whole = fit(wanted)
+    for _ in range(3):
+        parts = fit(wanted, tmp_path / "run.pt", stop_after=1)
+    assert outcome(parts) == outcome(whole)
+    assert outcome(fit(wanted.replace(seed=1))) != outcome(whole)
+
+
+def test_augmentation_changes_what_is_trained_on_and_not_what_is_reported_on(images):
+    plain, changed = (_State(run(data="images", augment=look), images) for look in ("none", "crop-flip-cutout"))
+    index = torch.arange(8)
+    seen = changed._batch(changed.train, index, changed.augment).inputs
+    assert torch.equal(plain._batch(plain.train, index, plain.augment).inputs, images.prepared(images.train.inputs[:8]))
+    assert not torch.equal(seen, images.prepared(images.train.inputs[:8]))
+    assert torch.equal(changed._batch(changed.validation, index, None).inputs, images.prepared(images.validation.inputs[:8]))
+    assert changed.train.inputs.dtype == torch.uint8 and torch.equal(changed.train.inputs, images.train.inputs)
+
+
+def test_noise_in_the_validation_labels_is_by_choice():
+    state = _State(run(label_noise=0.2, validation_noise=True), TINY)
+    assert int((state.validation.targets != TINY.validation.targets).sum()) == round(0.2 * 30)
+    assert torch.equal(state.test.targets, TINY.test.targets)
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bfloat16"}, {"channels_last": True}, {"compile": "default"}], ids=str)
+def test_faster_ways_give_nearly_the_same_network(images, changes, tmp_path):
+    if "compile" in changes and shutil.which("c++") is None:
+        pytest.skip("torch.compile needs a C++ compiler, and c++ is not there")
+    wanted = run(data="images", model="small_conv", epochs=2, recipe="bisam-log", batch_size=20)
+    plain, other = fit(wanted), fit(wanted.replace(**changes), tmp_path / "run.pt")
+    assert other.finished and set(other.model.state_dict()) == set(plain.model.state_dict())
+    for before, after in zip(plain.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(after, before, rtol=0.1, atol=0.05, check_stride=False)
+    assert outcome(fit(wanted.replace(**changes), tmp_path / "run.pt")) == outcome(other)  # nothing left to do
+
+
+def test_bfloat16_is_really_used(images):
+    seen = []
+    state = _State(run(data="images", precision="bfloat16"), images)
+    state.model.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    state.epoch()
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_a_run_out_of_time_ends_cleanly_and_goes_on(tmp_path):
+    whole, path = fit(run()), tmp_path / "run.pt"
+    cut = fit(run(), path, minutes=1e-5)
+    assert not cut.finished and len(cut.rows) <= 1
+    assert outcome(fit(run(), path)) == outcome(whole) and fit(run(), path, minutes=10).finished
+
+
+@pytest.mark.parametrize("recipe", ["sam", "bisam-log", "esam", "asam"])
+def test_broken_samples_are_those_right_at_w_and_wrong_where_the_climb_ends(recipe):
+    state = _State(run(recipe=bisam.recipe(recipe).with_rho(2.0)), TINY)
+    counted, step = [], state.optimizer.step
+
+    def watched(batch, **rest):
+        model = copy.deepcopy(state.model)
+        loss = step(batch, **rest)
+        right = model(batch.inputs).argmax(1) == batch.targets
+        assert torch.equal(batch.at_w, model(batch.inputs))
+        counted.append(int((right & (batch.at_worst.argmax(1) != batch.targets)).sum()))
+        return loss
+
+    state.optimizer.step = watched
+    assert state.epoch()["broken"] == sum(counted) > 0
+
+
+def test_nothing_is_broken_where_nothing_climbs():
+    assert fit(run(recipe="sgd", epochs=1)).curve("broken") == [0]
+
+
+def test_where_the_device_is_not_waited_for_a_bad_gradient_is_found_after_the_epoch(monkeypatch):
+    state = _State(run(), TINY)
+    state.optimizer.nonfinite = "skip"
+    with torch.no_grad():
+        next(state.model.parameters()).fill_(math.inf)
+    with pytest.raises(FloatingPointError, match=r"epoch 1 of 4, lr 0\.05: 5 steps met a gradient that is inf or NaN and were skipped"):
+        state.epoch()
+
+
+@pytest.mark.parametrize("wrong, error, message", [
+    ({"augment": "mixup"}, ValueError, "augment must be one of none, crop-flip, crop-flip-cutout; got 'mixup'"),
+    ({"precision": "float16"}, ValueError, "precision must be one of float32, bfloat16; got 'float16'"),
+    ({"compile": "yes"}, ValueError, "compile must be one of no, default, reduce-overhead; got 'yes'"),
+    ({"channels_last": 1}, TypeError, "channels_last must be True or False"),
+    ({"train_images": 0}, ValueError, "train_images must be at least 1"), ({"split_seed": -1}, ValueError, "split_seed must be at least 0"),
+])  # fmt: skip
+def test_new_fields_are_checked(wrong, error, message):
+    with pytest.raises(error, match=message):
+        run(**wrong)
+
+
+# -- several processes -------------------------------------------------------------------------------------------------
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import torch
+from bisam.recipe import recipe
+from bisam.train import Run, fit
+torch.set_num_threads(1)
+out, name, stop, per_worker = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "True"
+run = Run(data="digits", model="mlp", recipe=recipe(name), epochs=2, batch_size=100, lr=0.05, label_noise=0.2, per_worker=per_worker)
+history = fit(run, out / "run.pt", stop_after=stop or None)
+if torch.distributed.is_initialized():
+    raise SystemExit("the group was left open")
+import os
+torch.save({"weights": history.model.state_dict(), "rows": history.rows}, out / f"rank{os.environ.get('RANK', 0)}.pt")
+"""
+
+
+def together(folder, name, stop=0, processes=2, per_worker=False, expect=0):
+    script = folder / "together.py"
+    script.write_text(TOGETHER)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else [sys.executable]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(bisam.__file__).parents[1])}
+    words = [*launch, str(script), str(folder), name, str(stop), str(per_worker)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.returncode == 0) == (expect == 0), done.stderr[-3000:]
+    return [torch.load(folder / f"rank{rank}.pt") for rank in range(processes)] if expect == 0 else done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun_come_to_the_weights_of_one_and_go_on_where_they_were_cut(tmp_path):
+    for folder in ("one", "two", "parts"):
+        (tmp_path / folder).mkdir()
+    (alone,) = together(tmp_path / "one", "bisam-log", processes=1)
+    first, second = together(tmp_path / "two", "bisam-log")
+    together(tmp_path / "parts", "bisam-log", stop=1)
+    resumed, _ = together(tmp_path / "parts", "bisam-log")
+    for name, expected in alone["weights"].items():
+        torch.testing.assert_close(first["weights"][name], expected, rtol=0, atol=1e-6)
+        assert torch.equal(first["weights"][name], second["weights"][name])
+        assert torch.equal(first["weights"][name], resumed["weights"][name])
+    assert first["rows"] == second["rows"] == resumed["rows"]
+    for mine, theirs in zip(first["rows"], alone["rows"], strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_under_torchrun_the_climb_may_be_each_workers_own(tmp_path):
+    for folder in ("joint", "own"):
+        (tmp_path / folder).mkdir()
+    joint, own = together(tmp_path / "joint", "sam"), together(tmp_path / "own", "sam", per_worker=True)
+    assert all(torch.equal(own[0]["weights"][name], own[1]["weights"][name]) for name in own[0]["weights"])
+    assert any(not torch.allclose(own[0]["weights"][name], joint[0]["weights"][name], atol=1e-6) for name in own[0]["weights"])
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused():
+    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, got 8"):
+        Workers(0, 3).check(8)

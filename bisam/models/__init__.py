@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
 from .. import _checks
 from .conv import small_conv
+from .densenet import densenet121
 from .mlp import mlp
+from .resnet import cifar_resnet, resnet18
+from .vgg import vgg19_bn
+from .wide_resnet import wide_resnet
 
-__all__ = ["MODELS", "build", "mlp", "small_conv"]
+__all__ = ["MODELS", "build", "cifar_resnet", "densenet121", "mlp", "resnet18", "small_conv", "vgg19_bn", "wide_resnet"]
 
-MODELS = {"small_conv": small_conv, "mlp": mlp}
+MODELS = {
+    "small_conv": small_conv,
+    "mlp": mlp,
+    **{f"resnet{depth}": partial(cifar_resnet, depth=depth) for depth in (8, 20, 32, 56)},
+    **{f"resnet{depth}-b": partial(cifar_resnet, depth=depth, shortcut="B") for depth in (8, 20, 32, 56)},
+    "resnet18": resnet18,
+    "vgg19-bn": vgg19_bn,
+    "densenet121": densenet121,
+    # What Xie et al. (2024) call WRN-28 has 34 layers in their public code; both are here under their true depths.
+    **{f"wrn-{d}-{width}": partial(wide_resnet, depth=d, width=width) for d in (28, 34) for width in (2, 10)},
+}
 
 
 def build(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -22,7 +38,7 @@ def build(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
         classes: number of classes.
 
     Raises:
-        ValueError: an unknown name; the message lists those that exist.
+        ValueError: an unknown name, and the message lists those that exist; or a shape that the network cannot take.
 
     Source:
         The function of that name.

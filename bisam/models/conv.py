@@ -6,6 +6,8 @@ import math
 
 from torch import nn
 
+from ._parts import image_channels
+
 __all__ = ["small_conv"]
 
 
@@ -20,6 +22,9 @@ def small_conv(shape: tuple[int, ...], classes: int, width: int = 16) -> nn.Sequ
     Returns:
         A module from ``(n, *shape)`` to logits ``(n, classes)``.
 
+    Raises:
+        ValueError: a shape that is no image.
+
     Source:
         Ours, for 8 x 8 digits.
 
@@ -28,7 +33,7 @@ def small_conv(shape: tuple[int, ...], classes: int, width: int = 16) -> nn.Sequ
         >>> small_conv((1, 8, 8), 10)(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
-    channels, height, breadth = shape
+    channels, (height, breadth) = image_channels("small_conv", shape, classes), shape[1:]
 
     def block(inside: int, outside: int, stride: int) -> list[nn.Module]:
         convolution = nn.Conv2d(inside, outside, 3, stride=stride, padding=1, bias=False)

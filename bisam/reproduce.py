@@ -1,0 +1,384 @@
+"""From a table to its records: what is missing is planned, costed, run by several processes, resumed where it was cut, recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from . import _checks, data, ledger, models
+from .batch import Batch
+from .experiments import RESULTS, SCALES, Experiment, LedgerError, experiment, experiments
+from .optimizer import SharpnessAware
+from .recipe import SGD
+from .train import Run, fit
+
+__all__ = ["CHECKPOINTS", "SMOKE", "Planned", "Settings", "carry_out", "hours", "plan", "rerun"]
+
+BUILD = RESULTS.parent / "_build"
+CHECKPOINTS = BUILD / "checkpoints"
+SMOKE = BUILD / "results"  # smoke runs try the engine; they are no evidence and never stand among the records
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How runs are carried out; nothing here changes what comes out of them, except the device in its last bits.
+
+    Args:
+        workers: processes at a time, one thread each on a CPU; on a GPU they share it.
+        device: ``"cpu"`` or a CUDA device.
+        root: folder of the data sets, see :func:`bisam.data.load`.
+        minutes: end cleanly within about this time; the same command goes on later.
+        folder: the ledger, with the list of claims and the records.
+        checkpoints: where unfinished runs are kept.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or out of range.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> Settings(workers=2).device
+        'cpu'
+    """
+
+    workers: int = 1
+    device: str = "cpu"
+    root: str | None = None
+    minutes: float | None = None
+    folder: Path = RESULTS
+    checkpoints: Path = CHECKPOINTS
+
+    def __post_init__(self):
+        _checks.whole("workers", self.workers)
+        _checks.device("device", self.device)
+        if self.minutes is not None:
+            _checks.positive("minutes", self.minutes)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of an experiment and where it stands.
+
+    Args:
+        experiment: its name.
+        file: name of the record to be.
+        run: what to do.
+        recorded: it is done.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> plan("first_run")[0].recorded
+        True
+    """
+
+    experiment: str
+    file: str
+    run: Run
+    recorded: bool
+
+    @property
+    def passes(self) -> float:
+        """Forward-backward passes over the training images, all epochs together."""
+        return self.run.epochs * self.run.recipe.passes
+
+
+def plan(
+    name: str, scale: str | None = None, seeds: int | None = None, only: Sequence[str] = (), folder: Path = RESULTS
+) -> list[Planned]:
+    """The runs of an experiment, or of all experiments that bear upon a published table at a scale.
+
+    Args:
+        name: of an experiment in ``claims.toml``, or of a table, such as ``"T9"``.
+        scale: ``"smoke"``, ``"laptop"`` or ``"paper"``; which experiments of the table. All if left out.
+        seeds: no more than so many of each experiment's seeds.
+        only: methods, models or other words that stand in the name of a record between its dashes; all of one kind if left out.
+        folder: the ledger.
+
+    Returns:
+        The runs in the order in which they are made: seed by seed, so that whatever is done first is paired.
+
+    Raises:
+        ValueError: an unknown name, scale or word, or seeds that the experiment does not have.
+        LedgerError: a record that is there does not belong to the experiment as it is described now.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> {planned.run.recipe.name for planned in plan("first_run", only=["sam", "noise40"], seeds=2)}
+        {'sam'}
+    """
+    found = []
+    for chosen in _asked(name, scale, folder):
+        there = ledger.evidence(chosen.name, _home(chosen, folder), plan=chosen)
+        count = chosen.seeds if seeds is None else _checks.whole("seeds", seeds)
+        if count > chosen.seeds:
+            raise ValueError(f"seeds must be at most {chosen.seeds}, as {chosen.name} is described; got {count}")
+        runs = dataclasses.replace(chosen, seeds=count).runs()
+        found += [Planned(chosen.name, file, run, file in there) for file, run in runs.items()]
+    return _filtered(found, only)
+
+
+def _asked(name: str, scale: str | None, folder: Path) -> list[Experiment]:
+    if scale is not None:
+        _checks.choice("scale", scale, SCALES)
+    known = experiments(folder)
+    tables = sorted({table for one in known.values() for table in one.tables})
+    _checks.choice("name", name, (*known, *tables))
+    named = [one for one in known.values() if name == one.name or name in one.tables]
+    found = [one for one in named if scale in (None, one.scale)]
+    if not found:
+        scales = ", ".join(sorted({one.scale for one in named}, key=SCALES.index))
+        raise ValueError(f"scale must be one of {scales} for {name}, got {scale!r}")
+    return found
+
+
+def _filtered(found: list[Planned], only: Sequence[str]) -> list[Planned]:
+    """Words of one kind widen the choice, words of different kinds narrow it: two methods at one noise."""
+    kinds: dict[str, set[str]] = {}
+    for planned in found:
+        for kind, word in _words(planned).items():
+            kinds.setdefault(kind, set()).add(word)
+    for word in only:
+        _checks.choice("only", word, tuple(sorted(set().union(*kinds.values()))))
+    wanted = {kind: set(only) & words for kind, words in kinds.items() if set(only) & words}
+    return [one for one in found if all(_words(one)[kind] in words for kind, words in wanted.items())]
+
+
+def _words(planned: Planned) -> dict[str, str]:
+    """The parts of a record's name: its method, and the rest in order."""
+    method = planned.run.recipe.name
+    rest = planned.file.removeprefix(method + "-").split("-seed")[0].split("-")
+    return {"method": method, "experiment": planned.experiment, **{f"place {k}": word for k, word in enumerate(rest)}}
+
+
+def _home(chosen: Experiment | str, folder: Path) -> Path:
+    """Where the records of an experiment live: smoke runs apart from the evidence."""
+    chosen = experiment(chosen, folder) if isinstance(chosen, str) else chosen
+    return SMOKE if chosen.scale == "smoke" and folder == RESULTS else folder
+
+
+def hours(planned: Sequence[Planned], settings: Settings) -> float:
+    """About how long the missing runs will take one process, from a few timed steps of each network.
+
+    Args:
+        planned: runs; those that are recorded cost nothing.
+        settings: on which device, and where the data are.
+
+    Returns:
+        Hours; divide by the number of processes if each has a core of its own.
+
+    Raises:
+        bisam.data.DataError: the data are not there.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> hours(plan("first_run"), Settings())
+        0.0
+    """
+    seconds: dict[tuple, float] = {}
+    total = 0.0
+    for one in planned:
+        if one.recorded:
+            continue
+        key = (one.run.data, one.run.model, one.run.train_images, one.run.test_images, one.run.precision)
+        if key not in seconds:
+            seconds[key] = _seconds_of_a_pass(one.run.replace(device=settings.device), settings)
+        total += seconds[key] * one.passes
+    return total / 3600
+
+
+def _seconds_of_a_pass(run: Run, settings: Settings, steps: int = 3) -> float:
+    """One forward-backward pass over the training images, from a few steps of the base optimiser on some of them."""
+    task = data.load(
+        run.data, settings.root, train_images=run.train_images, test_images=run.test_images, split_seed=run.split_seed
+    )
+    size = min(run.batch_size, 32 if run.device == "cpu" else run.batch_size)
+    with torch.random.fork_rng([torch.device(run.device)] if run.device != "cpu" else []):
+        model = models.build(run.model, task.shape, task.classes).to(run.device)
+    inputs = task.prepared(task.train.inputs[:size].to(run.device))
+    batch = Batch(model, inputs, task.train.targets[:size].to(run.device))
+    optimizer = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.0), SGD)
+    optimizer.step(batch)  # the first is slow
+    waits = torch.cuda.synchronize if run.device != "cpu" else lambda: None
+    waits()
+    started = time.perf_counter()
+    for _ in range(steps):
+        optimizer.step(batch)
+    waits()
+    return (time.perf_counter() - started) / steps * len(task.train) / size
+
+
+def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = True) -> dict[str, list[str]]:
+    """Runs what has no record yet, each run from its checkpoint where there is one, and records it when it is done.
+
+    Args:
+        planned: what :func:`plan` returned.
+        settings: how.
+        progress: show a bar on the terminal.
+
+    Returns:
+        Names of runs by what became of them: ``"recorded"``, ``"cut"`` (out of time; their checkpoints are kept), ``"elsewhere"``
+        (another process has them in hand) and ``"failed"`` with the reason after a colon.
+
+    Raises:
+        bisam.data.DataError: the data are not there; nothing has been started.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> carry_out(plan("first_run"), Settings(), progress=False)
+        {'recorded': [], 'cut': [], 'elsewhere': [], 'failed': []}
+    """
+    missing = [one for one in planned if not one.recorded]
+    for name in {one.run.data for one in missing}:  # once, here, so that what is wrong is said once
+        data.load(name, settings.root)
+    outcomes: dict[str, list[str]] = {"recorded": [], "cut": [], "elsewhere": [], "failed": []}
+    end = math.inf if settings.minutes is None else time.time() + 60 * settings.minutes
+    with _bar(len(missing), progress) as advance:
+        for one, outcome in (_one_by_one if settings.workers == 1 else _side_by_side)(missing, settings, end):
+            kind, _, reason = outcome.partition(":")
+            outcomes[kind].append(one.file + (f":{reason}" if reason else ""))
+            advance(f"{one.file}: {outcome}")
+    return outcomes
+
+
+def _one_by_one(missing: list[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
+    threads = torch.get_num_threads()
+    try:
+        for one in missing:
+            future: Future = Future()
+            try:
+                future.set_result(_do(one, settings, end))
+            except Exception as error:
+                future.set_exception(error)
+            yield one, _outcome(future)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _side_by_side(missing: list[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
+    """Hands out runs as processes become free."""
+    waiting, running = list(missing), {}
+    with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
+        try:
+            while waiting or running:
+                while waiting and len(running) < settings.workers:
+                    one = waiting.pop(0)
+                    running[pool.submit(_do, one, settings, end)] = one
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), _outcome(future)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((pool._processes or {}).values()):  # they would train on to the end of their runs
+                process.terminate()
+            raise
+
+
+def _outcome(future: Future) -> str:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, (FloatingPointError, LedgerError, RuntimeError, ValueError, OSError)):
+        return f"failed: {error}"  # the others go on
+    raise error
+
+
+def _do(one: Planned, settings: Settings, end: float) -> str:
+    """One run, from its checkpoint to its record; what became of it in a word."""
+    if time.time() >= end:
+        return "cut"
+    if settings.device == "cpu":
+        torch.set_num_threads(1)  # the same sums however many processes there are
+    chosen = experiment(one.experiment, settings.folder)
+    path = settings.checkpoints / one.experiment / f"{one.file}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _in_hand(path.with_suffix(".lock")) as mine:
+        home = _home(chosen, settings.folder)
+        if not mine or ledger.is_recorded(one.experiment, one.file, home):
+            return "elsewhere"
+        minutes = None if math.isinf(end) else max((end - time.time()) / 60, 1e-3)
+        history = fit(one.run.replace(device=settings.device), path, root=settings.root, minutes=minutes)
+        if not history.finished:
+            return "cut"
+        ledger.record(history, one.experiment, one.file, chosen.scale, home, root=settings.root)
+        path.unlink(missing_ok=True)
+    path.with_suffix(".lock").unlink(missing_ok=True)
+    return "recorded"
+
+
+@contextlib.contextmanager
+def _in_hand(path: Path) -> Iterator[bool]:
+    """Whether this process is the only one at a run; the lock goes with the process, also when it is killed."""
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+@contextlib.contextmanager
+def _bar(total: int, show: bool):
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:
+        task = bar.add_task("", total=total, note="")
+        yield lambda note: bar.update(task, advance=1, note=note)
+
+
+def rerun(record: Path, root: str | None = None, progress: bool = False) -> dict[str, object]:
+    """Trains again what a record describes, from the file alone, and compares.
+
+    Args:
+        record: a JSON file of the ledger.
+        root: folder of the data sets.
+        progress: show a bar on the terminal.
+
+    Returns:
+        ``recorded`` and ``again``, the final numbers of both; ``same_bits``, whether the weights are equal to the last bit;
+        ``same_data``.
+
+    Raises:
+        LedgerError: the file is no record.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> try:
+        ...     rerun(Path("no such file"))
+        ... except LedgerError as error:
+        ...     print(str(error)[:28])
+        no such file cannot be read:
+    """
+    entry = ledger.read(record)
+    run = Run.from_dict(entry["run"])
+    history = fit(run, root=root, progress=progress)
+    again = ledger.entry(history, entry["experiment"], entry["scale"], root=root)
+    return {
+        "recorded": entry["final"],
+        "again": again["final"],
+        "same_bits": again["weights_digest"] == entry["weights_digest"],
+        "same_data": again["data_fingerprint"] == entry["data_fingerprint"],
+    }

@@ -1,0 +1,103 @@
+r"""Several processes that train one network, as ``torchrun`` starts them: each takes its share of every batch.
+
+.. math:: \nabla L_{\mathcal B} = \frac1W \sum_{r=0}^{W-1} \nabla L_{\mathcal B_r}, \qquad
+    \mathcal B_r = \{r, r + W, r + 2W, \dots\}
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = ["Workers", "workers"]
+
+
+class Workers:
+    """The processes of one training: how many there are, and which one this is.
+
+    Args:
+        rank: this process, from 0.
+        size: all processes; 1 if nobody else takes part.
+
+    Source:
+        Ours, on torch.distributed.
+
+    Example:
+        >>> alone = Workers(rank=0, size=1)
+        >>> alone.share(torch.arange(4)), alone.is_first
+        (tensor([0, 1, 2, 3]), True)
+        >>> Workers(rank=1, size=2).share(torch.arange(4))
+        tensor([1, 3])
+    """
+
+    def __init__(self, rank: int, size: int):
+        self.rank, self.size = rank, size
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def share(self, index: Tensor) -> Tensor:
+        """The part of a batch that this process computes, every W-th sample."""
+        return index[self.rank :: self.size]
+
+    def wrapped(self, model: nn.Module, device: str) -> nn.Module:
+        """The model with gradients that are averaged over the processes, or the model itself."""
+        if self.size == 1:
+            return model
+        places = [torch.device(device)] if device.startswith("cuda") else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=places)
+
+    def total(self, number: Tensor) -> Tensor:
+        """The sum of a number over the processes, the same on all of them."""
+        if self.size > 1:
+            number = number.clone()
+            dist.all_reduce(number)
+        return number
+
+    def gathered(self, state: object) -> list:
+        """What each process has to say, in the order of their ranks."""
+        if self.size == 1:
+            return [state]
+        states = [None] * self.size
+        dist.all_gather_object(states, state)
+        return states
+
+    def check(self, batch_size: int) -> None:
+        """A ``ValueError`` if a batch cannot be shared evenly: the mean of the shares would not be that of the batch."""
+        if batch_size % self.size:
+            raise ValueError(f"batch_size must be a multiple of the {self.size} processes, got {batch_size}")
+
+
+@contextmanager
+def workers(device: str) -> Iterator[Workers]:
+    """The processes that ``torchrun`` started, joined for the time of the block; one alone without it.
+
+    Args:
+        device: ``"cpu"`` talks through gloo, a CUDA device through nccl.
+
+    Source:
+        Ours, on torch.distributed.
+
+    Example:
+        >>> with workers("cpu") as here:
+        ...     here.size
+        1
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield Workers(0, 1)
+        return
+    joined_here = not dist.is_initialized()
+    if joined_here:
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Workers(dist.get_rank(), dist.get_world_size())
+    finally:
+        if joined_here:
+            dist.destroy_process_group()

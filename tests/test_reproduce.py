@@ -1,0 +1,318 @@
+"""The engine: plans, resumed and killed sweeps, several writers, records rerun from their file alone."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bisam import data, experiments, ledger, reproduce
+from bisam.cli import main
+from bisam.ledger import LedgerError
+from bisam.reproduce import Settings, carry_out, hours, plan, rerun
+from bisam.train import Run, fit, weights_digest
+
+ROOT = Path(__file__).resolve().parents[1]
+TOML = """
+[experiment.try]
+title = "A few runs"
+scale = "laptop"
+tables = ["T1", "T9"]
+methods = ["sgd", "sam", "bisam-log"]
+axes = { label_noise = [0.0, 0.4] }
+seeds = 2
+epochs = 2
+rho = 0.1
+budget = "epochs"
+settings = { data = "digits", model = "mlp", batch_size = 100, lr = 0.1 }
+
+[experiment.other]
+title = "At another scale"
+scale = "paper"
+tables = ["T1"]
+methods = ["sam"]
+seeds = 1
+epochs = 3
+settings = { data = "digits", model = "mlp" }
+
+[[claim]]
+id = "try/log"
+experiment = "try"
+statement = "BiSAM is better."
+ours = "bisam-log"
+theirs = "sam"
+metric = "last_test_accuracy"
+at = { label_noise = 0.4 }
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "claims.toml").write_text(TOML)
+    return tmp_path
+
+
+@pytest.fixture
+def settings(folder):
+    return Settings(folder=folder, checkpoints=folder / "checkpoints")
+
+
+def files(folder, name="try"):
+    return sorted(path.stem for path in (folder / "runs" / name).glob("*"))
+
+
+# -- plans ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_all_experiments_that_bear_upon_it(folder):
+    assert {one.experiment for one in plan("T1", folder=folder)} == {"try", "other"}
+    assert {one.experiment for one in plan("T9", folder=folder)} == {"try"} == {one.experiment for one in plan("try", folder=folder)}
+    assert {one.experiment for one in plan("T1", scale="paper", folder=folder)} == {"other"}
+
+
+def test_seeds_come_first_so_that_whatever_is_done_is_paired(folder):
+    assert [one.run.seed for one in plan("try", folder=folder)] == [0] * 6 + [1] * 6
+
+
+@pytest.mark.parametrize("only, count", [
+    ([], 12), (["sam"], 4), (["sam", "bisam-log"], 8), (["sam", "noise40"], 2), (["noise00", "noise40", "sgd"], 4),
+])  # fmt: skip
+def test_words_of_one_kind_widen_and_of_two_kinds_narrow(folder, only, count):
+    assert len(plan("try", only=only, folder=folder)) == count
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"name": "T99"}, "name must be one of try, other, T1, T9; got 'T99'"),
+    ({"name": "T9", "scale": "paper"}, "scale must be one of laptop for T9, got 'paper'"),
+    ({"name": "T9", "scale": "huge"}, "scale must be one of smoke, laptop, paper; got 'huge'"),
+    ({"name": "try", "seeds": 3}, "seeds must be at most 2, as try is described; got 3"),
+    ({"name": "try", "only": ["samm"]}, "only must be one of .*sam.*; got 'samm'"),
+])  # fmt: skip
+def test_what_is_not_there_is_named(folder, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        plan(folder=folder, **wrong)
+
+
+def test_every_planned_run_of_the_project_can_be_described_and_read_back():
+    for experiment in experiments.experiments().values():
+        for run in experiment.runs().values():
+            assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+
+
+def test_the_budgets_count_what_they_say():
+    base = experiments.experiment("digits")
+    for budget, expected in (("passes", {"sgd": 60, "sam": 30, "lets-sam": 15}), ("epochs", {"sgd": 60, "sam": 30, "lets-sam": 30}),
+                             ("same", {"sgd": 30, "sam": 30, "lets-sam": 30})):  # fmt: skip
+        one = dataclasses.replace(base, budget=budget)
+        assert {name: one.run(name, 0, label_noise=0.0).epochs for name in expected} == expected
+
+
+def test_smoothing_is_in_every_descent_and_in_no_ascent_of_its_own():
+    one = experiments.experiment("digits")
+    for name in one.methods:
+        recipe = one.run(name, 0, label_noise=0.0).recipe
+        assert recipe.descent.smoothing == 0.1 and recipe.descent.convention == "others"
+        assert getattr(recipe.raised, "smoothing", 0.0) == (0.1 if name in ("sgd", "sam", "asam-all", "esam", "lets-sam") else 0.0)
+
+
+def test_cost_is_that_of_the_runs_that_are_missing(folder, settings):
+    planned = plan("try", folder=folder)
+    all_of_them = hours(planned, settings)
+    done = [dataclasses.replace(one, recorded=True) for one in planned[:6]]
+    assert 0 < hours([*done, *planned[6:]], settings) and hours(done, settings) == 0
+    assert all_of_them < 1
+    assert planned[0].passes == planned[1].passes == 4  # SGD has twice the epochs
+
+
+# -- carrying out -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_missing_is_run_and_recorded_and_then_nothing_is_left(folder, settings, workers):
+    planned = plan("try", only=["sam", "noise40"], folder=folder)
+    outcomes = carry_out(planned, dataclasses.replace(settings, workers=workers), progress=False)
+    outcomes["recorded"].sort()
+    assert outcomes == {"recorded": ["sam-noise40-seed0", "sam-noise40-seed1"], "cut": [], "elsewhere": [], "failed": []}
+    assert files(folder) == outcomes["recorded"] and not list((folder / "checkpoints" / "try").iterdir())
+    assert all(one.recorded for one in plan("try", only=["sam", "noise40"], folder=folder))
+    entry = ledger.read(folder / "runs" / "try" / "sam-noise40-seed1.json")
+    direct = fit(planned[1].run)
+    assert entry["weights_digest"] == weights_digest(direct.model)
+    assert entry["final"]["last_test_accuracy"] == direct.last_test_accuracy
+
+
+def test_out_of_time_runs_keep_their_checkpoints_and_go_on_to_the_same_bits(folder, settings):
+    long = dataclasses.replace(plan("try", only=["sam", "noise40"], folder=folder)[0])
+    hurried = dataclasses.replace(settings, minutes=1e-4)
+    assert carry_out([long], hurried, progress=False)["cut"] == ["sam-noise40-seed0"]
+    assert not files(folder)
+    assert carry_out([long], settings, progress=False)["recorded"] == ["sam-noise40-seed0"]
+    assert ledger.read(folder / "runs" / "try" / "sam-noise40-seed0.json")["weights_digest"] == weights_digest(fit(long.run).model)
+
+
+def test_a_run_that_another_process_has_in_hand_is_left_to_it(folder, settings):
+    one = plan("try", only=["sam", "noise40"], folder=folder)[0]
+    lock = settings.checkpoints / "try" / f"{one.file}.lock"
+    lock.parent.mkdir(parents=True)
+    with reproduce._in_hand(lock) as mine:
+        assert mine
+        assert carry_out([one], settings, progress=False)["elsewhere"] == [one.file]
+    assert carry_out([one], settings, progress=False)["recorded"] == [one.file]
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_done(folder, settings):
+    good, bad = plan("try", only=["sgd", "noise40"], folder=folder)
+    bad = dataclasses.replace(bad, run=bad.run.replace(lr=1e30))
+    outcomes = carry_out([bad, good], settings, progress=False)
+    assert outcomes["recorded"] == [good.file] and files(folder) == [good.file]
+    assert len(outcomes["failed"]) == 1
+    assert outcomes["failed"][0].startswith(f"{bad.file}: epoch 1 of 4") and "inf or NaN" in outcomes["failed"][0]
+
+
+def test_a_broken_checkpoint_is_named(folder, settings):
+    one = plan("try", only=["sam", "noise40"], folder=folder)[0]
+    path = settings.checkpoints / "try" / f"{one.file}.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no checkpoint")
+    assert f"checkpoint_path {path} cannot be read" in carry_out([one], settings, progress=False)["failed"][0]
+
+
+def test_missing_data_are_named_before_anything_starts(folder, settings, tmp_path):
+    one = plan("try", folder=folder)[0]
+    one = dataclasses.replace(one, run=one.run.replace(data="cifar10"))
+    with pytest.raises(data.DataError, match="cifar"):
+        carry_out([one], dataclasses.replace(settings, root=str(tmp_path / "nowhere")), progress=False)
+    assert not (folder / "runs").exists()
+
+
+def test_smoke_runs_stay_out_of_the_evidence():
+    smoke = experiments.experiment("smoke")
+    assert reproduce._home(smoke, experiments.RESULTS) == reproduce.SMOKE != experiments.RESULTS
+    assert reproduce._home(experiments.experiment("digits"), experiments.RESULTS) == experiments.RESULTS
+    assert not (experiments.RESULTS / "runs" / "smoke").exists()
+
+
+SWEEP = """
+import sys
+from pathlib import Path
+from bisam.reproduce import Settings, carry_out, plan
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    carry_out(plan("try", folder=folder), Settings(workers=2, folder=folder, checkpoints=folder / "checkpoints"), progress=False)
+"""
+
+
+def sweep(folder):
+    script = folder / "sweep.py"
+    script.write_text(SWEEP)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder)], env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_random_moments_ends_with_the_records_of_one_that_was_not(folder):
+    draw, kills = random.Random(0), 0
+    for _ in range(2):
+        process, end = sweep(folder), time.time() + draw.uniform(6, 12)
+        while time.time() < end and process.poll() is None:
+            time.sleep(0.05)
+        kills += process.poll() is None
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    said = sweep(folder).communicate(timeout=300)[0]
+    planned = plan("try", folder=folder)
+    assert kills and all(one.recorded for one in planned), said
+    for one in planned[::5]:
+        entry = ledger.read(folder / "runs" / "try" / f"{one.file}.json")
+        assert entry["weights_digest"] == weights_digest(fit(one.run).model)
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_share_the_work(folder):
+    first, second = sweep(folder), sweep(folder)
+    said = [process.communicate(timeout=300)[0] for process in (first, second)]
+    assert first.returncode == second.returncode == 0, said
+    assert len(files(folder)) == 12 == sum(one.recorded for one in plan("try", folder=folder))
+
+
+# -- rerun ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_run_again_from_its_file_alone(folder, settings, tmp_path):
+    one = plan("try", only=["bisam-log", "noise40"], folder=folder)[0]
+    carry_out([one], settings, progress=False)
+    copy = tmp_path / "elsewhere.json"
+    copy.write_bytes((folder / "runs" / "try" / f"{one.file}.json").read_bytes())
+    found = rerun(copy)
+    assert found["same_bits"] and found["same_data"] and found["again"] == found["recorded"]
+    entry = json.loads(copy.read_text())
+    copy.write_text(json.dumps({**entry, "run": {**entry["run"], "seed": 5}}))
+    assert not rerun(copy)["same_bits"]
+
+
+def test_a_file_that_is_no_record_is_named(tmp_path, capsys):
+    path = tmp_path / "x.json"
+    path.write_text("{}")
+    with pytest.raises(LedgerError, match=r"x\.json lacks schema"):
+        rerun(path)
+    assert main(["rerun", str(path)]) == 1 and "lacks schema" in capsys.readouterr().err
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(folder, monkeypatch):
+    """The command works on the ledger of this test."""
+    monkeypatch.setattr(reproduce, "CHECKPOINTS", folder / "checkpoints")
+    for function in (plan, Settings.__init__):
+        defaults = tuple(folder if value == experiments.RESULTS else value for value in function.__defaults__)
+        defaults = tuple(folder / "checkpoints" if value == ROOT / "_build" / "checkpoints" else value for value in defaults)
+        monkeypatch.setattr(function, "__defaults__", defaults)
+    return folder
+
+
+def test_the_command_plans_and_runs(mine, capsys):
+    assert main(["reproduce", "T9", "--only", "sam", "noise40", "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert "try: 0 of 2 runs recorded, 8 passes" in said and "to do     try/sam-noise40-seed0" in said and not files(mine)
+    assert main(["reproduce", "T9", "--only", "sam", "noise40", "--workers", "2"]) == 0
+    assert "2 runs recorded" in capsys.readouterr().out and len(files(mine)) == 2
+    assert main(["record", "other", "--minutes", "1"]) == 0 and files(mine, "other") == ["sam-seed0"]
+
+
+@pytest.mark.parametrize("words, message", [
+    (["reproduce", "T77"], "name must be one of"), (["reproduce", "T9", "--workers", "0"], "workers must be"),
+    (["reproduce", "T9", "--minutes", "-1"], "minutes must be"), (["reproduce", "T9", "--device", "tpu"], "device must be"),
+    (["report", "nothing"], "experiment must be one of"), (["report", "first_run", "--output", "x.doc"], "output must be one of"),
+])  # fmt: skip
+def test_wrong_words_end_before_any_work(mine, capsys, words, message):
+    assert main(words) == 2 and message in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_record(folder, monkeypatch):
+    history = fit(Run(model="mlp", epochs=1))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(LedgerError, match="cannot be written: .*No space left"):
+        ledger.record(history, "try", "one", "smoke", folder)
+    assert not files(folder)
+
+
+def test_time_is_looked_at_before_a_run_is_started(folder, settings, monkeypatch):
+    monkeypatch.setattr(reproduce.time, "time", iter([0.0, *[1e9] * 99]).__next__)
+    outcomes = carry_out(plan("try", folder=folder), dataclasses.replace(settings, minutes=1), progress=False)
+    assert len(outcomes["cut"]) == 12 and not files(folder)
