@@ -125,7 +125,7 @@ def test_cost_is_that_of_the_runs_that_are_missing(folder, settings):
     planned = plan("try", folder=folder)
     all_of_them = hours(planned, settings)
     done = [dataclasses.replace(one, recorded=True) for one in planned[:6]]
-    assert 0 < hours([*done, *planned[6:]], settings) and hours(done, settings) == 0
+    assert hours([*done, *planned[6:]], settings) > 0 and hours(done, settings) == 0
     assert all_of_them < 1
     assert planned[0].passes == planned[1].passes == 4  # SGD has twice the epochs
 
@@ -307,7 +307,7 @@ def test_a_full_disk_leaves_no_half_record(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "link", full)
-    with pytest.raises(LedgerError, match="cannot be written: .*No space left"):
+    with pytest.raises(LedgerError, match=r"cannot be written: .*No space left"):
         ledger.record(history, "try", "one", "smoke", folder)
     assert not files(folder)
 
