@@ -149,6 +149,7 @@ def _carrying_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
+    from .data import DataError
     from .reproduce import Settings, carry_out, hours, plan
 
     settings = Settings(arguments.workers, arguments.device, arguments.root, arguments.minutes)
@@ -158,8 +159,14 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         mine = [one for one in planned if one.experiment == name]
         passes = sum(one.passes for one in mine if not one.recorded)
         print(f"{name}: {sum(one.recorded for one in mine)} of {len(mine)} runs recorded, {passes:,.0f} passes over the images to go")
-    if missing:
-        print(f"about {hours(missing, settings) / arguments.workers:.2g} hours with {arguments.workers} processes on {arguments.device}")
+    try:
+        if missing:
+            words = f"hours with {arguments.workers} processes on {arguments.device}, from a few timed steps of each network"
+            print(f"about {hours(missing, settings) / arguments.workers:.2g} {words}")
+    except DataError as error:
+        if not arguments.plan:
+            raise
+        print(f"how long it takes cannot be said: {error}")
     if arguments.plan:
         print("\n".join(f"  {'recorded' if one.recorded else 'to do':8}  {one.experiment}/{one.file}" for one in planned))
         return 0

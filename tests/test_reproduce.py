@@ -291,6 +291,14 @@ def test_the_command_plans_and_runs(mine, capsys):
     assert main(["record", "other", "--minutes", "1"]) == 0 and files(mine, "other") == ["sam-seed0"]
 
 
+def test_a_plan_can_be_seen_without_the_data(capsys, tmp_path):
+    assert main(["reproduce", "T1", "--scale", "paper", "--seeds", "1", "--plan", "--root", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "T1: 0 of 20 runs recorded" in said and "cannot be said" in said and "download=True" in said
+    assert main(["reproduce", "T1", "--scale", "paper", "--seeds", "1", "--root", str(tmp_path)]) == 1
+    assert "download=True" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words, message", [
     (["reproduce", "T77"], "name must be one of"), (["reproduce", "T9", "--workers", "0"], "workers must be"),
     (["reproduce", "T9", "--minutes", "-1"], "minutes must be"), (["reproduce", "T9", "--device", "tpu"], "device must be"),
