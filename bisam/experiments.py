@@ -213,7 +213,7 @@ class Claim:
 
     @property
     def place(self) -> dict:
-        """Where ours stands: axis to value, the noise included."""
+        """Where ours stands, axis to value, the noise included."""
         return {**({} if self.label_noise is None else {"label_noise": self.label_noise}), **self.at}
 
     @property

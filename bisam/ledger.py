@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -21,6 +22,7 @@ __all__ = [
 
 SCHEMA = 2  # 1: the order of the first epoch and the noisy labels came from one permutation
 FIELDS = ("schema", "experiment", "scale", "run", "final", "curve", "data_fingerprint", "weights_digest", "environment")
+FINAL = ("selected_epoch", "selected_test_accuracy", "last_test_accuracy")
 SHIPPED = ("digits",)  # data that every machine has
 
 
@@ -163,7 +165,7 @@ def read(path: Path) -> dict:
         path: of the JSON file.
 
     Raises:
-        LedgerError: a file that cannot be read, is no JSON object, or lacks a field.
+        LedgerError: a file that cannot be read, is no JSON object, lacks a field, or holds numbers that do not fit together.
 
     Source:
         Ours.
@@ -183,7 +185,29 @@ def read(path: Path) -> dict:
     missing = [field for field in FIELDS if field not in found]
     if missing:
         raise LedgerError(f"{path} lacks {', '.join(missing)}")
+    wrong = _misfit(found)
+    if wrong:
+        raise LedgerError(f"{path}: {wrong}")
     return found
+
+
+def _misfit(found: dict) -> str | None:
+    """What is wrong with the form of a record, in words, or ``None``."""
+    for name in ("run", "final", "curve", "environment"):
+        if not isinstance(found[name], dict):
+            return f"{name} must be an object, got {type(found[name]).__name__}"
+    for name in FINAL:
+        if not _is_number(found["final"].get(name)):
+            return f"final must hold a finite number as {name}, got {found['final'].get(name)!r}"
+    epochs = found["run"].get("epochs")
+    for name, column in found["curve"].items():
+        if not isinstance(column, list) or len(column) != epochs or not all(map(_is_number, column)):
+            return f"curve must hold {epochs} finite numbers as {name}, one an epoch"
+    return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def entry(history: History, name: str, scale: str, root: str | Path | None = None) -> dict:

@@ -125,3 +125,22 @@ def test_a_claim_about_something_unknown_is_refused(wrong):
     fields = dict(id="c", experiment="e", statement="s.", ours="sam", theirs="sgd", label_noise=0.0, metric="last_test_accuracy")
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be one of"):
         ledger.Claim(**(fields | wrong))
+
+
+@pytest.mark.parametrize("path, value, message", [
+    (("final", "last_test_accuracy"), None, "final must hold a finite number as last_test_accuracy, got None"),
+    (("final", "selected_epoch"), float("nan"), "final must hold a finite number as selected_epoch, got nan"),
+    (("curve", "test_accuracy"), [90.0], "curve must hold 2 finite numbers as test_accuracy, one an epoch"),
+    (("curve", "train_loss"), [1.0, "2"], "curve must hold 2 finite numbers as train_loss"),
+    (("environment",), [], "environment must be an object, got list"),
+])  # fmt: skip
+def test_a_record_whose_numbers_do_not_fit_together_is_refused(ledger_folder, path, value, message):
+    file = ledger_folder / "runs" / "try" / "bisam-log-noise20-seed0.json"
+    entry = json.loads(file.read_text())
+    place = entry
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    file.write_text(json.dumps(entry))
+    with pytest.raises(LedgerError, match=message):
+        ledger.evidence("try", ledger_folder)
