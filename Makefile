@@ -6,6 +6,8 @@ ARGS ?=
 
 BIN := .venv/bin
 RUN_TESTS := $(BIN)/python -m pytest
+# Two processes with one thread each; a notebook stays in one of them.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(RUN_TESTS) -n 2 --dist loadfile
 BOOK_PYTHON = $(if $(wildcard $(BIN)/jupyter-book),$(BIN),.venv-html/bin)/python
 SETUP := $(PYTHON) tools/install.py --constraints "$(CONSTRAINTS)"
 
@@ -38,18 +40,18 @@ notebook: install ## run one with parameters: make notebook NAME=first_run ARGS=
 
 test: lint ## all tests: style, units, doctests, notebooks, book, browser
 	@echo "==> unit tests, doctests and properties"
-	@$(RUN_TESTS) -q -m "not book"
+	@$(SIDE_BY_SIDE) -q -m "not book"
 	@echo "==> notebooks: every cell executed, tagged outputs compared"
-	@$(RUN_TESTS) -q --nbval-lax --nbval-cell-timeout=300 notebooks
+	@$(SIDE_BY_SIDE) -q --nbval-lax --nbval-cell-timeout=300 notebooks
 	@echo "==> book: strict build, links, headless browser"
 	@$(BIN)/python tools/build_book.py
 	@$(RUN_TESTS) -q -m book
 
 unit: install ## the quick part of the tests (under a minute)
-	@$(RUN_TESTS) -q -m "not book and not slow"
+	@$(SIDE_BY_SIDE) -q -m "not book and not slow"
 
 nbval: install ## execute the notebooks and compare the tagged outputs
-	@$(RUN_TESTS) -q --nbval-lax --nbval-cell-timeout=300 notebooks
+	@$(SIDE_BY_SIDE) -q --nbval-lax --nbval-cell-timeout=300 notebooks
 
 verify: install ## execute the notebooks and compare every stored output (on the pinned versions)
 	@$(RUN_TESTS) -q --nbval --nbval-cell-timeout=300 notebooks
