@@ -5,7 +5,8 @@ A notebook declares each parameter once, in its cell tagged ``parameters``, one 
     rho: float = 0.05  # radius of the ball; allowed: [0, 2]
     scale: str = "smoke"  # how much to run; allowed: smoke, laptop, paper
 
-``allowed`` is an interval, whose ends belong to it or not as the brackets say, or a list of values. The command
+``allowed`` is an interval, whose ends belong to it or not as the brackets say, a list of values, ``some of`` and a list, for
+text with one or more of these values and commas between, or ``any``, for text such as the name of a folder. The command
 ``bisam notebook`` reads the declarations from the file before anything runs; the notebook's first cell of code reads
 them again, so that a plain ``papermill`` meets the same checks.
 """
@@ -40,7 +41,8 @@ class Parameter:
         kind: ``"int"``, ``"float"``, ``"str"`` or ``"bool"``.
         default: its value if none is given.
         help: what it means, in one line.
-        allowed: an interval such as ``"(0, 1]"``, a list such as ``"smoke, laptop"``, or ``""`` for any value.
+        allowed: an interval such as ``"(0, 1]"``, a list such as ``"smoke, laptop"``, ``"some of sgd, sam"``, or ``"any"`` or
+            ``""`` for any value.
 
     Source:
         Ours.
@@ -64,7 +66,14 @@ class Parameter:
         interval = INTERVAL.match(self.allowed)
         if interval and not _inside(value, interval):
             raise ParameterError(f"{self.name} must be in {self.allowed}, got {value!r}")
-        if self.allowed and not interval and str(value) not in re.split(r",\s*", self.allowed):
+        if interval or self.allowed in ("", "any"):
+            return
+        listed = re.split(r",\s*", self.allowed.removeprefix("some of "))
+        if self.allowed.startswith("some of "):
+            given = re.split(r",\s*", str(value))
+            if not set(given) <= set(listed) or len(given) > len(set(given)):
+                raise ParameterError(f"{self.name} must be {self.allowed}, each once, with commas between; got {value!r}")
+        elif str(value) not in listed:
             raise ParameterError(f"{self.name} must be one of {self.allowed}; got {value!r}")
 
     def _has_type(self, value: object) -> bool:

@@ -14,7 +14,7 @@ class Look:
     """The label, colour, line and marker of one method.
 
     Source:
-        Ours; the colours are those of Okabe and Ito, which most colour-blind readers can tell apart.
+        Ours; most colours are those of Okabe and Ito, which most colour-blind readers can tell apart.
 
     Example:
         >>> look("sgd").line()["linestyle"]
@@ -36,6 +36,20 @@ LOOKS = {
     "sam": Look("SAM", "#0072B2", "-", "s"),
     "bisam-log": Look("BiSAM (-log)", "#D55E00", "--", "^"),
     "bisam-tanh": Look("BiSAM (tanh)", "#009E73", "-.", "D"),
+    # Controls.
+    "sam-unsmoothed": Look("SAM, unsmoothed climb", "#CC79A7", "-", "P"),
+    "sam-temperature": Look("SAM, with temperature", "#000000", "--", "x"),
+    # Other balls and cheaper steps: the colour is that of the loss that is climbed.
+    "asam-all": Look("ASAM", "#0072B2", "-", "p"),
+    "a-bisam-log": Look("A-BiSAM (-log)", "#D55E00", "--", "v"),
+    "a-bisam-tanh": Look("A-BiSAM (tanh)", "#009E73", "-.", "d"),
+    "esam": Look("ESAM", "#0072B2", "-", "<"),
+    "e-bisam-log": Look("E-BiSAM (-log)", "#D55E00", "--", ">"),
+    "e-bisam-tanh": Look("E-BiSAM (tanh)", "#009E73", "-.", "*"),
+    # A learned radius stands beside a held one, in the lighter colour.
+    "lets-sam": Look("LETS-SAM", "#56B4E9", ":", "h"),
+    "lets-bisam-log": Look("LETS-BiSAM (-log)", "#E69F00", ":", "H"),
+    "lets-bisam-tanh": Look("LETS-BiSAM (tanh)", "#882255", ":", "8"),
 }
 
 

@@ -103,3 +103,21 @@ def test_where_cells_are_not_remembered_the_file_declares():
     parameters.check_cells([""], stored, "lower_bounds")
     with pytest.raises(ParameterError, match="alpha must be in"):
         parameters.check_cells([""], stored | {"alpha": -1.0}, "lower_bounds")
+
+
+@pytest.mark.parametrize("value", ["sgd", "sam,sgd", "sgd, sam"])
+def test_some_of_a_list_is_written_with_commas(value):
+    parameters.check(parameters.declared('m: str = "sam"  # methods; allowed: some of sgd, sam'), {"m": value})
+
+
+@pytest.mark.parametrize("value", ["", "adam", "sam,adam", "sam,", "sam,sam", "sgd sam"])
+def test_some_of_a_list_is_not_anything_else(value):
+    with pytest.raises(ParameterError, match="m must be some of sgd, sam, each once, with commas between; got"):
+        parameters.check(parameters.declared('m: str = "sam"  # methods; allowed: some of sgd, sam'), {"m": value})
+
+
+def test_any_text_may_be_allowed_and_keeps_its_type():
+    folder = parameters.declared('root: str = ""  # folder; allowed: any')
+    parameters.check(folder, {"root": "a, b"})
+    with pytest.raises(ParameterError, match="root must be of type str"):
+        parameters.check(folder, {"root": 1})

@@ -55,6 +55,8 @@ def inputs_digest(path: Path, notebook: dict) -> str:
         files += [ROOT / "results" / "claims.toml", *sorted((ROOT / "results" / "runs").rglob("*.json"))]
     if ROOT / "bisam" / "report.py" in files or "published.csv" in json.dumps(cells):
         files.append(ROOT / "results" / "published.csv")
+    if "benchmarks.json" in json.dumps(cells):
+        files.append(ROOT / "results" / "benchmarks.json")
     for file in files:
         digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
