@@ -183,13 +183,14 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 def _rerun_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("record", type=Path, help="a JSON file of results/runs")
     parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
+    parser.add_argument("--device", help="another than that of the record")
     parser.set_defaults(do=_rerun)
 
 
 def _rerun(arguments: argparse.Namespace) -> int:
     from .reproduce import rerun
 
-    found = rerun(arguments.record, arguments.root, progress=True)
+    found = rerun(arguments.record, arguments.root, arguments.device, progress=True)
     for name in ("recorded", "again"):
         print(f"{name:9}" + "  ".join(f"{key} {value:g}" for key, value in found[name].items()))
     print("the same data" if found["same_data"] else "OTHER DATA than those of the record")

@@ -126,7 +126,8 @@ def series(records: dict[str, dict], method: str, metric: str, place: dict | Non
     for entry in records.values():
         run = entry["run"]
         at = {**run, "rho": run["recipe"]["radius"].get("rho")}
-        if run["recipe"]["name"] == method and all(at.get(name) == value for name, value in (place or {}).items()):
+        fits = run["recipe"]["name"] == method and all(at.get(name) == value for name, value in (place or {}).items())
+        if fits and metric in entry["final"]:  # the earliest records count fewer things
             found[run["seed"]] = entry["final"][metric]
     return dict(sorted(found.items()))
 

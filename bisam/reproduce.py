@@ -347,12 +347,15 @@ def _bar(total: int, show: bool):
         yield lambda note: bar.update(task, advance=1, note=note)
 
 
-def rerun(record: Path, root: str | None = None, progress: bool = False) -> dict[str, object]:
+def rerun(
+    record: Path, root: str | None = None, device: str | None = None, progress: bool = False
+) -> dict[str, object]:
     """Trains again what a record describes, from the file alone, and compares.
 
     Args:
         record: a JSON file of the ledger.
         root: folder of the data sets.
+        device: another than that of the record, which moves the last bits.
         progress: show a bar on the terminal.
 
     Returns:
@@ -373,7 +376,7 @@ def rerun(record: Path, root: str | None = None, progress: bool = False) -> dict
         no such file cannot be read:
     """
     entry = ledger.read(record)
-    run = Run.from_dict(entry["run"])
+    run = Run.from_dict({**entry["run"], **({"device": device} if device else {})})
     history = fit(run, root=root, progress=progress)
     again = ledger.entry(history, entry["experiment"], entry["scale"], root=root)
     return {

@@ -258,6 +258,9 @@ def test_a_record_is_run_again_from_its_file_alone(folder, settings, tmp_path):
     entry = json.loads(copy.read_text())
     copy.write_text(json.dumps({**entry, "run": {**entry["run"], "seed": 5}}))
     assert not rerun(copy)["same_bits"]
+    copy.write_text(json.dumps({**entry, "run": {**entry["run"], "device": "cuda:7"}}))
+    assert main(["rerun", str(copy)]) == 2  # there is no such device here
+    assert rerun(copy, device="cpu")["same_bits"]
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path, capsys):
