@@ -145,14 +145,22 @@ class Experiment:
         equal = self.budget == "passes" or (self.budget == "epochs" and chosen.passes == 1)
         return equal_budget(epochs, chosen) if equal else epochs
 
+    def cells(self) -> dict[str, dict[str, str]]:
+        """The words that each record's name is made of, method, place and seed, by that name; seed by seed, so that any part is paired."""
+        found = {}
+        for seed, values, name in self._grid():
+            words = {"method": name, **dict(zip(self.grid, map(_label, self.grid, values), strict=True)), "seed": f"seed{seed}"}
+            found["-".join(words.values())] = words
+        return found
+
     def runs(self) -> dict[str, Run]:
-        """All runs, by the name of their record, in the order in which they are made: seed by seed, so that any part is paired."""
-        return {
-            "-".join((name, *map(_label, self.grid, values), f"seed{seed}")): self.run(name, seed, **dict(zip(self.grid, values, strict=True)))
-            for seed in range(self.first_seed, self.first_seed + self.seeds)
-            for values in itertools.product(*self.grid.values())
-            for name in self.methods
-        }  # fmt: skip
+        """All runs, by the name of their record, in the order of :meth:`cells`."""
+        runs = (self.run(name, seed, **dict(zip(self.grid, values, strict=True))) for seed, values, name in self._grid())
+        return dict(zip(self.cells(), runs, strict=True))
+
+    def _grid(self) -> list[tuple[int, tuple, str]]:
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        return list(itertools.product(seeds, itertools.product(*self.grid.values()), self.methods))
 
 
 _AXES = (*(part.name for part in dataclasses.fields(Run) if part.name not in ("recipe", "seed")), "rho")

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -75,6 +75,7 @@ class Planned:
         file: name of the record to be.
         run: what to do.
         recorded: it is done.
+        words: what its name is made of: method, axes of the experiment, seed.
 
     Source:
         Ours.
@@ -88,6 +89,7 @@ class Planned:
     file: str
     run: Run
     recorded: bool
+    words: dict = field(default_factory=dict)
 
     @property
     def passes(self) -> float:
@@ -104,7 +106,7 @@ def plan(
         name: of an experiment in ``claims.toml``, or of a table, such as ``"T9"``.
         scale: ``"smoke"``, ``"laptop"`` or ``"paper"``; which experiments of the table. All if left out.
         seeds: no more than so many of each experiment's seeds.
-        only: methods, models or other words that stand in the name of a record between its dashes; all of one kind if left out.
+        only: methods, models and other words that the names of records are made of; all of one kind if left out.
         folder: the ledger.
 
     Returns:
@@ -127,8 +129,9 @@ def plan(
         count = chosen.seeds if seeds is None else _checks.whole("seeds", seeds)
         if count > chosen.seeds:
             raise ValueError(f"seeds must be at most {chosen.seeds}, as {chosen.name} is described; got {count}")
-        runs = dataclasses.replace(chosen, seeds=count).runs()
-        found += [Planned(chosen.name, file, run, file in there) for file, run in runs.items()]
+        chosen = dataclasses.replace(chosen, seeds=count)
+        words = chosen.cells()
+        found += [Planned(chosen.name, file, run, file in there, words[file]) for file, run in chosen.runs().items()]
     return _filtered(found, only)
 
 
@@ -150,19 +153,12 @@ def _filtered(found: list[Planned], only: Sequence[str]) -> list[Planned]:
     """Words of one kind widen the choice, words of different kinds narrow it: two methods at one noise."""
     kinds: dict[str, set[str]] = {}
     for planned in found:
-        for kind, word in _words(planned).items():
+        for kind, word in planned.words.items():
             kinds.setdefault(kind, set()).add(word)
     for word in only:
         _checks.choice("only", word, tuple(sorted(set().union(*kinds.values()))))
     wanted = {kind: set(only) & words for kind, words in kinds.items() if set(only) & words}
-    return [one for one in found if all(_words(one)[kind] in words for kind, words in wanted.items())]
-
-
-def _words(planned: Planned) -> dict[str, str]:
-    """The parts of a record's name: its method, and the rest in order."""
-    method = planned.run.recipe.name
-    rest = planned.file.removeprefix(method + "-").split("-seed")[0].split("-")
-    return {"method": method, "experiment": planned.experiment, **{f"place {k}": word for k, word in enumerate(rest)}}
+    return [one for one in found if all(one.words.get(kind) in words for kind, words in wanted.items())]
 
 
 def _home(chosen: Experiment | str, folder: Path) -> Path:

@@ -87,6 +87,14 @@ def test_words_of_one_kind_widen_and_of_two_kinds_narrow(folder, only, count):
     assert len(plan("try", only=only, folder=folder)) == count
 
 
+@pytest.mark.parametrize("name, only, count", [
+    ("T1", ["wrn-34-2", "sam"], 6), ("T1", ["vgg19-bn", "wrn-34-10", "bisam-log"], 12), ("jpeg", ["crop-flip"], 36),
+    ("jpeg", ["crop-flip-cutout", "sgd", "sam"], 12), ("LETS", ["rho0.5", "cifar100"], 24), ("digits", ["seed3"], 75),
+])  # fmt: skip
+def test_words_may_hold_dashes(name, only, count):
+    assert len(plan(name, scale=None if name != "T1" and name != "LETS" else "paper", only=only)) == count
+
+
 @pytest.mark.parametrize("wrong, message", [
     ({"name": "T99"}, "name must be one of try, other, T1, T9; got 'T99'"),
     ({"name": "T9", "scale": "paper"}, "scale must be one of laptop for T9, got 'paper'"),
