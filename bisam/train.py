@@ -24,7 +24,7 @@ from .recipe import RECIPES, SAM, Recipe, recipe
 from .variational import Precision, Variational
 from .workers import Workers, workers
 
-__all__ = ["COMPILE", "PRECISIONS", "History", "Run", "fit", "weights_digest"]
+__all__ = ["COMPILE", "PRECISIONS", "History", "Run", "fit", "labelled", "weights_digest"]
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 COMPILE = ("no", "default", "reduce-overhead")  # the last runs CUDA graphs
@@ -272,7 +272,7 @@ class _State:
     def __init__(self, run: Run, task: Data, here: Workers = Workers(0, 1)):  # noqa: B008  it holds nothing that changes
         self.run, self.workers, self.device = run, here, torch.device(run.device)
         self.task, self.augment = task, augment.AUGMENTATIONS[run.augment]
-        splits = (_noisy(run, task, "train"), _noisy(run, task, "validation"), task.test)
+        splits = (labelled(run, task), labelled(run, task, "validation"), task.test)
         self.train, self.validation, self.test = (split.to(self.device) for split in splits)
         layout = torch.channels_last if run.channels_last else torch.preserve_format
         self.model = models.build(run.model, task.shape, task.classes).to(device=self.device, memory_format=layout)
@@ -388,9 +388,27 @@ class _State:
         self.history.skipped, self.history.seconds = self.optimizer.skipped, saved["seconds"]
 
 
-def _noisy(run: Run, task: Data, part: str) -> Split:
-    """The training or validation split, with the labels that the run wants."""
-    split = getattr(task, part)
+def labelled(run: Run, task: Data, part: str = "train") -> Split:
+    """A split with the labels that a run sees: redrawn in part where the run says so.
+
+    Args:
+        run: its noise rate, its reading, its seed, and whether validation labels are noisy too.
+        task: what :func:`bisam.data.load` returned.
+        part: ``"train"`` or ``"validation"``.
+
+    Raises:
+        ValueError: another part.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> task = data.digits()
+        >>> noisy = labelled(Run(label_noise=0.4, seed=3), task)
+        >>> int((noisy.targets != task.train.targets).sum())
+        400
+    """
+    split = getattr(task, _checks.choice("part", part, ("train", "validation")))
     if not run.label_noise or (part == "validation" and not run.validation_noise):
         return split
     seed = _stream(f"{part} labels", run.seed)

@@ -583,6 +583,16 @@ def test_the_order_of_the_images_does_not_follow_the_noise():
     assert sum(first) == 400 and min(first) > 20 and max(first) < 60  # 40 expected in each batch of 100
 
 
+def test_the_labels_that_a_run_sees_can_be_had():
+    wanted = run(label_noise=0.2, validation_noise=True, seed=4)
+    state = _State(wanted, TINY)
+    for part in ("train", "validation"):
+        assert torch.equal(train.labelled(wanted, TINY, part).targets, getattr(state, part).targets)
+    assert train.labelled(run(), TINY) is TINY.train
+    with pytest.raises(ValueError, match="part must be one of train, validation; got 'test'"):
+        train.labelled(wanted, TINY, "test")
+
+
 def test_noise_in_the_validation_labels_is_by_choice():
     state = _State(run(label_noise=0.2, validation_noise=True), TINY)
     assert int((state.validation.targets != TINY.validation.targets).sum()) == round(0.2 * 30)
