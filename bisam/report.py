@@ -136,7 +136,7 @@ def decide(claim: Claim, folder: Path = RESULTS) -> Decision:
     """What the records say about a claim now.
 
     Args:
-        claim: one of :func:`bisam.ledger.claims`.
+        claim: one of :func:`bisam.experiments.claims`.
         folder: the ledger.
 
     Source:

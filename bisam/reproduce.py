@@ -110,7 +110,7 @@ def plan(
         folder: the ledger.
 
     Returns:
-        The runs in the order in which they are made: seed by seed, so that whatever is done first is paired.
+        The runs, seed by seed as they are made, so that whatever is done first is paired.
 
     Raises:
         ValueError: an unknown name, scale or word, or seeds that the experiment does not have.
@@ -229,8 +229,8 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
         progress: show a bar on the terminal.
 
     Returns:
-        Names of runs by what became of them: ``"recorded"``, ``"cut"`` (out of time; their checkpoints are kept), ``"elsewhere"``
-        (another process has them in hand) and ``"failed"`` with the reason after a colon.
+        The names of the runs by what became of them, ``"recorded"``, ``"cut"`` (out of time, with their checkpoints kept), ``"elsewhere"``
+        (another process has them in hand) and ``"failed"``, with the reason after the name.
 
     Raises:
         bisam.data.DataError: the data are not there; nothing has been started.
