@@ -219,9 +219,10 @@ def markdown(found: Sequence[Decision]) -> str:
     """
     lines = ["| claim | scale | pairs | difference [95 % interval] | p | published | verdict |", "| --- | --- | ---: | --- | ---: | ---: | --- |"]
     for decision in found:
-        row = _row(decision)
-        gap = "" if row["difference"] is None else f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
-        p, effect = ("" if row[key] is None else f"{row[key]:{form}}" for key, form in (("p", ".3f"), ("published", "+.2f")))
+        row, result = _row(decision), decision.result
+        gap = "" if result is None else f"{result.mean:+.2f} [{result.low:+.2f}, {result.high:+.2f}]"
+        p = "" if result is None else f"{result.p:.3f}"
+        effect = "" if decision.published is None else f"{decision.published:+.2f}"
         lines.append(
             f"| `{row['id']}`: {row['statement']} | {row['scale']} | {row['pairs'] or ''} | {gap} | {p} | {effect} | {row['verdict']} |"
         )
