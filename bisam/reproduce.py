@@ -26,6 +26,13 @@ __all__ = ["CHECKPOINTS", "SMOKE", "Planned", "Settings", "carry_out", "hours", 
 
 BUILD = RESULTS.parent / "_build"
 CHECKPOINTS = BUILD / "checkpoints"
+# Tables that no experiment bears upon, and where to look instead.
+ELSEWHERE = {
+    "T3": "ImageNet has no experiment here; its claims are not attempted",
+    "T4": "fine-tuning has no experiment here; its claims are not attempted",
+    "T10": "seconds an epoch are measured as ratios by `make bench`; the notebook reproduce_cost reads them",
+    "T11": "seconds of a loss are measured as ratios by `make bench`; the notebook reproduce_cost reads them",
+}
 SMOKE = BUILD / "results"  # smoke runs try the engine; they are no evidence and never stand among the records
 
 
@@ -138,6 +145,8 @@ def plan(
 def _asked(name: str, scale: str | None, folder: Path) -> list[Experiment]:
     if scale is not None:
         _checks.choice("scale", scale, SCALES)
+    if name in ELSEWHERE:
+        raise ValueError(f"name {name!r} cannot be run: {ELSEWHERE[name]}")
     known = experiments(folder)
     tables = sorted({table for one in known.values() for table in one.tables})
     _checks.choice("name", name, (*known, *tables))

@@ -96,6 +96,8 @@ def test_words_may_hold_dashes(name, only, count):
 
 
 @pytest.mark.parametrize("wrong, message", [
+    ({"name": "T10"}, "name 'T10' cannot be run: seconds an epoch are measured as ratios by `make bench`"),
+    ({"name": "T3"}, "name 'T3' cannot be run: ImageNet has no experiment here"),
     ({"name": "T99"}, "name must be one of try, other, T1, T9; got 'T99'"),
     ({"name": "T9", "scale": "paper"}, "scale must be one of laptop for T9, got 'paper'"),
     ({"name": "T9", "scale": "huge"}, "scale must be one of smoke, laptop, paper; got 'huge'"),
