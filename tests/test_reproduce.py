@@ -231,18 +231,18 @@ def sweep(folder):
 
 @pytest.mark.slow
 def test_a_sweep_killed_at_random_moments_ends_with_the_records_of_one_that_was_not(folder):
-    draw, kills = random.Random(0), 0
-    for _ in range(2):
-        process, end = sweep(folder), time.time() + draw.uniform(6, 12)
-        while time.time() < end and process.poll() is None:
-            time.sleep(0.05)
-        kills += process.poll() is None
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+    draw = random.Random(0)
+    for done in (1, draw.randint(3, 7)):  # of twelve, so that it is always caught in the middle
+        process = sweep(folder)
+        while process.poll() is None and len(list(folder.glob("runs/try/*.json"))) < done:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.2))
+        assert process.poll() is None, process.communicate()
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     said = sweep(folder).communicate(timeout=300)[0]
     planned = plan("try", folder=folder)
-    assert kills and all(one.recorded for one in planned), said
+    assert all(one.recorded for one in planned), said
     for one in planned[::5]:
         entry = ledger.read(folder / "runs" / "try" / f"{one.file}.json")
         assert entry["weights_digest"] == weights_digest(fit(one.run).model)
