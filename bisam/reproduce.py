@@ -265,17 +265,13 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
 
 
 def _one_by_one(missing: list[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
-    threads = torch.get_num_threads()
-    try:
-        for one in missing:
-            future: Future = Future()
-            try:
-                future.set_result(_do(one, settings, end))
-            except Exception as error:
-                future.set_exception(error)
-            yield one, _outcome(future)
-    finally:
-        torch.set_num_threads(threads)
+    for one in missing:
+        future: Future = Future()
+        try:
+            future.set_result(_do(one, settings, end))
+        except Exception as error:
+            future.set_exception(error)
+        yield one, _outcome(future)
 
 
 def _side_by_side(missing: list[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
@@ -309,12 +305,10 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
     """One run, from its checkpoint to its record; what became of it in a word."""
     if time.time() >= end:
         return "cut"
-    if settings.device == "cpu":
-        torch.set_num_threads(1)  # the same sums however many processes there are
     chosen = experiment(one.experiment, settings.folder)
     path = settings.checkpoints / one.experiment / f"{one.file}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _in_hand(path.with_suffix(".lock")) as mine:
+    with _in_hand(path.with_suffix(".lock")) as mine, _one_thread():
         home = _home(chosen, settings.folder)
         if not mine or ledger.is_recorded(one.experiment, one.file, home):
             return "elsewhere"
@@ -326,6 +320,17 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
         path.unlink(missing_ok=True)
     path.with_suffix(".lock").unlink(missing_ok=True)
     return "recorded"
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Records are made with one thread, so that sums on a CPU do not depend on how many cores and processes there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
@@ -382,7 +387,8 @@ def rerun(
     """
     entry = ledger.read(record)
     run = Run.from_dict({**entry["run"], **({"device": device} if device else {})})
-    history = fit(run, root=root, progress=progress)
+    with _one_thread():
+        history = fit(run, root=root, progress=progress)
     again = ledger.entry(history, entry["experiment"], entry["scale"], root=root)
     return {
         "recorded": entry["final"],

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bisam import data, experiments, ledger, reproduce
 from bisam.cli import main
@@ -259,13 +260,18 @@ def test_two_sweeps_at_once_share_the_work(folder):
 # -- rerun ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_record_is_run_again_from_its_file_alone(folder, settings, tmp_path):
+def test_a_record_is_run_again_from_its_file_alone_with_one_thread(folder, settings, tmp_path, monkeypatch):
     one = plan("try", only=["bisam-log", "noise40"], folder=folder)[0]
     carry_out([one], settings, progress=False)
     copy = tmp_path / "elsewhere.json"
     copy.write_bytes((folder / "runs" / "try" / f"{one.file}.json").read_bytes())
     found = rerun(copy)
     assert found["same_bits"] and found["same_data"] and found["again"] == found["recorded"]
+    torch.set_num_threads(2)
+    seen = []
+    monkeypatch.setattr(reproduce, "fit", lambda *given, **named: (seen.append(torch.get_num_threads()), fit(*given, **named))[1])
+    assert rerun(copy)["same_bits"] and seen == [1] and torch.get_num_threads() == 2
+    torch.set_num_threads(1)
     entry = json.loads(copy.read_text())
     copy.write_text(json.dumps({**entry, "run": {**entry["run"], "seed": 5}}))
     assert not rerun(copy)["same_bits"]
