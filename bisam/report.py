@@ -175,8 +175,8 @@ def decisions(name: str | None = None, folder: Path = RESULTS) -> list[Decision]
         Ours.
 
     Example:
-        >>> {decision.verdict for decision in decisions("first_run")}
-        {'holds', 'not resolved'}
+        >>> sorted({decision.verdict for decision in decisions("first_run")})
+        ['holds', 'not resolved']
     """
     known, records = ledger.experiments(folder), {}
     found = []
