@@ -11,6 +11,7 @@ from pathlib import Path
 from . import _checks
 from .bounds import Identity
 from .losses import CrossEntropy
+from .radius import Learned
 from .recipe import BISAM_LOG, RECIPES, SAM, Recipe
 from .surrogate import Surrogate
 from .train import Run, equal_budget
@@ -72,10 +73,11 @@ class Experiment:
         methods: names of recipes or controls.
         seeds: how many, counted from ``first_seed``.
         epochs: of a two-pass method.
-        axes: field of :class:`~bisam.train.Run`, or ``"rho"``, to the values that it takes.
+        axes: field of :class:`~bisam.train.Run`, ``"rho"``, or ``"rate"``, to the values that it takes.
         settings: fields of :class:`~bisam.train.Run` that all runs share.
         rho: radius of every method that climbs; ``None`` leaves each its own.
         radius: method to its radius, where it is another.
+        rate: of a learned radius; ``None`` leaves each its own.
         label_noise: short for the axis of that name.
         smoothing: label smoothing of the descent loss of all methods; an ascent loss of its own has none.
         convention: of the smoothing, see :class:`~bisam.losses.CrossEntropy`.
@@ -106,6 +108,7 @@ class Experiment:
     settings: dict = field(default_factory=dict)
     rho: float | None = None
     radius: dict = field(default_factory=dict)
+    rate: float | None = None
     label_noise: tuple[float, ...] = ()
     smoothing: float = 0.0
     convention: str = "all"
@@ -138,6 +141,9 @@ class Experiment:
         rho = fields.pop("rho", self.radius.get(name, self.rho))
         if rho is not None and chosen.radius.rho:
             chosen = chosen.with_rho(rho)
+        rate = fields.pop("rate", self.rate)
+        if rate is not None and isinstance(chosen.radius, Learned):
+            chosen = chosen.replace(radius=dataclasses.replace(chosen.radius, rate=rate))
         length = fields.pop("epochs", self.epochs)
         return Run(recipe=chosen, epochs=self._epochs(epochs or length, chosen), seed=seed, **fields)
 
@@ -163,7 +169,7 @@ class Experiment:
         return list(itertools.product(seeds, itertools.product(*self.grid.values()), self.methods))
 
 
-_AXES = (*(part.name for part in dataclasses.fields(Run) if part.name not in ("recipe", "seed")), "rho")
+_AXES = (*(part.name for part in dataclasses.fields(Run) if part.name not in ("recipe", "seed")), "rho", "rate")
 
 
 def _label(axis: str, value) -> str:
@@ -188,11 +194,12 @@ class Claim:
             right at w and wrong at :math:`w + \epsilon`, mean over the epochs.
         at: the place of the grid, axis to value.
         against: where ``theirs`` stands at another place, the axes that differ.
+        over: axes of the grid to average over, seed by seed; a seed counts once both methods have it at all their values.
         label_noise: short for that axis in ``at``.
         published: where ``results/published.csv`` has the two numbers: columns to values, without the method; empty for a claim of ours.
 
     Raises:
-        ValueError: an unknown method or metric.
+        ValueError: an unknown method or metric, an axis in ``over`` that has its place in ``at``.
 
     Source:
         Ours.
@@ -211,6 +218,7 @@ class Claim:
     metric: str
     at: dict = field(default_factory=dict)
     against: dict = field(default_factory=dict)
+    over: tuple[str, ...] = ()
     label_noise: float | None = None
     published: dict = field(default_factory=dict)
 
@@ -218,6 +226,10 @@ class Claim:
         for name in ("ours", "theirs"):
             _checks.choice(name, getattr(self, name), (*RECIPES, *CONTROLS))
         _checks.choice("metric", self.metric, METRICS)
+        object.__setattr__(self, "over", tuple(self.over))
+        for axis in self.over:
+            if axis in self.other_place:
+                raise ValueError(f"over must name axes that have no place in claim {self.id}, got {axis!r}")
 
     @property
     def place(self) -> dict:

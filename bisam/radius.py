@@ -275,7 +275,7 @@ class Learned:
 
     Args:
         rho: the radius to begin with, greater than 0.
-        rate: :math:`\beta`, 0 or greater.
+        rate: :math:`\beta`, 0 or greater, in units of radius squared over loss squared.
         form: how the Hessian is handled.
         every: update after every so many steps.
         least: the smallest radius, greater than 0.
@@ -289,7 +289,7 @@ class Learned:
         but not certain. The rate, the limits and the period of its runs are not known to us.
 
     Example:
-        >>> Learned(rho=0.05, rate=0.01).form
+        >>> Learned(rho=0.05, rate=100.0).form
         'diagonal'
     """
 

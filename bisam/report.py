@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import _checks, ledger
-from .experiments import RESULTS, Claim
+from .experiments import RESULTS, Claim, Experiment
 from .statistics import Paired, paired, verdict
 
 __all__ = ["FORMATS", "PUBLISHED_AS", "Decision", "decide", "decisions", "markdown", "published", "published_effect", "series", "write"]
@@ -112,7 +114,7 @@ def series(records: dict[str, dict], method: str, metric: str, place: dict | Non
         records: what :func:`bisam.ledger.evidence` returned.
         method: name of a recipe or control.
         metric: of the final numbers of a run.
-        place: field of the run, or ``"rho"``, to its value.
+        place: field of the run, ``"rho"``, or the ``"rate"`` of a learned radius, to its value.
 
     Source:
         Ours.
@@ -125,7 +127,7 @@ def series(records: dict[str, dict], method: str, metric: str, place: dict | Non
     found = {}
     for entry in records.values():
         run = entry["run"]
-        at = {**run, "rho": run["recipe"]["radius"].get("rho")}
+        at = {**run, **{name: run["recipe"]["radius"].get(name) for name in ("rho", "rate")}}
         fits = run["recipe"]["name"] == method and all(at.get(name) == value for name, value in (place or {}).items())
         if fits and metric in entry["final"]:  # the earliest records count fewer things
             found[run["seed"]] = entry["final"][metric]
@@ -147,21 +149,32 @@ def decide(claim: Claim, folder: Path = RESULTS) -> Decision:
         >>> decision.result.pairs, decision.published
         (10, None)
     """
+    plan = ledger.experiment(claim.experiment, folder) if claim.experiment else None
+    return _decide(claim, plan, ledger.evidence(plan.name, folder) if plan else {})
+
+
+def _decide(claim: Claim, plan: Experiment | None, records: dict[str, dict]) -> Decision:
     effect = published_effect(claim)
-    if not claim.experiment:
+    if plan is None:
         return Decision(claim, "", None, effect, "not attempted")
-    return _decide(claim, ledger.experiment(claim.experiment, folder).scale, ledger.evidence(claim.experiment, folder), effect)
-
-
-def _decide(claim: Claim, scale: str, records: dict[str, dict], effect: float | None) -> Decision:
-    ours = series(records, claim.ours, claim.metric, claim.place)
-    theirs = series(records, claim.theirs, claim.metric, claim.other_place)
+    ours = _averaged(records, claim.ours, claim, claim.place, plan)
+    theirs = _averaged(records, claim.theirs, claim, claim.other_place, plan)
     seeds = [seed for seed in ours if seed in theirs]
     if len(seeds) < 2:
-        return Decision(claim, scale, None, effect, "not attempted" if not seeds else "not resolved")
+        return Decision(claim, plan.scale, None, effect, "not attempted" if not seeds else "not resolved")
     result = paired([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
     # A published difference of nothing has no direction to reproduce: what counts is whether ours shows one.
-    return Decision(claim, scale, result, effect, verdict(result, effect) if effect else OWN[result.verdict])
+    return Decision(claim, plan.scale, result, effect, verdict(result, effect) if effect else OWN[result.verdict])
+
+
+def _averaged(records: dict[str, dict], method: str, claim: Claim, place: dict, plan: Experiment) -> dict[int, float]:
+    """One method's numbers by seed, averaged over the axes that the claim names, for the seeds that are there at every value."""
+    for axis in claim.over:
+        if axis not in plan.grid:
+            raise ledger.LedgerError(f"claim {claim.id}: over names {axis!r}; the grid of {plan.name} has {', '.join(plan.grid) or 'no axis'}")
+    values = itertools.product(*(plan.grid[axis] for axis in claim.over))
+    parts = [series(records, method, claim.metric, {**place, **dict(zip(claim.over, each, strict=True))}) for each in values]
+    return {seed: sum(part[seed] for part in parts) / len(parts) for seed in parts[0] if all(seed in part for part in parts)}
 
 
 def decisions(name: str | None = None, folder: Path = RESULTS) -> list[Decision]:
@@ -178,16 +191,11 @@ def decisions(name: str | None = None, folder: Path = RESULTS) -> list[Decision]
         >>> sorted({decision.verdict for decision in decisions("first_run")})
         ['holds', 'not resolved']
     """
-    known, records = ledger.experiments(folder), {}
-    found = []
-    for claim in ledger.claims(name, folder):
-        if not claim.experiment:
-            found.append(decide(claim, folder))
-            continue
-        if claim.experiment not in records:
-            records[claim.experiment] = ledger.evidence(claim.experiment, folder)
-        found.append(_decide(claim, known[claim.experiment].scale, records[claim.experiment], published_effect(claim)))
-    return found
+    known, records = ledger.experiments(folder), functools.cache(lambda name: ledger.evidence(name, folder))
+    return [
+        _decide(claim, known[claim.experiment], records(claim.experiment)) if claim.experiment else _decide(claim, None, {})
+        for claim in ledger.claims(name, folder)
+    ]
 
 
 def _row(decision: Decision) -> dict:

@@ -92,7 +92,7 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     if len(ours) != len(theirs):
         raise ValueError(f"ours and theirs must pair up, got {len(ours)} and {len(theirs)} numbers")
     if len(ours) < 2:
-        raise ValueError(f"ours must hold at least 2 numbers, got {len(ours)}")
+        raise ValueError(f"ours and theirs must hold at least 2 numbers each, got {len(ours)}")
     # Differences of rounded accuracies tie often; without rounding, noise in the 16th digit would break the ties.
     pairs = zip(ours, theirs, strict=True)
     difference = [round(_checks.real("ours", a) - _checks.real("theirs", b), 9) for a, b in pairs]

@@ -141,7 +141,7 @@ class History:
     A row holds ``epoch`` (from 1), ``lr``, ``train_loss`` (mean descent loss at w over the epoch), ``train_accuracy``
     (on the labels trained on, while training), ``broken`` (how many training samples were right at w and wrong at
     :math:`w + \epsilon` in their step; 0 where nothing climbs), ``validation_accuracy`` and ``test_accuracy``; accuracies in
-    percent.
+    percent. Where the radius is learned there is one more, ``rho``, the radius after the last step of the epoch.
 
     Source:
         The selection rule is that of Xie et al. (2024), section 4.1 of the early version.
@@ -322,6 +322,7 @@ class _State:
             "broken": int(self.workers.total(broken)),
             "validation_accuracy": self._accuracy(self.validation),
             "test_accuracy": self._accuracy(self.test),
+            **({"rho": self.optimizer.memory.rho} if isinstance(self.run.recipe.radius, Learned) else {}),
         })
         return self.history.rows[-1]
 

@@ -442,7 +442,7 @@ def assert_same_course(found, wanted):
 @pytest.mark.parametrize("row", LEARNED)
 def test_six_steps_with_the_learned_radius_of_the_table(row):
     radius = RECIPES[row].radius
-    assert (radius.rho, radius.rate) == ((0.5, 0.1) if row == "lets-asam" else (0.05, 0.01))
+    assert (radius.rho, radius.rate) == ((0.5, 300.0) if row == "lets-asam" else (0.05, 100.0))
     assert_same_course(*lets(row, radius))
 
 

@@ -57,7 +57,7 @@ def test_every_claim_names_an_experiment_with_its_methods_and_noise():
     for name, experiment in ledger.experiments().items():
         for claim in ledger.claims(name):
             assert {claim.ours, claim.theirs} <= set(experiment.methods) <= {*RECIPES, *CONTROLS}
-            assert set(claim.place) == set(experiment.grid) and claim.statement.endswith(".")
+            assert sorted((*claim.place, *claim.over)) == sorted(experiment.grid) and claim.statement.endswith(".")
             assert all(value in experiment.grid[axis] for axis, value in claim.place.items())
 
 

@@ -171,7 +171,7 @@ def test_another_radius_is_one_of_the_same_kind():
     assert SAM.with_rho(0.2) == SAM.replace(radius=Constant(0.2))
     assert SAM.with_rho(0.0).passes == 1 and bisam.BSAM.with_rho(0).radius == Constant(0.0)
     assert bisam.SAM_EVERY_K.with_rho(0.2).radius == bisam.Phase(0.2, every=5)
-    assert bisam.LETS_SAM.with_rho(0.2).radius == bisam.Learned(0.2, 0.01)
+    assert bisam.LETS_SAM.with_rho(0.2).radius == bisam.Learned(0.2, 100.0)
     ramp = SAM.replace(radius=bisam.Schedule((0, 10), (0.0, 0.1)))
     assert ramp.with_rho(0.3).radius.rhos == pytest.approx((0.0, 0.3))
     with pytest.raises(ValueError, match=r"rho must be from least = 0\.001 to most = 1\.0, got 5\.0"):

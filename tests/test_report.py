@@ -31,7 +31,8 @@ def independent(claim):
     """The verdict of a claim from the JSON files, without the code that is tested."""
     numbers = {}
     for entry in raw(claim["experiment"]):
-        run = {**entry["run"], "rho": entry["run"]["recipe"]["radius"].get("rho")}
+        radius = entry["run"]["recipe"]["radius"]
+        run = {**entry["run"], "rho": radius.get("rho"), "rate": radius.get("rate")}
         numbers[run["recipe"]["name"], run["seed"], *(str(run[key]) for key in axes(claim))] = entry["final"].get(claim["metric"])
     here = [str(value) for value in place(claim).values()]
     there = [str(value) for value in {**place(claim), **claim.get("against", {})}.values()]
@@ -163,6 +164,45 @@ def test_a_claim_may_compare_two_places(tmp_path):
     assert series(records, "sam", "last_test_accuracy", {"model": "other"}) == {}
     assert series(records, "sam", "last_test_accuracy", {"rho": 0.05}) == dict.fromkeys(range(6), 91.0)
     assert claim.other_place == {}
+
+
+def averaged(folder, accuracies, **claim):
+    """A ledger of two networks, with ours and theirs by network and seed, and a claim about their average."""
+    (folder / "claims.toml").write_text(
+        '[experiment.e]\ntitle = "t"\nscale = "paper"\nmethods = ["sam", "sgd"]\nseeds = 20\nepochs = 2\nbudget = "same"\n'
+        'axes = { model = ["mlp", "small_conv"] }\nsettings = { data = "digits" }\n[[claim]]\nid = "c"\nexperiment = "e"\n'
+        'statement = "s."\nours = "sam"\ntheirs = "sgd"\nmetric = "last_test_accuracy"\n'
+        + "\n".join(f"{key} = {value}" for key, value in claim.items())
+    )
+    experiment = ledger.experiment("e", folder)
+    (folder / "runs" / "e").mkdir(parents=True)
+    for (method, model, seed), value in accuracies.items():
+        entry = {key: None for key in ledger.FIELDS} | {
+            "schema": ledger.SCHEMA, "run": experiment.run(method, seed, model=model).to_dict(), "curve": {}, "environment": {},
+            "final": {"last_test_accuracy": value, "selected_test_accuracy": value, "selected_epoch": 1},
+            "data_fingerprint": "28f2d7b2e458c832",
+        }  # fmt: skip
+        (folder / "runs" / "e" / f"{method}-{model}-seed{seed}.json").write_text(json.dumps(entry))
+    return ledger.claims("e", folder)[0]
+
+
+def test_a_claim_about_an_average_pairs_the_seeds_that_are_there_for_every_network(tmp_path):
+    ours = {("sam", "mlp", k): 90.0 + k for k in range(9)} | {("sam", "small_conv", k): 95.0 - k for k in range(8)}
+    theirs = {("sgd", "mlp", k): 90.0 for k in range(7)} | {("sgd", "small_conv", k): 92.0 + 0.1 * k for k in range(9)}
+    found = decide(averaged(tmp_path, ours | theirs, over='["model"]'), tmp_path)
+    differences = [(90 + k + 95 - k) / 2 - (90 + 92 + 0.1 * k) / 2 for k in range(7)]  # seeds 7 and 8 lack a network of SGD
+    assert found.result.pairs == 7 and found.result.mean == pytest.approx(sum(differences) / 7)
+    low, high = stats.t.interval(0.95, 6, sum(differences) / 7, stats.sem(differences))
+    assert (found.result.low, found.result.high) == pytest.approx((low, high)) and found.verdict == "holds"
+    assert decisions("e", tmp_path) == [found]
+
+
+def test_an_average_is_over_axes_that_the_grid_has_and_the_claim_leaves_open(tmp_path):
+    claim = averaged(tmp_path, {("sam", "mlp", 0): 90.0}, over='["label_noise"]')
+    with pytest.raises(ledger.LedgerError, match="claim c: over names 'label_noise'; the grid of e has model"):
+        decide(claim, tmp_path)
+    with pytest.raises(ValueError, match="over must name axes that have no place in claim c, got 'model'"):
+        Claim("c", "e", "s.", "sam", "sgd", "last_test_accuracy", at={"model": "mlp"}, over=["model"])
 
 
 @pytest.mark.parametrize("ending", [".md", ".json", ".csv"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import bisam
 from bisam import data, experiments, ledger, reproduce
 from bisam.cli import main
 from bisam.ledger import LedgerError
@@ -122,6 +123,17 @@ def test_the_budgets_count_what_they_say():
                              ("same", {"sgd": 30, "sam": 30, "lets-sam": 30})):  # fmt: skip
         one = dataclasses.replace(base, budget=budget)
         assert {name: one.run(name, 0, label_noise=0.0).epochs for name in expected} == expected
+
+
+def test_the_rate_of_a_learned_radius_is_a_setting_or_an_axis():
+    own = bisam.LETS_SAM.radius.rate
+    one = experiments.experiment("digits")
+    assert one.run("lets-sam", 0, label_noise=0.0).recipe.radius.rate == own
+    held = dataclasses.replace(one, rate=0.5)
+    assert held.run("lets-bisam-log", 0, label_noise=0.0).recipe.radius == bisam.Learned(0.3, 0.5)
+    assert held.run("sam", 0, label_noise=0.0) == one.run("sam", 0, label_noise=0.0)
+    found = dataclasses.replace(one, label_noise=(), methods=("lets-sam",), seeds=1, axes={"rate": (0.0, 2.0)}).runs()
+    assert {name: run.recipe.radius.rate for name, run in found.items()} == {"lets-sam-rate0.0-seed0": 0.0, "lets-sam-rate2.0-seed0": 2.0}
 
 
 def test_smoothing_is_in_every_descent_and_in_no_ascent_of_its_own():

@@ -118,8 +118,8 @@ def test_many_pairs_fit_into_memory_and_agree_with_student():
     "ours, theirs, error, message",
     [
         ([1.0, 2.0], [1.0], ValueError, r"ours and theirs must pair up, got 2 and 1"),
-        ([1.0], [2.0], ValueError, r"ours must hold at least 2 numbers, got 1"),
-        ([], [], ValueError, r"ours must hold at least 2 numbers, got 0"),
+        ([1.0], [2.0], ValueError, r"ours and theirs must hold at least 2 numbers each, got 1"),
+        ([], [], ValueError, r"ours and theirs must hold at least 2 numbers each, got 0"),
         ([1.0, math.nan], [1.0, 2.0], ValueError, r"ours must be finite, got nan"),
         ([1.0, 2.0], [1.0, math.inf], ValueError, r"theirs must be finite, got inf"),
         ([1.0, 2.0], [1.0, "2"], TypeError, r"theirs must be a real number, not '2' of type str"),
