@@ -1,22 +1,18 @@
 """The lecture: complete, in time, true to the pages that it draws on, and shown without a network."""
 
-import functools
-import http.server
 import importlib.util
 import json
 import re
-import shutil
 import sys
-import threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from headless import chromium, served, watched
 
 ROOT = Path(__file__).resolve().parents[1]
 IN_BOOK = ROOT / "_build" / "html" / "slides"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTH, HEIGHT = 1280, 720
 
 
@@ -183,42 +179,15 @@ def test_the_links_of_the_deck_lead_to_pages_of_the_book():
         assert (IN_BOOK / unquote(urlsplit(target).path)).resolve().exists(), target
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
 def shown():
-    """The deck on a screen, with the requests that it was refused and the errors that it had."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed on this machine, so slides cannot be looked at")
-    from playwright.sync_api import sync_playwright
-
-    handler = functools.partial(Quiet, directory=str(IN_BOOK.parent))
-    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as play:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        home = f"http://127.0.0.1:{server.server_address[1]}"
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=flags)
-        tab = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-        tab.outside, tab.errors = [], []
-
-        def gate(route):
-            if route.request.url.startswith((home, "data:", "blob:", "about:")):
-                return route.continue_()
-            tab.outside.append(route.request.url)
-            return route.abort()
-
-        tab.route("**/*", gate)
-        tab.on("console", lambda message: message.type == "error" and tab.errors.append(message.text))
-        tab.on("pageerror", lambda error: tab.errors.append(str(error)))
+    """The deck on a screen."""
+    with chromium() as browser, served(IN_BOOK.parent) as home:
+        tab = watched(browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}), home)
         tab.goto(f"{home}/book/teach.html")
         tab.click("a[href$='slides/index.html']")
         tab.wait_for_function("window.Reveal && Reveal.isReady()")
         yield tab
-        chromium.close()
-        server.shutdown()
 
 
 @pytest.mark.book
