@@ -41,6 +41,7 @@ LOOKS = {
     "sam-temperature": Look("SAM, with temperature", "#000000", "--", "x"),
     # Other balls and cheaper steps: the colour is that of the loss that is climbed.
     "asam-all": Look("ASAM", "#0072B2", "-", "p"),
+    "asam": Look("ASAM (weights only)", "#0072B2", "-", "X"),
     "a-bisam-log": Look("A-BiSAM (-log)", "#D55E00", "--", "v"),
     "a-bisam-tanh": Look("A-BiSAM (tanh)", "#009E73", "-.", "d"),
     "esam": Look("ESAM", "#0072B2", "-", "<"),
@@ -48,6 +49,7 @@ LOOKS = {
     "e-bisam-tanh": Look("E-BiSAM (tanh)", "#009E73", "-.", "*"),
     # A learned radius stands beside a held one, in the lighter colour.
     "lets-sam": Look("LETS-SAM", "#56B4E9", ":", "h"),
+    "lets-asam": Look("LETS-ASAM", "#56B4E9", ":", "d"),
     "lets-bisam-log": Look("LETS-BiSAM (-log)", "#E69F00", ":", "H"),
     "lets-bisam-tanh": Look("LETS-BiSAM (tanh)", "#882255", ":", "8"),
 }
