@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .batch import Batch, Noise, SharedStatistics, held_buffers, unwrapped
+from .batch import Batch, Noise, SharedStatistics, distributed, held_buffers, is_replayed, unwrapped
 from .displacement import Displacement, are_unheld
 from .geometry import Tensors, climb_, euclidean_norm
 from .selection import MostSensitive, TopK
@@ -84,6 +84,7 @@ class Ascent:
         self.weight = weight
         self.optimizer, self.recipe, self.memory = optimizer, optimizer.recipe, optimizer.memory
         self.model, self.scaler, self.lesson = model, scaler, lesson
+        self.shared, self.is_replayed = distributed(model), is_replayed(model)
         self.memory.named = dict(self._named())
         self.now = self.recipe.radius.now(self.memory)
         self.own = own_radii(optimizer)
@@ -122,7 +123,7 @@ class Ascent:
                 self._note_logits(pieces, balls)
         if self.statistics is not None:
             self.statistics.settle()
-        if _is_distributed(self.model) and self.optimizer.per_worker and self.outcome.size is not None:
+        if self.shared is not None and self.optimizer.per_worker and self.outcome.size is not None:
             self.outcome.size = self._seen_by_all(self.outcome.size)
         return self.outcome
 
@@ -144,7 +145,7 @@ class Ascent:
         for piece, part in _parts(pieces):
             with self._counted(piece):
                 logits = piece.logits()
-            piece.at_w = logits.detach()
+            piece.at_w = logits.detach().clone()  # the memory of the logits may be that of a CUDA graph
             loss = self.recipe.descent.values(logits, piece.targets).mean()
             self._backward(_part(loss, part))
             self._note_loss(piece, loss)
@@ -179,7 +180,7 @@ class Ascent:
         for piece in pieces:
             self._remember_noise(piece)
             with torch.no_grad(), self._counted(piece):
-                piece.at_w = piece.logits()
+                piece.at_w = piece.logits().clone()
             self._note_loss(piece)
             places = recipe.selection.chosen(piece.at_w, piece.targets, recipe.raised, recipe.descent)
             found.append(piece.subset(places))
@@ -239,12 +240,13 @@ class Ascent:
 
         Returns the descent loss, where that is what is raised.
         """
-        piece.at_w = logits.detach()
+        piece.at_w = logits.detach().clone()
         loss = self.recipe.raised
         if inputs == []:
             return None  # no tensor was drawn: nothing climbs
         if hasattr(loss, "gradient"):
             logits.backward(self._scaled_one(_part(loss.gradient(logits, piece.targets), part)), inputs=inputs)
+            self._keep_gradients()
             return None
         value = loss.values(logits, piece.targets).mean()
         self._backward(_part(value, part), inputs)
@@ -341,7 +343,7 @@ class Ascent:
         selection = self.recipe.selection
         if isinstance(selection, MostSensitive) and selection.fraction < 1:
             with torch.no_grad(), replayed(piece):
-                there = piece.logits()
+                there = piece.logits().clone()
             piece.at_worst = there
             self._note_rise(piece, there, part * share)
             values = self.recipe.raised.values
@@ -350,7 +352,7 @@ class Ascent:
         with replayed(piece):
             logits = piece.logits()
         if piece.at_w is not None:
-            piece.at_worst = logits.detach()
+            piece.at_worst = logits.detach().clone()
             self._note_rise(piece, piece.at_worst, part * share)
         self._backward(_part(self.recipe.descent.values(logits, piece.targets).mean(), part))
 
@@ -367,7 +369,7 @@ class Ascent:
         if self.recipe.combination is None:
             return
         at_worst = self.unscaled(self.optimizer._take())
-        if _is_distributed(self.model) and self.optimizer.per_worker:
+        if self.shared is not None and self.optimizer.per_worker:
             at_w = self._over_workers(at_w)  # all workers must give their bases the same gradient
         with torch.no_grad():
             self._give(self._scaled(self.recipe.combination.combined(at_w, at_worst, self.memory, share * self.weight)))
@@ -390,6 +392,13 @@ class Ascent:
 
     def _backward(self, loss: Tensor, inputs: list[Tensor] | None = None) -> None:
         self._scaled_one(loss).backward(inputs=inputs)
+        self._keep_gradients()
+
+    def _keep_gradients(self) -> None:
+        """Takes the gradients out of the memory of a CUDA graph, before its next replay writes over them."""
+        if self.is_replayed:
+            for _, parameter in self._named():
+                parameter.grad = None if parameter.grad is None else parameter.grad.clone()
 
     def plain_gradient(self, loss: Tensor) -> Tensors:
         """The gradient of a loss by name, on the side: the parameters keep theirs. The graph is kept as well."""
@@ -399,26 +408,29 @@ class Ascent:
         found = torch.autograd.grad(
             self._scaled_one(loss), list(named.values()), retain_graph=True, allow_unused=True
         )
-        gradient = {name: g for name, g in zip(named, found, strict=True) if g is not None}
+        gradient = {
+            name: g.clone() if self.is_replayed else g for name, g in zip(named, found, strict=True) if g is not None
+        }
         return self.unscaled(self._over_workers(gradient) if self._is_shared else gradient)
 
     @property
     def _is_shared(self) -> bool:
         """Whether the ascent gradient is that of several workers together."""
-        return _is_distributed(self.model) and not self.optimizer.per_worker
+        return self.shared is not None and not self.optimizer.per_worker
 
     def _over_workers(self, gradient: Tensors) -> Tensors:
         """The mean over all workers; gradients of backward() outside ``no_sync`` are averaged by the model itself."""
         for g in gradient.values():
-            torch.distributed.all_reduce(g, group=self.model.process_group)
-            g.div_(torch.distributed.get_world_size(self.model.process_group))
+            torch.distributed.all_reduce(g, group=self.shared.process_group)
+            g.div_(torch.distributed.get_world_size(self.shared.process_group))
         return gradient
 
     def _seen_by_all(self, size: Tensor) -> Tensor:
         """The size on this worker, or NaN if that of any worker is not finite: all must skip the same steps."""
-        accidents = (~torch.isfinite(size)).to(torch.float32)
-        torch.distributed.all_reduce(accidents, group=self.model.process_group)
-        return torch.where(accidents > 0, torch.nan, size)
+        device = next(iter(self._named()))[1].device  # the norm of no tensors is on the CPU, where nccl cannot reach it
+        accidents = (~torch.isfinite(size)).to(device, torch.float32)
+        torch.distributed.all_reduce(accidents, group=self.shared.process_group)
+        return torch.where(accidents > 0, torch.nan, size.to(device))
 
     def unscaled(self, gradient: Tensors) -> Tensors:
         """Without the factor of the scaler."""
@@ -507,10 +519,6 @@ def own_radii(optimizer) -> dict[int, float]:
     groups = enumerate(optimizer.param_groups)
     found = {g: group["rho"] for g, group in groups if "rho" in group}
     return {g: float(rho) if isinstance(rho, Tensor) else rho for g, rho in found.items()}
-
-
-def _is_distributed(model: nn.Module) -> bool:
-    return isinstance(model, nn.parallel.DistributedDataParallel)
 
 
 def _is_foreign(name: str) -> bool:

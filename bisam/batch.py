@@ -201,6 +201,19 @@ def unwrapped(model: nn.Module) -> nn.Module:
         model = inside
 
 
+def distributed(model: nn.Module) -> nn.Module | None:
+    """The ``DistributedDataParallel`` that a model is, or that was compiled; ``None`` without one."""
+    while getattr(model, "_orig_mod", None) is not None:
+        model = model._orig_mod
+    return model if isinstance(model, nn.parallel.DistributedDataParallel) else None
+
+
+def is_replayed(model: nn.Module) -> bool:
+    """Whether what a pass returns may live in the memory of a CUDA graph, which the next pass writes over."""
+    compiled = any(hasattr(module, "_orig_mod") for module in (model, getattr(model, "module", model)))
+    return compiled and any(parameter.is_cuda for parameter in model.parameters())
+
+
 class Statistics:
     r"""The running statistics of batch norm before a step, to mend them if its numbers were not finite.
 

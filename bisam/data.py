@@ -130,7 +130,7 @@ class Data:
             ValueError: uint8 images of another number of channels.
 
         Source:
-            The order of the operations is that of torchvision's ``ToTensor`` and ``Normalize``, to the bit.
+            The order of the operations is that of torchvision's ``ToTensor`` and ``Normalize``, on the CPU to the bit.
 
         Example:
             >>> white = torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)

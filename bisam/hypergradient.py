@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _checks
-from .batch import Batch, held_buffers, unwrapped
+from .batch import Batch, distributed, held_buffers, unwrapped
 from .combination import dot
 from .geometry import Tensors
 
@@ -116,9 +116,9 @@ class Lesson:
             validation, other = self._loss(model, [self.validation], named, optimizer.recipe.descent)
         change = {name: rates[id(named[name])] * (other[name] - slope[name]) for name in slope if name in other}
         h = -(validation - training) * dot(change, self._product).to(validation)
-        if isinstance(model, nn.parallel.DistributedDataParallel):  # every worker has to learn the same radius
-            torch.distributed.all_reduce(h, group=model.process_group)
-            h = h / torch.distributed.get_world_size(model.process_group)
+        if (shared := distributed(model)) is not None:  # every worker has to learn the same radius
+            torch.distributed.all_reduce(h, group=shared.process_group)
+            h = h / torch.distributed.get_world_size(shared.process_group)
         return float(h)
 
     @staticmethod

@@ -269,6 +269,7 @@ def environment(device: str, seconds: float) -> dict:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **({"cudnn": torch.backends.cudnn.version()} if device.startswith("cuda") else {}),
         "device": device_name,
         "wall_seconds": round(seconds, 2),
         "commit": commit(),

@@ -58,9 +58,15 @@ class Memory:
         key = str(device)
         if key not in self._generators:
             self._generators[key] = torch.Generator(device).manual_seed(self.seed)
-            if key in self._states:
-                self._generators[key].set_state(self._states.pop(key).cpu())
+            saved = self._saved_for(device)
+            if saved is not None:
+                self._generators[key].set_state(self._states.pop(saved).cpu())
         return self._generators[key]
+
+    def _saved_for(self, device: torch.device) -> str | None:
+        """The loaded state that a device goes on from: its own, or the only one of its kind, if a training has moved to another GPU."""
+        alike = [name for name in self._states if torch.device(name).type == device.type]
+        return str(device) if str(device) in alike else alike[0] if len(alike) == 1 else None
 
     def now(self) -> dict[str, dict]:
         """What is kept at this moment, to come back to."""

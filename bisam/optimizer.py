@@ -52,7 +52,8 @@ class SharpnessAware(torch.optim.Optimizer):
         nonfinite: what to do when a gradient of either pass holds inf or NaN. ``"raise"`` raises; ``"skip"`` skips
             the step, counts it in ``skipped`` and warns the first time. The weights are back in both cases. On a GPU
             the look at the gradients makes the program wait once a step, except for ``"skip"`` with a fused base
-            (``torch.optim.SGD(fused=True)`` and the like), which skips by itself, without a warning.
+            (``torch.optim.SGD(fused=True)`` and the like), which skips by itself, without a warning; the running
+            statistics of batch norm then keep what the bad pass has put into them.
         seed: of what the recipe draws (masks, random starts); ``None`` takes torch's initial seed.
         per_worker: under ``DistributedDataParallel`` every worker climbs with the gradient of its own share of the batch,
             which is mSAM; otherwise all climb with the gradient of the joint batch.
@@ -334,7 +335,7 @@ class SharpnessAware(torch.optim.Optimizer):
         norms = {"ascent": outcome.size, "descent": euclidean_norm(self._gradients())}
         norms = {name: norm for name, norm in norms.items() if norm is not None}
         self.last = Diagnostics.of(outcome, norms, self, scaler) if self.record else None
-        device = next(iter(norms.values())).device
+        device = norms["descent"].device  # the ascent may have drawn no tensor, and its norm is then on the CPU
         finite = torch.isfinite(torch.stack([norm.detach().to(device) for norm in norms.values()])).all()
         if scaler is not None:
             self._tell_the_scaler(outcome)
@@ -373,7 +374,8 @@ class SharpnessAware(torch.optim.Optimizer):
         if looking_is_free(device) or remembers or isinstance(recipe.radius, Learned):
             return False
         moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        return all(group.get("fused") for group in self.param_groups) and all(p in self.state for p in moved)
+        keeps_nothing = all(group.get("momentum") == 0 for group in self.param_groups)
+        return all(group.get("fused") for group in self.param_groups) and (keeps_nothing or all(p in self.state for p in moved))
 
     @property
     def skipped(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from .batch import Batch
 from .experiments import RESULTS, SCALES, Experiment, LedgerError, experiment, experiments
 from .optimizer import SharpnessAware
 from .recipe import SGD
-from .train import Run, fit
+from .train import PRECISIONS, Run, fit
 
 __all__ = ["CHECKPOINTS", "SMOKE", "Planned", "Settings", "carry_out", "hours", "plan", "rerun"]
 
@@ -217,10 +218,10 @@ def _seconds_of_a_pass(run: Run, settings: Settings, steps: int = 3) -> float:
     with torch.random.fork_rng([torch.device(run.device)] if run.device != "cpu" else []):
         model = models.build(run.model, task.shape, task.classes).to(run.device)
     inputs = task.prepared(task.train.inputs[:size].to(run.device))
-    batch = Batch(model, inputs, task.train.targets[:size].to(run.device))
+    batch = Batch(model, inputs, task.train.targets[:size].to(run.device), PRECISIONS[run.precision])
     optimizer = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.0), SGD)
     optimizer.step(batch)  # the first is slow
-    waits = torch.cuda.synchronize if run.device != "cpu" else lambda: None
+    waits = functools.partial(torch.cuda.synchronize, run.device) if run.device != "cpu" else lambda: None
     waits()
     started = time.perf_counter()
     for _ in range(steps):
@@ -296,6 +297,8 @@ def _outcome(future: Future) -> str:
     error = future.exception()
     if error is None:
         return future.result()
+    if isinstance(error, getattr(torch, "AcceleratorError", ())):
+        raise error  # the GPU is lost to this process: every run after this one would fail as well
     if isinstance(error, (FloatingPointError, LedgerError, RuntimeError, ValueError, OSError)):
         return f"failed: {error}"  # the others go on
     raise error

@@ -55,7 +55,7 @@ class Run:
         train_images: take so many training images, a tenth of them for validation; all if ``None``.
         test_images: report on so many test images; all if ``None``.
         validation_noise: the validation labels are redrawn at the same rate as the training labels.
-        precision: ``"bfloat16"`` runs the networks under autocast.
+        precision: ``"bfloat16"`` runs the networks under autocast; ``"float32"`` is that on a GPU as well, without TF32.
         channels_last: the layout of images and kernels that convolutions like best; it moves the last bits.
         compile: ``"default"`` or ``"reduce-overhead"`` (with CUDA graphs) runs the network through ``torch.compile``.
         per_worker: with several processes, each climbs with the gradient of its own share of the batch.
@@ -239,7 +239,7 @@ def fit(
     )
     if run.batch_size > len(task.train):
         raise ValueError(f"batch_size must be at most {len(task.train)}, the training images; got {run.batch_size}")
-    with _own_randomness(run), workers(run.device) as here:
+    with workers(run.device) as here, _own_randomness(run), _exact_kernels(run):
         here.check(run.batch_size)
         return _train(_State(run, task, here), path, progress, stop_after, minutes)
 
@@ -249,7 +249,7 @@ def _train(
 ) -> History:
     run, history, first = state.run, state.history, state.workers.is_first
     if path is not None and path.exists():
-        state.load(checkpoint.read(path, run.to_dict()))
+        state.load(checkpoint.read(path, _identity(run)))
     end = run.epochs if stop_after is None else min(run.epochs, len(history.rows) + stop_after)
     began, longest = time.perf_counter(), 0.0
     with epochs_bar(run.recipe.name, run.epochs, len(history.rows), progress and first) as advance:
@@ -261,7 +261,7 @@ def _train(
             if path is not None:
                 saved = state.save()  # all processes have their part in it
                 if first:
-                    checkpoint.write(path, run.to_dict(), saved)
+                    checkpoint.write(path, _identity(run), saved)
             advance(row)
     return history
 
@@ -389,6 +389,11 @@ class _State:
         self.history.skipped, self.history.seconds = self.optimizer.skipped, saved["seconds"]
 
 
+def _identity(run: Run) -> dict:
+    """What a checkpoint must agree with: all of a run but the number of its GPU, so that another one can go on."""
+    return {**run.to_dict(), "device": run.device.partition(":")[0]}
+
+
 def labelled(run: Run, task: Data, part: str = "train") -> Split:
     """A split with the labels that a run sees: redrawn in part where the run says so.
 
@@ -426,7 +431,10 @@ def _stream(purpose: str, seed: int) -> int:
 
 
 def _compiled(network: nn.Module, mode: str) -> nn.Module:
-    return network if mode == "no" else torch.compile(network, mode=None if mode == "default" else mode)
+    if mode == "no":
+        return network
+    torch.compiler.reset()  # of a sweep every training compiles; dynamo gives up after a few networks
+    return torch.compile(network, mode=None if mode == "default" else mode)
 
 
 def _base(run: Run, model: nn.Module, samples: int) -> torch.optim.Optimizer:
@@ -487,10 +495,18 @@ def weights_digest(model: nn.Module) -> str:
 
 @contextlib.contextmanager
 def _own_randomness(run: Run) -> Iterator[None]:
-    devices = [torch.device(run.device)] if run.device.startswith("cuda") else []
-    with torch.random.fork_rng(devices):
+    # manual_seed seeds every GPU, not only the one of this run.
+    used = run.device != "cpu" or torch.cuda.is_initialized()
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if used else []):
         torch.manual_seed(run.seed)
         yield
+
+
+def _exact_kernels(run: Run) -> contextlib.AbstractContextManager:
+    """On a GPU: convolutions in full float32 (not TF32) and by kernels that add in a fixed order, so that a resumed run has the same bits."""
+    if run.device == "cpu":
+        return contextlib.nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def _random_state(device: str) -> list[Tensor]:

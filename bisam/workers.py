@@ -80,7 +80,11 @@ def workers(device: str) -> Iterator[Workers]:
     """The processes that ``torchrun`` started, joined for the time of the block; one alone without it.
 
     Args:
-        device: ``"cpu"`` talks through gloo, a CUDA device through nccl.
+        device: ``"cpu"`` talks through gloo; with ``"cuda"`` each process takes a GPU of its machine and talks through nccl, or through
+            gloo where several have to share one, which nccl refuses.
+
+    Raises:
+        ValueError: a numbered GPU where a machine has several processes, which would all take that one.
 
     Source:
         Ours, on torch.distributed.
@@ -93,9 +97,16 @@ def workers(device: str) -> Iterator[Workers]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield Workers(0, 1)
         return
+    there = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device.startswith("cuda"):
+        if device != "cuda" and there > 1:
+            raise ValueError(f'device must be "cuda" for {there} processes on one machine, so that each takes its own; got {device!r}')
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     joined_here = not dist.is_initialized()
     if joined_here:
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        own = device.startswith("cuda") and there <= torch.cuda.device_count()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if own else "gloo")
     try:
         yield Workers(dist.get_rank(), dist.get_world_size())
     finally:
