@@ -210,8 +210,9 @@ def distributed(model: nn.Module) -> nn.Module | None:
 
 def is_replayed(model: nn.Module) -> bool:
     """Whether what a pass returns may live in the memory of a CUDA graph, which the next pass writes over."""
-    compiled = any(hasattr(module, "_orig_mod") for module in (model, getattr(model, "module", model)))
-    return compiled and any(parameter.is_cuda for parameter in model.parameters())
+    if not any(parameter.is_cuda for parameter in model.parameters()):
+        return False
+    return any("_orig_mod" in module._modules or module._compiled_call_impl is not None for module in model.modules())
 
 
 class Statistics:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from . import _checks
 from .ascent import Ascent, Outcome, own_radii
-from .batch import Batch, Noise, Statistics, unwrapped
+from .batch import Batch, Noise, Statistics, is_replayed, unwrapped
 from .combination import Decomposed, Look
 from .diagnostics import Diagnostics
 from .displacement import Displacement
@@ -293,6 +293,8 @@ class SharpnessAware(torch.optim.Optimizer):
         self._check_outside()
         self._names = names_of(model)
         gradient = self._take()
+        if is_replayed(model):
+            gradient = {name: g.clone() for name, g in gradient.items()}
         if not gradient:
             raise RuntimeError(
                 "no parameter of the base optimiser has a gradient: call backward() on the ascent loss first, "

@@ -275,7 +275,8 @@ class Learned:
 
     Args:
         rho: the radius to begin with, greater than 0.
-        rate: :math:`\beta`, 0 or greater, in units of radius squared over loss squared.
+        rate: :math:`\beta`, 0 or greater, in units of radius squared over loss squared. As :math:`h` holds the learning rate
+            :math:`\eta`, a rate fits a learning rate too, and with a schedule that ends at zero the radius comes to rest in any case.
         form: how the Hessian is handled.
         every: update after every so many steps.
         least: the smallest radius, greater than 0.

@@ -21,7 +21,7 @@ from .batch import Batch
 from .experiments import RESULTS, SCALES, Experiment, LedgerError, experiment, experiments
 from .optimizer import SharpnessAware
 from .recipe import SGD
-from .train import PRECISIONS, Run, fit
+from .train import PRECISIONS, Run, exact_kernels, fit
 
 __all__ = ["CHECKPOINTS", "SMOKE", "Planned", "Settings", "carry_out", "hours", "plan", "rerun"]
 
@@ -204,7 +204,8 @@ def hours(planned: Sequence[Planned], settings: Settings) -> float:
             continue
         key = (one.run.data, one.run.model, one.run.train_images, one.run.test_images, one.run.precision)
         if key not in seconds:
-            seconds[key] = _seconds_of_a_pass(one.run.replace(device=settings.device), settings)
+            with exact_kernels(settings.device):
+                seconds[key] = _seconds_of_a_pass(one.run.replace(device=settings.device), settings)
         total += seconds[key] * one.passes
     return total / 3600
 

@@ -239,7 +239,7 @@ def fit(
     )
     if run.batch_size > len(task.train):
         raise ValueError(f"batch_size must be at most {len(task.train)}, the training images; got {run.batch_size}")
-    with workers(run.device) as here, _own_randomness(run), _exact_kernels(run):
+    with workers(run.device) as here, _own_randomness(run), exact_kernels(run.device):
         here.check(run.batch_size)
         return _train(_State(run, task, here), path, progress, stop_after, minutes)
 
@@ -502,11 +502,19 @@ def _own_randomness(run: Run) -> Iterator[None]:
         yield
 
 
-def _exact_kernels(run: Run) -> contextlib.AbstractContextManager:
-    """On a GPU: convolutions in full float32 (not TF32) and by kernels that add in a fixed order, so that a resumed run has the same bits."""
-    if run.device == "cpu":
-        return contextlib.nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+@contextlib.contextmanager
+def exact_kernels(device: str) -> Iterator[None]:
+    """On a GPU: float32 in full (not TF32), and convolutions that add in a fixed order, so that a resumed run has the same bits."""
+    if device == "cpu":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
 
 def _random_state(device: str) -> list[Tensor]:

@@ -88,6 +88,22 @@ def test_a_graph_may_write_over_what_it_returned(name, micro_batches, monkeypatc
         assert torch.equal(mine, theirs)
 
 
+def test_the_block_of_a_loop_that_is_not_ours_keeps_the_first_gradient_too(monkeypatch):
+    def weights(is_graph):
+        model = Replayed(is_graph)
+        opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), bisam.GSAM)
+        x, y = torch.randn(8, 5, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 3
+        nn.functional.cross_entropy(model(x), y).backward()
+        with opt.perturbed(model):
+            nn.functional.cross_entropy(model(x), y).backward()
+        opt.base.step()
+        return model.weight.detach()
+
+    assert not torch.equal(weights(True), weights(False))
+    monkeypatch.setattr("bisam.optimizer.is_replayed", lambda model: True)
+    assert torch.equal(weights(True), weights(False))
+
+
 def test_without_copies_the_stand_in_spoils_a_gradient_that_is_kept():
     assert not torch.equal(course(bisam.GSAM, True)[0], course(bisam.GSAM, False)[0])
 
@@ -97,6 +113,9 @@ def test_only_a_compiled_network_on_a_gpu_is_replayed():
     assert not batch.is_replayed(model) and not batch.is_replayed(torch.compile(model, backend="eager"))
     model.register_parameter("there", OnGpu(torch.zeros(1)))
     assert batch.is_replayed(torch.compile(model, backend="eager")) and not batch.is_replayed(model)
+    assert batch.is_replayed(nn.Sequential(torch.compile(model, backend="eager")))  # a part is enough
+    model.compile(backend="eager")
+    assert batch.is_replayed(model) and batch.is_replayed(nn.Sequential(model))
 
 
 class OnGpu(nn.Parameter):
@@ -179,9 +198,32 @@ def test_what_a_recipe_draws_goes_on_on_another_device_of_the_same_kind():
     assert several._saved_for(torch.device("cpu")) is None
 
 
+# -- float32 is float32 -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_on_a_gpu_uses_no_tf32_and_adds_in_a_fixed_order():
+    def flags():
+        cudnn = torch.backends.cudnn
+        return cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+    before = flags()
+    torch.set_float32_matmul_precision("high")
+    try:
+        outside = flags()
+        with pytest.raises(KeyError), train.exact_kernels("cuda:1"):
+            assert flags() == (True, False, True, False, "highest")
+            raise KeyError
+        assert flags() == outside
+        with train.exact_kernels("cpu"):
+            assert flags() == outside
+    finally:
+        torch.set_float32_matmul_precision(before[-1])
+
+
 # -- accidents -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this version of torch has no error of its own for a lost GPU")
 def test_a_gpu_that_is_lost_ends_the_sweep_and_a_full_one_does_not():
     for error, is_fatal in ((torch.AcceleratorError("device-side assert"), True), (torch.OutOfMemoryError("full"), False)):
         future = Future()
