@@ -210,7 +210,8 @@ def distributed(model: nn.Module) -> nn.Module | None:
 
 def is_replayed(model: nn.Module) -> bool:
     """Whether what a pass returns may live in the memory of a CUDA graph, which the next pass writes over."""
-    if not any(parameter.is_cuda for parameter in model.parameters()):
+    first = next(model.parameters(), None)
+    if first is None or not first.is_cuda:
         return False
     return any("_orig_mod" in module._modules or module._compiled_call_impl is not None for module in model.modules())
 
