@@ -49,7 +49,7 @@ LOOKS = {
     "e-bisam-tanh": Look("E-BiSAM (tanh)", "#009E73", "-.", "*"),
     # A learned radius stands beside a held one, in the lighter colour.
     "lets-sam": Look("LETS-SAM", "#56B4E9", ":", "h"),
-    "lets-asam": Look("LETS-ASAM", "#56B4E9", ":", "d"),
+    "lets-asam": Look("LETS-ASAM", "#56B4E9", ":", "+"),
     "lets-bisam-log": Look("LETS-BiSAM (-log)", "#E69F00", ":", "H"),
     "lets-bisam-tanh": Look("LETS-BiSAM (tanh)", "#882255", ":", "8"),
 }

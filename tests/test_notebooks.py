@@ -70,6 +70,7 @@ def test_outputs_are_current(path):
     ("bisam.NegLog()", {"bounds", "_checks"}, {"surrogate", "train", "data"}),
     ("bisam.BISAM_LOG", {"recipe", "surrogate", "bounds"}, {"train", "ledger"}),
     ("from bisam import ledger", {"ledger", "experiments", "train", "data", "optimizer", "ascent"}, {"cli", "notebook"}),
+    ("from bisam import (\n    Batch,\n    plots,\n)\nimport json", {"batch", "plots"}, {"ledger", "landscapes"}),
     ("from bisam.train import fit", {"train", "data", "checkpoint"}, {"ledger", "landscapes"}),
 ])  # fmt: skip
 def test_a_notebook_depends_on_the_modules_that_its_names_reach(source, reached, left):

@@ -145,7 +145,7 @@ def test_effects_print_both_sides_and_leave_out_a_side_that_nobody_published():
 def test_states_print_every_claim_also_without_records(records):
     found = report.decisions("first_run_second") or report.decisions("T1")
     lines = tables.states(report.decisions("T1")).splitlines()
-    assert len(lines) == 16 and all(line.endswith("not attempted") for line in lines[1:])
+    assert len(lines) == 1 + 18 and all(line.endswith("not attempted") for line in lines[1:])
     assert lines[1].startswith("densenet121/sam-over-sgd")
     assert tables.states(found[:1], {found[0].claim.id: "called so"}).splitlines()[1].startswith("called so")
 

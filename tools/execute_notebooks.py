@@ -66,7 +66,7 @@ def modules(source: str) -> list[Path]:
     """The files of the package that the code of a notebook reaches, through the names it uses and what their modules import."""
     package = ROOT / "bisam"
     exported = {name: module for module, names in imports(package / "__init__.py") for name in names}
-    used = {name for names in re.findall(r"from bisam(?:\.\w+)* import ([\w, ()]+)", source) for name in re.findall(r"\w+", names)}
+    used = {name for names in re.findall(r"from bisam(?:\.\w+)* import (\([^)]*\)|[\w, ]+)", source) for name in re.findall(r"\w+", names)}
     used |= set(re.findall(r"\bbisam\.(\w+)", source)) | {"_checks"}
     reached: set[Path] = set()
     waiting = [exported.get(name) or find(package, name) for name in used]
