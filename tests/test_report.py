@@ -114,25 +114,32 @@ def test_a_published_effect_is_the_difference_of_two_cells():
         published_effect(vague)
 
 
-def made(folder, differences, effect=None):
-    """A ledger in which ours and theirs differ by these numbers, seed by seed."""
+def recorded(folder, accuracies, fields, **claim):
+    """A ledger with one claim, SAM over SGD, and the records of these accuracies by method, place of the grid and seed."""
     (folder / "claims.toml").write_text(
         '[experiment.e]\ntitle = "t"\nscale = "paper"\nmethods = ["sam", "sgd"]\nseeds = 20\nepochs = 2\nbudget = "same"\n'
-        'settings = { data = "digits", model = "mlp" }\n[[claim]]\nid = "c"\nexperiment = "e"\nstatement = "s."\nours = "sam"\n'
-        'theirs = "sgd"\nmetric = "last_test_accuracy"\n'
-        + ("" if effect is None else 'published = { table = "T1", model = "Resnet-56" }\n')
+        f'{fields}\n[[claim]]\nid = "c"\nexperiment = "e"\nstatement = "s."\nours = "sam"\ntheirs = "sgd"\n'
+        'metric = "last_test_accuracy"\n' + "\n".join(f"{key} = {value}" for key, value in claim.items())
     )
     experiment = ledger.experiment("e", folder)
     (folder / "runs" / "e").mkdir(parents=True)
-    for seed, difference in enumerate(differences):
-        for method, value in (("sam", 90 + difference), ("sgd", 90)):
-            entry = {key: None for key in ledger.FIELDS} | {
-                "schema": ledger.SCHEMA, "run": experiment.run(method, seed).to_dict(), "curve": {}, "environment": {},
-                "final": {"last_test_accuracy": value, "selected_test_accuracy": value, "selected_epoch": 1},
-                "data_fingerprint": "28f2d7b2e458c832",
-            }  # fmt: skip
-            (folder / "runs" / "e" / f"{method}-seed{seed}.json").write_text(json.dumps(entry))
+    for (method, *place, seed), value in accuracies.items():
+        run = experiment.run(method, seed, **dict(zip(experiment.grid, place, strict=True)))
+        entry = {key: None for key in ledger.FIELDS} | {
+            "schema": ledger.SCHEMA, "run": run.to_dict(), "curve": {}, "environment": {},
+            "final": {"last_test_accuracy": value, "selected_test_accuracy": value, "selected_epoch": 1},
+            "data_fingerprint": "28f2d7b2e458c832",
+        }  # fmt: skip
+        (folder / "runs" / "e" / f"{'-'.join((method, *place, f'seed{seed}'))}.json").write_text(json.dumps(entry))
     return ledger.claims("e", folder)[0]
+
+
+def made(folder, differences, effect=None):
+    """A ledger in which ours and theirs differ by these numbers, seed by seed."""
+    ours = {("sam", seed): 90 + difference for seed, difference in enumerate(differences)}
+    theirs = {("sgd", seed): 90 for seed in range(len(differences))}
+    published = {} if effect is None else {"published": '{ table = "T1", model = "Resnet-56" }'}
+    return recorded(folder, ours | theirs, 'settings = { data = "digits", model = "mlp" }', **published)
 
 
 @pytest.mark.parametrize("differences, verdict", [
@@ -167,23 +174,8 @@ def test_a_claim_may_compare_two_places(tmp_path):
 
 
 def averaged(folder, accuracies, **claim):
-    """A ledger of two networks, with ours and theirs by network and seed, and a claim about their average."""
-    (folder / "claims.toml").write_text(
-        '[experiment.e]\ntitle = "t"\nscale = "paper"\nmethods = ["sam", "sgd"]\nseeds = 20\nepochs = 2\nbudget = "same"\n'
-        'axes = { model = ["mlp", "small_conv"] }\nsettings = { data = "digits" }\n[[claim]]\nid = "c"\nexperiment = "e"\n'
-        'statement = "s."\nours = "sam"\ntheirs = "sgd"\nmetric = "last_test_accuracy"\n'
-        + "\n".join(f"{key} = {value}" for key, value in claim.items())
-    )
-    experiment = ledger.experiment("e", folder)
-    (folder / "runs" / "e").mkdir(parents=True)
-    for (method, model, seed), value in accuracies.items():
-        entry = {key: None for key in ledger.FIELDS} | {
-            "schema": ledger.SCHEMA, "run": experiment.run(method, seed, model=model).to_dict(), "curve": {}, "environment": {},
-            "final": {"last_test_accuracy": value, "selected_test_accuracy": value, "selected_epoch": 1},
-            "data_fingerprint": "28f2d7b2e458c832",
-        }  # fmt: skip
-        (folder / "runs" / "e" / f"{method}-{model}-seed{seed}.json").write_text(json.dumps(entry))
-    return ledger.claims("e", folder)[0]
+    """A ledger of two networks, with a claim about their average."""
+    return recorded(folder, accuracies, 'axes = { model = ["mlp", "small_conv"] }\nsettings = { data = "digits" }', **claim)
 
 
 def test_a_claim_about_an_average_pairs_the_seeds_that_are_there_for_every_network(tmp_path):
