@@ -128,12 +128,12 @@ def unpaired_detectable(comparison: Unpaired, chance: float = POWER) -> float:
     if not isinstance(comparison, Unpaired):
         raise TypeError(f"comparison must be a result of welch(), got {type(comparison).__name__}")
     freedom = comparison.freedom
-    edge = stats.t.ppf(1 - ALPHA / 2, freedom)
+    edge = stats.f.ppf(1 - ALPHA, 1, freedom)
 
-    def lacking(effect: float) -> float:
-        return float(stats.nct.sf(edge, freedom, effect) + stats.nct.cdf(-edge, freedom, effect)) - chance
+    def lacking(effect: float) -> float:  # the square of a noncentral t is a noncentral F, which has both tails in one
+        return float(stats.ncf.sf(edge, 1, freedom, effect**2)) - chance
 
-    farthest = edge
+    farthest = math.sqrt(edge)
     while lacking(farthest) < 0:
         farthest *= 2
     return float(optimize.brentq(lacking, 1e-6, farthest)) * comparison.error

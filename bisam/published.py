@@ -89,7 +89,7 @@ def published_difference(claim: Claim) -> Published | None:
     Example:
         >>> claim = Claim("c", "first_run", "s.", "sam", "sgd", "last_test_accuracy", published={"table": "T1", "model": "Resnet-56"})
         >>> round(published_difference(claim).comparison.error, 2)
-        0.14
+        0.15
     """
     effect = published_effect(claim)
     if effect is None:
