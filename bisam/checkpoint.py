@@ -11,7 +11,7 @@ from . import _checks
 
 __all__ = ["CheckpointError", "check_writable", "read", "write"]
 
-FORMAT = 1
+FORMAT = 2  # 1: without the bits of the test images
 
 
 class CheckpointError(RuntimeError):

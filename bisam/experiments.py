@@ -115,7 +115,7 @@ class Experiment:
     budget: str = "passes"
     first_seed: int = 0
     tables: tuple[str, ...] = ()
-    schema: int = 2
+    schema: int = 3
 
     def __post_init__(self):
         _checks.choice("scale", self.scale, SCALES)

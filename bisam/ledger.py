@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
-import subprocess
+import re
 from pathlib import Path
 
-import torch
-
 from . import data
+from ._record import bits, packed
+from .environment import commit, differences, environment
 from .experiments import RESULTS, Claim, Experiment, LedgerError, claims, experiment, experiments
 from .train import History, Run, weights_digest
 
 __all__ = [
-    "RESULTS", "Claim", "Experiment", "LedgerError", "claims", "entry", "environment", "evidence", "experiment", "experiments",
-    "is_recorded", "load", "read", "record",
+    "RESULTS", "Claim", "Experiment", "LedgerError", "bits", "claims", "commit", "entry", "environment", "evidence", "experiment",
+    "experiments", "is_recorded", "load", "read", "record",
 ]  # fmt: skip
 
-SCHEMA = 2  # 1: the order of the first epoch and the noisy labels came from one permutation
+# 1: the order of the first epoch and the noisy labels came from one permutation. 2: without the bits of the test images, the
+# accuracy on the training images and the kind of processor; Q in a form whose last bits differ.
+SCHEMA = 3
 FIELDS = ("schema", "experiment", "scale", "run", "final", "curve", "data_fingerprint", "weights_digest", "environment")
 FINAL = ("selected_epoch", "selected_test_accuracy", "last_test_accuracy")
 SHIPPED = ("digits",)  # data that every machine has
@@ -70,6 +71,70 @@ def record(
     finally:
         draft.unlink(missing_ok=True)
     return path
+
+
+def check_schema(plan: Experiment) -> None:
+    """Runs of an experiment can be recorded now: its records have the form that this version writes.
+
+    Args:
+        plan: the experiment.
+
+    Raises:
+        LedgerError: its records have an earlier form.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> try:
+        ...     check_schema(experiment("first_run"))
+        ... except LedgerError as error:
+        ...     print(str(error)[:54])
+        experiment first_run has records of schema 2, and this
+    """
+    if plan.schema != SCHEMA:
+        raise LedgerError(
+            f"experiment {plan.name} has records of schema {plan.schema}, and this version writes schema {SCHEMA}; "
+            "describe the missing runs as an experiment of its own"
+        )
+
+
+def threads(record: dict) -> int:
+    """The number of threads that a record was made with; one where the record does not say.
+
+    Args:
+        record: what :func:`read` returned.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> threads({"environment": {"device": "x86_64 CPU, 1 of 2 threads"}}), threads({"environment": {"threads": 4}})
+        (1, 4)
+    """
+    found = re.search(r"(\d+) of \d+ threads", record["environment"].get("device", ""))
+    return record["environment"].get("threads") or int(found[1] if found else 1)
+
+
+def reasons(there: dict, here: dict) -> list[str]:
+    """Why the last bits of a run may be others now than in its record, a sentence each.
+
+    Args:
+        there: the record.
+        here: of the run made again, see :func:`entry`.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> there = read(RESULTS / "runs" / "first_run" / "bisam-log-noise40-seed0.json")
+        >>> reasons(there, there)[0][:58]
+        'The record is of schema 2: since then Q is computed in ano'
+    """
+    ascent = there["run"]["recipe"].get("ascent") or {}
+    older = there["schema"] < SCHEMA and ascent.get("kind") == "Surrogate" and ascent["phi"]["kind"] in ("NegLog", "Tanh")
+    rewritten = f"The record is of schema {there['schema']}: since then Q is computed in another form, whose last bits differ."
+    return ([rewritten] if older else []) + differences(there["environment"], here["environment"])
 
 
 def is_recorded(name: str, file: str, folder: Path = RESULTS) -> bool:
@@ -219,15 +284,22 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
         scale: of the experiment.
         root: folder of the data sets, see :func:`bisam.data.load`.
 
+    Raises:
+        ValueError: the history is not finished.
+
     Source:
         Ours.
 
     Example:
         >>> from bisam.train import fit
-        >>> sorted(entry(fit(Run(model="mlp", epochs=1)), "try", "smoke")["final"])
-        ['broken', 'last_test_accuracy', 'selected_epoch', 'selected_test_accuracy', 'skipped']
+        >>> found = entry(fit(Run(model="mlp", epochs=1)), "try", "smoke")
+        >>> found["right"]["images"], int(bits(found, "last").sum()) / 5 == found["final"]["last_test_accuracy"]
+        (500, True)
     """
-    columns, run = [key for key in history.rows[0] if key != "epoch"], history.run
+    run = history.run
+    if not history.finished:
+        raise ValueError(f"history must be finished: {len(history.rows)} of {run.epochs} epochs are done")
+    columns = [key for key in history.rows[0] if key != "epoch"]
     task = data.load(run.data, root, train_images=run.train_images, test_images=run.test_images, split_seed=run.split_seed)
     return {
         "schema": SCHEMA,
@@ -240,50 +312,15 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
             "last_test_accuracy": history.last_test_accuracy,
             "broken": sum(history.curve("broken")) / len(history.rows),
             "skipped": history.skipped,
+            "train_accuracy": history.fitted,
+            "gap": history.fitted - history.last_test_accuracy,
         },
         "curve": {key: [round(value, 5) for value in history.curve(key)] for key in columns},
+        "right": {
+            "images": len(history.right["last"]),
+            **{which: packed(history.right[which]) for which in ("selected", "last")},
+        },
         "data_fingerprint": task.fingerprint,
         "weights_digest": weights_digest(history.model),
-        "environment": environment(run.device, history.seconds),
+        "environment": environment(run.device, history.seconds, run.precision),
     }
-
-
-def environment(device: str, seconds: float) -> dict:
-    """What a run ran on: versions, device, wall time and the commit of the code.
-
-    Args:
-        device: ``"cpu"`` or a CUDA device.
-        seconds: wall time of the training.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> environment("cpu", 1.5)["wall_seconds"]
-        1.5
-    """
-    if device.startswith("cuda"):
-        device_name = torch.cuda.get_device_name(device)
-    else:
-        device_name = f"{platform.machine()} CPU, {torch.get_num_threads()} of {os.cpu_count()} threads"
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **({"cudnn": torch.backends.cudnn.version()} if device.startswith("cuda") else {}),
-        "device": device_name,
-        "wall_seconds": round(seconds, 2),
-        "commit": commit(),
-    }
-
-
-def commit() -> str | None:
-    """The commit of the code, with a plus if files have changed since; ``None`` outside a checkout."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(("git", *words), cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -143,6 +143,17 @@ class History:
     :math:`w + \epsilon` in their step; 0 where nothing climbs), ``validation_accuracy`` and ``test_accuracy``; accuracies in
     percent. Where the radius is learned there is one more, ``rho``, the radius after the last step of the epoch.
 
+    Args:
+        run: what was done.
+        rows: one an epoch.
+        skipped: steps that were left out because a gradient was not finite.
+        seconds: wall time of the epochs.
+        model: the network with its weights after the last epoch.
+        right: which test images are right, a boolean tensor of shape (m,) in the order of the test split: ``"selected"`` at
+            :attr:`selected_epoch`, ``"last"`` after the last epoch that was done.
+        fitted: accuracy in percent on all training images with the labels trained on, in evaluation mode, unaugmented, after the
+            last epoch of the run; ``None`` before.
+
     Source:
         The selection rule is that of Xie et al. (2024), section 4.1 of the early version.
 
@@ -158,6 +169,8 @@ class History:
     skipped: int = 0
     seconds: float = 0.0
     model: nn.Module | None = None
+    right: dict[str, Tensor] = field(default_factory=dict)
+    fitted: float | None = None
 
     @property
     def finished(self) -> bool:
@@ -313,6 +326,7 @@ class _State:
         except FloatingPointError as error:
             raise FloatingPointError(f"epoch {epoch} of {self.run.epochs}, lr {lr:g}: {error}") from None
         self.schedule.step()
+        right_on_test = self._right(self.test)
         self.history.skipped = self.optimizer.skipped
         self.history.rows.append({
             "epoch": epoch,
@@ -321,9 +335,14 @@ class _State:
             "train_accuracy": 100 * int(self.workers.total(right)) / seen,
             "broken": int(self.workers.total(broken)),
             "validation_accuracy": self._accuracy(self.validation),
-            "test_accuracy": self._accuracy(self.test),
+            "test_accuracy": 100 * int(right_on_test.sum()) / len(right_on_test),
             **({"rho": self.optimizer.memory.rho} if isinstance(self.run.recipe.radius, Learned) else {}),
         })
+        self.history.right["last"] = right_on_test
+        if self.history.selected_epoch == epoch:
+            self.history.right["selected"] = right_on_test
+        if self.history.finished:
+            self.history.fitted = self._accuracy(self.train)
         return self.history.rows[-1]
 
     def _batches(self) -> Iterator[Tensor]:
@@ -356,8 +375,11 @@ class _State:
             raise FloatingPointError(f"{fresh} steps met a gradient that is inf or NaN and were skipped")
 
     def _accuracy(self, split: Split) -> float:
+        return 100 * int(self._right(split).sum()) / len(split)
+
+    def _right(self, split: Split) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16"):
-            return accuracy(self.model, split, prepared=lambda inputs: self._laid_out(self.task.prepared(inputs)))
+            return which_right(self.model, split, prepared=lambda inputs: self._laid_out(self.task.prepared(inputs)))
 
     def save(self) -> dict:
         return {
@@ -370,6 +392,8 @@ class _State:
             "randomness": self.workers.gathered(_random_state(self.run.device)),
             "rows": self.history.rows,
             "seconds": self.history.seconds,
+            "right": self.history.right,
+            "fitted": self.history.fitted,
         }
 
     def load(self, saved: dict) -> None:
@@ -387,6 +411,7 @@ class _State:
         _set_random_state(there[self.workers.rank], self.run.device)
         self.history.rows = saved["rows"]
         self.history.skipped, self.history.seconds = self.optimizer.skipped, saved["seconds"]
+        self.history.right, self.history.fitted = saved["right"], saved["fitted"]
 
 
 def _identity(run: Run) -> dict:
@@ -448,18 +473,23 @@ def _base(run: Run, model: nn.Module, samples: int) -> torch.optim.Optimizer:
     )
 
 
-@torch.no_grad()
 def accuracy(model: nn.Module, split: Split, chunk: int = 1000, prepared: Callable[[Tensor], Tensor] | None = None) -> float:
-    """Share of samples whose highest logit is that of the true class, in percent; the model's mode is kept.
+    """Share of samples whose highest logit is that of the true class, in percent; otherwise as :func:`which_right`."""
+    return 100 * int(which_right(model, split, chunk, prepared).sum()) / len(split)
+
+
+@torch.no_grad()
+def which_right(model: nn.Module, split: Split, chunk: int = 1000, prepared: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Whether the highest logit of each sample is that of its true class, on the CPU; in evaluation mode, the model's mode is kept.
 
     ``prepared`` makes of a chunk of inputs what the network takes, such as :meth:`bisam.data.Data.prepared`.
     """
     was_training = model.training
     model.eval()
     parts = zip(split.inputs.split(chunk), split.targets.split(chunk), strict=True)
-    right = sum(_right(model(prepared(inputs) if prepared else inputs), targets).sum() for inputs, targets in parts)
+    right = [_right(model(prepared(inputs) if prepared else inputs), targets) for inputs, targets in parts]
     model.train(was_training)
-    return 100 * int(right) / len(split)
+    return torch.cat(right).cpu()
 
 
 def _right(logits: Tensor, targets: Tensor) -> Tensor:
