@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from . import _checks
+from . import files
 
 __all__ = ["CheckpointError", "check_writable", "read", "write"]
 
@@ -36,7 +36,7 @@ def check_writable(path: Path) -> None:
         ...     check_writable(Path(folder) / "new" / "run.pt")
     """
     try:
-        _checks.writable(path)
+        files.check_writable(path)
     except OSError as error:
         raise CheckpointError(f"checkpoint_path {path} cannot be written: {error}. Choose another folder") from None
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import parameters
-from ._checks import writable
+from . import files, parameters
 
 __all__ = ["NotebookError", "find", "names", "run"]
 
@@ -87,7 +86,7 @@ def run(name: str, given: Mapping[str, str], output: Path | None = None, *, prog
     values = parameters.from_text(parameters.from_notebook(path), given)
     output = output or Path("_build") / "notebooks" / path.name
     try:
-        writable(output)
+        files.check_writable(output)
     except OSError as error:
         raise NotebookError(f"output {output} cannot be written: {error}") from None
     return _execute(path, output, values, progress)
