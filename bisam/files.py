@@ -114,8 +114,9 @@ def check_writable(path: Path) -> None:
         path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         _mode(path)
-        with _draft(path, b""):
-            pass
+        probe, file = _begun(path)
+        probe.unlink()
+        file.close()
 
 
 def write_new(path: Path, data: bytes | str) -> None:

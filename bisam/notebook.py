@@ -88,7 +88,7 @@ def run(name: str, given: Mapping[str, str], output: Path | None = None, *, prog
     try:
         files.check_writable(output)
     except OSError as error:
-        raise NotebookError(f"output {output} cannot be written: {error}") from None
+        raise NotebookError(f"output {output} cannot be written: {error.strerror or error}") from None
     return _execute(path, output, values, progress)
 
 
@@ -108,5 +108,5 @@ def _execute(path: Path, output: Path, values: dict, progress: bool) -> Path:
             f"the executed notebook with the traceback is {output}"
         ) from None
     except OSError as error:
-        raise NotebookError(f"output {output} cannot be written: {error}") from None
+        raise NotebookError(f"output {output} cannot be written: {error.strerror or error}") from None
     return output
