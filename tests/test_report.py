@@ -7,6 +7,7 @@ import json
 import tomllib
 
 import pytest
+import records
 from scipy import stats
 
 from bisam import ledger, report
@@ -117,7 +118,7 @@ def test_a_published_effect_is_the_difference_of_two_cells():
 def recorded(folder, accuracies, fields, **claim):
     """A ledger with one claim, SAM over SGD, and the records of these accuracies by method, place of the grid and seed."""
     (folder / "claims.toml").write_text(
-        '[experiment.e]\ntitle = "t"\nscale = "paper"\nmethods = ["sam", "sgd"]\nseeds = 20\nepochs = 2\nbudget = "same"\n'
+        '[experiment.e]\ntitle = "t"\nscale = "paper"\nmethods = ["sam", "sgd"]\nschema = 2\nseeds = 20\nepochs = 2\nbudget = "same"\n'
         f'{fields}\n[[claim]]\nid = "c"\nexperiment = "e"\nstatement = "s."\nours = "sam"\ntheirs = "sgd"\n'
         'metric = "last_test_accuracy"\n' + "\n".join(f"{key} = {value}" for key, value in claim.items())
     )
@@ -125,11 +126,7 @@ def recorded(folder, accuracies, fields, **claim):
     (folder / "runs" / "e").mkdir(parents=True)
     for (method, *place, seed), value in accuracies.items():
         run = experiment.run(method, seed, **dict(zip(experiment.grid, place, strict=True)))
-        entry = {key: None for key in ledger.FIELDS} | {
-            "schema": ledger.SCHEMA, "run": run.to_dict(), "curve": {}, "environment": {},
-            "final": {"last_test_accuracy": value, "selected_test_accuracy": value, "selected_epoch": 1},
-            "data_fingerprint": "28f2d7b2e458c832",
-        }  # fmt: skip
+        entry = records.sound(run, value, schema=2)
         (folder / "runs" / "e" / f"{'-'.join((method, *place, f'seed{seed}'))}.json").write_text(json.dumps(entry))
     return ledger.claims("e", folder)[0]
 
