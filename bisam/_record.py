@@ -176,7 +176,7 @@ _TYPES = {
 }  # fmt: skip
 _SAID = {
     "minimum": "at least {}", "maximum": "at most {}", "pattern": "a text of the form {}", "enum": "one of {}",
-    "minItems": "a list of at least {}", "minLength": "a text of at least {} characters", "maxLength": "a text of at most {} characters",
+    "const": "{!r}", "minItems": "a list of at least {}", "minLength": "a text of at least {} characters", "maxLength": "a text of at most {} characters",
 }  # fmt: skip
 
 
@@ -187,8 +187,8 @@ def _words(error: jsonschema.ValidationError) -> str:
     if error.validator == "additionalProperties":
         extra = [name for name in error.instance if name not in error.schema.get("properties", ())]
         return f"{where} holds {', '.join(map(repr, extra))}, which no record has".strip()
-    if error.validator is None:  # a field that this schema has not
-        return f"{where} is not in a record of that schema"
+    if error.validator == "not":  # a field that only later schemas have
+        return f"{where} must not hold {', '.join(rule['required'])} in a record of that schema".strip()
     if error.validator == "type":
         allowed = " or ".join(_TYPES[kind] for kind in ([rule] if isinstance(rule, str) else rule))
     else:
