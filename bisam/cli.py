@@ -195,6 +195,8 @@ def _rerun(arguments: argparse.Namespace) -> int:
         print(f"{name:9}" + "  ".join(f"{key} {value:g}" for key, value in found[name].items()))
     print("the same data" if found["same_data"] else "OTHER DATA than those of the record")
     print("the same weights, bit for bit" if found["same_bits"] else "other weights in their last bits or more")
+    for sentence in [] if found["same_bits"] else found["why"]:
+        print(sentence)
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
 import itertools
@@ -253,16 +252,10 @@ def _images(ours: Side, theirs: Side, seeds: list[int], which: str) -> Crossed |
     involved = [part[seed] for part in (*ours, *theirs) for seed in seeds]
     if not all("right" in entry for entry in involved) or len({entry["data_fingerprint"] for entry in involved}) > 1:
         return None
-    sides = [[[_right(part[seed], which) for seed in seeds] for part in side] for side in (ours, theirs)]
+    sides = [[[ledger.bits(part[seed], which) for seed in seeds] for part in side] for side in (ours, theirs)]
     if len({len(bits) for side in sides for part in side for bits in part}) > 1:
         return None
     return crossed(*(numpy.mean(side, axis=0) for side in sides))
-
-
-def _right(entry: dict, which: str) -> numpy.ndarray:
-    """Which test images are right, from the bits of a record."""
-    packed = numpy.frombuffer(base64.b64decode(entry["right"][which]), numpy.uint8)
-    return numpy.unpackbits(packed)[: entry["right"]["images"]].astype(bool)
 
 
 def _fit(ours: Side, theirs: Side, seeds: list[int], needed: float) -> Fit | None:

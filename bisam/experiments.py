@@ -124,7 +124,7 @@ class Experiment:
     first_seed: int = 0
     tables: tuple[str, ...] = ()
     stopped: str = ""
-    schema: int = 2
+    schema: int = 3
 
     def __post_init__(self):
         _checks.choice("scale", self.scale, SCALES)

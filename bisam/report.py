@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import _checks
+from . import _checks, files
 from .decisions import Decision, decide, decisions, entries, series
 from .published import PUBLISHED_AS, published, published_difference, published_effect
 from .statistics import Paired
@@ -130,7 +130,7 @@ def _rounded(value):
 
 
 def write(found: Sequence[Decision], path: Path) -> None:
-    """Writes the state of the claims, in the format that the file's ending names.
+    """Writes the state of the claims, in one piece, in the format that the file's ending names.
 
     Args:
         found: what :func:`decisions` returned.
@@ -157,7 +157,7 @@ def write(found: Sequence[Decision], path: Path) -> None:
     else:
         text = _csv([_row(each) for each in found])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="")
+    files.write_whole(path, text)
 
 
 def _csv(rows: list[dict]) -> str:

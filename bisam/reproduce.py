@@ -245,6 +245,7 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
 
     Raises:
         bisam.data.DataError: the data are not there; nothing has been started.
+        LedgerError: runs are missing of an experiment whose records have an earlier form; nothing has been started.
 
     Source:
         Ours.
@@ -254,6 +255,8 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
         {'recorded': [], 'cut': [], 'elsewhere': [], 'failed': []}
     """
     missing = [one for one in planned if not one.recorded]
+    for name in dict.fromkeys(one.experiment for one in missing):
+        ledger.check_schema(experiment(name, settings.folder))
     for name in {one.run.data for one in missing}:  # once, here, so that what is wrong is said once
         data.load(name, settings.root)
     outcomes: dict[str, list[str]] = {"recorded": [], "cut": [], "elsewhere": [], "failed": []}
@@ -312,7 +315,7 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
     chosen = experiment(one.experiment, settings.folder)
     path = settings.checkpoints / one.experiment / f"{one.file}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _in_hand(path.with_suffix(".lock")) as mine, _one_thread():
+    with _in_hand(path.with_suffix(".lock")) as mine, _threads():
         home = _home(chosen, settings.folder)
         if not mine or ledger.is_recorded(one.experiment, one.file, home):
             return "elsewhere"
@@ -327,10 +330,10 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def _threads(count: int = 1) -> Iterator[None]:
     """Records are made with one thread, so that sums on a CPU do not depend on how many cores and processes there are."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
@@ -364,7 +367,7 @@ def _bar(total: int, show: bool):
 def rerun(
     record: Path, root: str | None = None, device: str | None = None, progress: bool = False
 ) -> dict[str, object]:
-    """Trains again what a record describes, from the file alone, and compares.
+    """Trains again what a record describes, from the file alone and with as many threads, and compares.
 
     Args:
         record: a JSON file of the ledger.
@@ -374,7 +377,7 @@ def rerun(
 
     Returns:
         ``recorded`` and ``again``, the final numbers of both; ``same_bits``, whether the weights are equal to the last bit;
-        ``same_data``.
+        ``same_data``; ``why``, sentences that say what may have moved the last bits since the record was made.
 
     Raises:
         LedgerError: the file is no record.
@@ -391,12 +394,13 @@ def rerun(
     """
     entry = ledger.read(record)
     run = Run.from_dict({**entry["run"], **({"device": device} if device else {})})
-    with _one_thread():
+    with _threads(ledger.threads(entry)):
         history = fit(run, root=root, progress=progress)
-    again = ledger.entry(history, entry["experiment"], entry["scale"], root=root)
+        again = ledger.entry(history, entry["experiment"], entry["scale"], root=root)
     return {
         "recorded": entry["final"],
         "again": again["final"],
         "same_bits": again["weights_digest"] == entry["weights_digest"],
         "same_data": again["data_fingerprint"] == entry["data_fingerprint"],
+        "why": ledger.reasons(entry, again),
     }

@@ -278,7 +278,7 @@ def test_a_record_is_run_again_from_its_file_alone_with_one_thread(folder, setti
     copy = tmp_path / "elsewhere.json"
     copy.write_bytes((folder / "runs" / "try" / f"{one.file}.json").read_bytes())
     found = rerun(copy)
-    assert found["same_bits"] and found["same_data"] and found["again"] == found["recorded"]
+    assert found["same_bits"] and found["same_data"] and found["again"] == found["recorded"] and found["why"] == []
     torch.set_num_threads(2)
     seen = []
     monkeypatch.setattr(reproduce, "fit", lambda *given, **named: (seen.append(torch.get_num_threads()), fit(*given, **named))[1])
@@ -287,9 +287,32 @@ def test_a_record_is_run_again_from_its_file_alone_with_one_thread(folder, setti
     entry = json.loads(copy.read_text())
     copy.write_text(json.dumps({**entry, "run": {**entry["run"], "seed": 5}}))
     assert not rerun(copy)["same_bits"]
+    copy.write_text(json.dumps({**entry, "environment": {**entry["environment"], "threads": 2, "processor": "Other"}}))
+    (sentence,) = rerun(copy)["why"]
+    assert seen[-1] == 2 and "processor Other" in sentence
     copy.write_text(json.dumps({**entry, "run": {**entry["run"], "device": "cuda:7"}}))
     assert main(["rerun", str(copy)]) == 2  # there is no such device here
     assert rerun(copy, device="cpu")["same_bits"]
+
+
+@pytest.mark.parametrize("name, words", [
+    ("first_run/bisam-log-noise40-seed0", ["schema 2: since then Q is computed in another form", "on which kind of processor"]),
+    ("first_run/sam-noise40-seed0", ["on which kind of processor"]),
+])  # fmt: skip
+def test_why_the_last_bits_of_an_older_record_may_differ_is_said(name, words, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "fit", lambda run, **named: fit(run.replace(epochs=1)))
+    path = experiments.RESULTS / "runs" / f"{name}.json"
+    assert main(["rerun", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "other weights in their last bits or more\n" in said
+    assert all(word in said for word in words) and ("schema 2" in said) == (len(words) == 2)
+
+
+def test_missing_runs_of_an_earlier_schema_are_refused_before_they_start(folder, settings):
+    (folder / "claims.toml").write_text(TOML.replace('title = "A few runs"', 'title = "A few runs"\nschema = 2'))
+    with pytest.raises(LedgerError, match="experiment try has records of schema 2"):
+        carry_out(plan("try", folder=folder), settings, progress=False)
+    assert not settings.checkpoints.exists()
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path, capsys):
