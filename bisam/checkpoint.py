@@ -45,7 +45,7 @@ def check_writable(path: Path) -> None:
     try:
         files.check_writable(path)
     except OSError as error:
-        raise CheckpointError(f"checkpoint_path {path} cannot be written: {error.strerror}. Choose another folder") from None
+        raise CheckpointError(f"checkpoint_path {path} {error.strerror}. Choose another folder") from None
 
 
 def lock(path: Path) -> Path:
@@ -98,7 +98,7 @@ def write(path: Path, run: dict, state: dict) -> None:
         files.write_whole(path, archive.getvalue())
     except OSError as error:
         kept = "The old file stays" if path.exists() else "Nothing was kept"
-        raise CheckpointError(f"checkpoint_path {path} cannot be written ({error.strerror}). {kept}") from None
+        raise CheckpointError(f"checkpoint_path {path} {error.strerror}. {kept}") from None
 
 
 def _seal(content: bytes | memoryview) -> bytes:
