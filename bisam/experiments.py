@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ METRICS = ("selected_test_accuracy", "last_test_accuracy", "selected_test_top5_a
 BUDGETS = ("passes", "epochs", "same")
 FITTED = 90.0  # percent of the labels that can be fitted, which a claim about accuracy needs both methods to have fitted
 EQUAL_EPOCHS = "sgd-equal-epochs"  # SGD under a name of its own, whose epochs are never doubled
+MOST_SEEDS, MOST_RUNS = 10_000, 100_000  # all runs of an experiment are held in memory
 
 # What lies between SAM and BiSAM (-log) beside the bound: its ascent has no label smoothing, and a temperature. A control
 # changes one of the two. And SGD with the epochs of a two-pass method, beside the SGD that has its passes.
@@ -131,6 +133,10 @@ class Experiment:
         _checks.choice("budget", self.budget, BUDGETS)
         for name in ("seeds", "epochs"):
             _checks.whole(name, getattr(self, name))
+        if self.seeds > MOST_SEEDS:
+            raise ValueError(f"seeds must be at most {MOST_SEEDS} in experiment {self.name!r}, got {self.seeds}")
+        if (count := self.seeds * len(self.methods) * math.prod(map(len, self.grid.values()))) > MOST_RUNS:
+            raise ValueError(f"methods, axes and seeds must make at most {MOST_RUNS} runs in experiment {self.name!r}, got {count}")
         for name in (*self.methods, *self.radius):
             method(name)
         for axis in (*self.axes, *self.settings):
