@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _record_words(commands.add_parser("record", help="run what is missing of an experiment and record it"))
     _rerun_words(commands.add_parser("rerun", help="train again what a record describes, and compare"))
     _report_words(commands.add_parser("report", help="the state of every claim, computed from the records"))
+    _verify_words(commands.add_parser("verify", help="look through a whole ledger and list everything that is wrong"))
     commands.add_parser("methods", help="list the methods and their settings").set_defaults(do=_methods)
     return parser
 
@@ -266,6 +267,22 @@ def _report(arguments: argparse.Namespace) -> int:
         write(found, arguments.output)
     print(markdown(found))
     return 0
+
+
+def _verify_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", type=Path, help="with claims.toml and runs; default: results of this project")
+    parser.set_defaults(do=_verify)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from .experiments import RESULTS
+    from .verify import verify
+
+    found = verify(arguments.folder or RESULTS, progress=True)
+    for fault in found.faults:
+        print(fault)
+    print(found)
+    return 1 if found.faults else 0
 
 
 # -- methods ----------------------------------------------------------------------------------------------------------
