@@ -1,7 +1,11 @@
 """No leaf of a record can be wrong without a word: each is removed, given another type, pushed out of range and changed."""
 
 import copy
+import importlib.util
 import json
+import re
+import tomllib
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -269,6 +273,24 @@ def test_the_schema_is_one_and_every_field_of_it_is_described():
             fields(value, f"{name}.{key}")
 
     fields(_record.schema(), "")
+
+
+def test_the_page_names_every_field_and_the_package_ships_the_schema():
+    root = Path(__file__).resolve().parents[1]
+    spec = importlib.util.spec_from_file_location("record_fields", root / "tools" / "record_fields.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| ([123-]) \| (.+) \|$", tool.tables(), re.MULTILINE)
+    made = ledger.entry(fit(RUN), "try", "smoke")
+    parts = [made, *(made[name] for name in ("run", "final", "curve", "right", "environment"))]
+    assert {name for name, *_ in rows} == {key for part in parts for key in part} | {"driver", "cuda", "cudnn"}
+    assert all(value.strip() and text.endswith(".") for _, value, _, text in rows)
+    later = {name for name, _, since, _ in rows if since == "3"}
+    assert {"right", "gap", "processor"} <= later and not later & set(EARLY[2]["environment"])
+    page = (root / "book" / "record_schema.md").read_text(encoding="utf-8")
+    assert "_generated/record_schema.md" in page and "bisam/schema/record.json" in page
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    assert _record.SCHEMA_FILE.match(f"bisam/{settings['tool']['setuptools']['package-data']['bisam'][0]}")
 
 
 PLAIN = jsonschema.Draft202012Validator(_record.schema())
