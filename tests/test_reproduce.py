@@ -288,10 +288,12 @@ def test_a_record_is_run_again_from_its_file_alone_with_one_thread(folder, setti
     entry = json.loads(copy.read_text())
     copy.write_text(json.dumps({**entry, "run": {**entry["run"], "seed": 5}}))
     assert not rerun(copy)["same_bits"]
-    copy.write_text(json.dumps({**entry, "environment": {**entry["environment"], "threads": 2, "processor": "Other"}}))
+    other = {"threads": 2, "processor": "Other", "device": entry["environment"]["device"].replace(", 1 of", ", 2 of")}
+    copy.write_text(json.dumps({**entry, "environment": {**entry["environment"], **other}}))
     (sentence,) = rerun(copy)["why"]
     assert seen[-1] == 2 and "processor Other" in sentence
-    copy.write_text(json.dumps({**entry, "run": {**entry["run"], "device": "cuda:7"}}))
+    there = {**entry["environment"], "device": "A GPU", "driver": "1.0", "cuda": "13.0", "cudnn": 90000}
+    copy.write_text(json.dumps({**entry, "run": {**entry["run"], "device": "cuda:7"}, "environment": there}))
     assert main(["rerun", str(copy)]) == 2  # there is no such device here
     assert rerun(copy, device="cpu")["same_bits"]
 
