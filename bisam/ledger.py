@@ -44,7 +44,8 @@ def record(
         The path of the record.
 
     Raises:
-        LedgerError: the record is there already, or the disk does not take it; nothing half written stays.
+        LedgerError: the record is there already, the disk does not take it, or its numbers do not fit each other; nothing half written
+            stays.
         ValueError: a name that would lead elsewhere, or a history that is not finished.
 
     Source:
@@ -59,7 +60,9 @@ def record(
         'sam-seed0.json'
     """
     path = _path(name, file, folder)
-    text = json.dumps(entry(history, name, scale, root), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(entry(history, name, scale, root), indent=1) + "\n"
+    for wrong in _text_faults(text):
+        raise LedgerError(f"{path} is not written, for nobody could read it: {wrong}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_new(path, text)
@@ -303,6 +306,13 @@ class Reading:
             yield f"experiment {name} is in no list of claims; put the record into the folder runs/{name} of its ledger"
         elif self.record["scale"] != known[name].scale:
             yield f"scale is {self.record['scale']}, but {name} is of scale {known[name].scale}"
+
+
+def _text_faults(text: str) -> Iterator[str]:
+    try:
+        yield from _record.faults(_record.parsed(text))
+    except ValueError as error:
+        yield str(error)
 
 
 def _text(path: Path) -> str:

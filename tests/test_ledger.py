@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import json
 import os
 import shutil
@@ -8,12 +9,13 @@ from pathlib import Path
 
 import numpy
 import pytest
+import records
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import bisam
-from bisam import data, environment, ledger
+from bisam import _record, data, environment, ledger
 from bisam.experiments import CONTROLS
 from bisam.ledger import LedgerError
 from bisam.recipe import RECIPES
@@ -123,6 +125,17 @@ def test_a_package_outside_a_checkout_has_no_commit(package):
     assert environment.commit() is None
 
 
+def test_a_gpu_is_named_with_its_driver_and_libraries(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU at {device}")
+    monkeypatch.setattr(environment, "_said", lambda *words, **where: "1.2.3\n1.2.3" if words[0] == "nvidia-smi" else None)
+    there = environment.environment("cuda:0", 2.0, "bfloat16")
+    assert (there["device"], there["driver"], there["cuda"]) == ("GPU at cuda:0", "1.2.3", torch.version.cuda)
+    assert (there["tf32"], there["matmul_precision"], there["precision"]) == (False, "highest", "bfloat16") and "cudnn" in there
+    record = records.sound(Run(model="mlp", epochs=1, precision="bfloat16"))
+    record["run"]["device"], record["environment"] = "cuda:0", json.loads(json.dumps(there))
+    assert list(_record.faults(record)) == []
+
+
 @pytest.mark.parametrize("change, words", [
     ({"processor": "Other"}, "The record was made with processor Other, and this is"),
     ({"instructions": []}, "The record was made with instructions none, and this is"),
@@ -143,6 +156,30 @@ def test_a_record_is_never_overwritten(history, tmp_path):
     with pytest.raises(LedgerError, match="recorded already"):
         ledger.record(history, "try", "one", "smoke", tmp_path)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["one.json"]
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"train_loss": float("nan")}, "NaN is no number of JSON"), ({"test_accuracy": 90.1}, "final.*_test_accuracy is 90.1, but right"),
+    ({"lr": -1.0}, "curve.lr.1 must be at least 0"),
+])  # fmt: skip
+def test_what_nobody_could_read_is_not_written(history, change, message, tmp_path):
+    wrong = dataclasses.replace(history, rows=[history.rows[0], {**history.rows[1], **change}])
+    with pytest.raises(LedgerError, match=f"one.json is not written, for nobody could read it: .*{message}"):
+        ledger.record(wrong, "try", "one", "smoke", tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("name, file", [
+    ("../../evil", "y"), ("a", "../../../y"), ("a", "/tmp/abs"), ("a", "b\n\x1b[31m"), ("", ""), ("a", ""), ("a/b", "y"), (".", "y"), ("a", "..")
+])  # fmt: skip
+def test_names_that_would_leave_the_ledger_are_refused(history, name, file, tmp_path):
+    inside = tmp_path / "deep" / "results"
+    inside.mkdir(parents=True)
+    with pytest.raises(ValueError, match="must be letters"):
+        ledger.record(history, name, file, "smoke", inside)
+    with pytest.raises(ValueError, match="must be letters"):
+        ledger.is_recorded(name, file, inside)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_of_two_writers_at_once_one_wins(history, tmp_path):
