@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from pathlib import Path
 
 import torch
 
@@ -70,16 +69,6 @@ def choice(name: str, value: object, allowed) -> str:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
     return value
-
-
-def writable(path: Path) -> None:
-    """Makes the folder of a file and proves that the file can be written there; an ``OSError`` says why not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder")
-    probe = path.with_name(path.name + ".probe")
-    probe.write_bytes(b"")
-    probe.unlink()
 
 
 def offers(part: object, method: str) -> bool:

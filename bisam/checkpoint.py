@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import math
 import os
+import re
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from . import _checks
+from . import files
 
-__all__ = ["CheckpointError", "check_writable", "read", "write"]
+__all__ = ["CheckpointError", "check_form", "check_writable", "lock", "read", "write"]
 
-FORMAT = 1
+FORMAT = 2  # 1: without a seal, and without the bits of the test images
+MARK = b"sha256 "
+SEAL = len(MARK) + 64  # bytes of the comment that ends the archive
 
 
 class CheckpointError(RuntimeError):
@@ -36,13 +43,32 @@ def check_writable(path: Path) -> None:
         ...     check_writable(Path(folder) / "new" / "run.pt")
     """
     try:
-        _checks.writable(path)
+        files.check_writable(path)
     except OSError as error:
-        raise CheckpointError(f"checkpoint_path {path} cannot be written: {error}. Choose another folder") from None
+        raise CheckpointError(f"checkpoint_path {path} {error.strerror}. Choose another folder") from None
+
+
+def lock(path: Path) -> Path:
+    """The file whose lock a training holds as long as it works on a checkpoint: beside the file that a link leads to.
+
+    Args:
+        path: the checkpoint file.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> lock(Path("/runs/run.pt")).name
+        'run.pt.lock'
+    """
+    return Path(f"{os.path.realpath(path)}.lock")
 
 
 def write(path: Path, run: dict, state: dict) -> None:
     """Replaces the file in one piece: a reader, or a kill at any moment, sees the old one or the new one.
+
+    The archive of ``torch.save`` ends in a seal, a SHA-256 over all bytes before it, which stands in the comment of the archive:
+    ``torch.load`` reads the file as any other.
 
     Args:
         path: the checkpoint file.
@@ -53,7 +79,7 @@ def write(path: Path, run: dict, state: dict) -> None:
         CheckpointError: the disk does not take it; the old file stays.
 
     Source:
-        Ours.
+        Ours, on torch.save and the comment of a zip archive.
 
     Example:
         >>> import tempfile
@@ -63,19 +89,20 @@ def write(path: Path, run: dict, state: dict) -> None:
         ...     read(path, run={"seed": 0})
         {'epoch': 3}
     """
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    archive = io.BytesIO()
+    torch.save({"format": FORMAT, "run": run, "state": state}, archive)
+    archive.seek(-2, os.SEEK_END)  # the last two bytes of a zip archive are the length of its comment
+    archive.write(SEAL.to_bytes(2, "little"))
+    archive.write(_seal(archive.getvalue()))
     try:
-        with open(draft, "wb") as file:
-            torch.save({"format": FORMAT, "run": run, "state": state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        draft.unlink(missing_ok=True)
+        files.write_whole(path, archive.getvalue())
+    except OSError as error:
         kept = "The old file stays" if path.exists() else "Nothing was kept"
-        raise CheckpointError(
-            f"checkpoint_path {path} cannot be written ({error}); is the disk full? {kept}"
-        ) from None
+        raise CheckpointError(f"checkpoint_path {path} {error.strerror}. {kept}") from None
+
+
+def _seal(content: bytes | memoryview) -> bytes:
+    return MARK + hashlib.sha256(content).hexdigest().encode()
 
 
 def read(path: Path, run: dict) -> dict:
@@ -86,7 +113,7 @@ def read(path: Path, run: dict) -> dict:
         run: the description of the run that wants to go on.
 
     Raises:
-        CheckpointError: the file is truncated or no checkpoint, or another run wrote it; nothing is changed.
+        CheckpointError: the file is truncated, changed in any bit or no checkpoint, or another run wrote it; nothing is changed.
 
     Source:
         Ours.
@@ -99,15 +126,18 @@ def read(path: Path, run: dict) -> dict:
         checkpoint_path no such file cannot be read (
     """
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint_path {path} cannot be read ({error.strerror})") from None
+    if content[-SEAL:] != _seal(memoryview(content)[:-SEAL]):
+        raise _unreadable(path, "its seal does not fit")
+    try:
+        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         written, state = stored["run"], stored["state"]
-        if stored["format"] != FORMAT:
+        if stored["format"] != FORMAT or not isinstance(written, dict):
             raise ValueError(f"format {stored['format']}")
-    except Exception as error:  # torch, zipfile and pickle each have their own words for a broken file
-        raise CheckpointError(
-            f"checkpoint_path {path} cannot be read ({type(error).__name__}): it is truncated or no checkpoint of "
-            "this version. Delete it to start over, or restore it"
-        ) from None
+    except Exception as error:  # torch, zipfile and pickle each have their own words for what they do not know
+        raise _unreadable(path, type(error).__name__) from None
     if written != run:
         here, there = _leaves(run), _leaves(written)
         names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
@@ -118,9 +148,70 @@ def read(path: Path, run: dict) -> dict:
     return state
 
 
+def _unreadable(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint_path {path} cannot be read ({why}): it is damaged, truncated or no checkpoint of "
+        "this version. Delete it to start over, or restore it"
+    )
+
+
 def _leaves(tree: dict, path: str = "") -> dict[str, object]:
     """The values of nested dictionaries by dotted names, so that only what differs is shown."""
     found = {}
     for name, value in tree.items():
         found |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}
     return found
+
+
+def check_form(found: object, form: object, where: str = "state") -> None:
+    """Compares a state with one of the same form: the same names, types, lengths, shapes and kinds of numbers; all of them finite.
+
+    Args:
+        found: nested dictionaries and lists of tensors and plain values.
+        form: a state of which every value may differ, but not what it is. GPUs are one, whatever their number.
+        where: what the state is called.
+
+    Raises:
+        CheckpointError: the first thing that is missing, unexpected or of another form, by its dotted name.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> check_form({"w": torch.ones(2)}, {"w": torch.zeros(2)})
+        >>> check_form({"w": torch.ones(3)}, {"w": torch.zeros(2)})
+        Traceback (most recent call last):
+        bisam.checkpoint.CheckpointError: state.w must be a torch.float32 tensor of shape (2,), got a torch.float32 tensor of shape (3,)
+    """
+    if type(found) is not type(form):
+        raise CheckpointError(f"{where} must be {_words(form)}, got {_words(found)}")
+    if isinstance(form, dict):
+        found, form = ({_place(key): value for key, value in one.items()} for one in (found, form))
+        missing, extra = [key for key in form if key not in found], [key for key in found if key not in form]
+        if missing or extra:
+            what = f"lacks {missing[0]!r}" if missing else f"holds {extra[0]!r}, which this run does not know"
+            raise CheckpointError(f"{where} {what}")
+        for key, value in found.items():
+            check_form(value, form[key], f"{where}.{key}")
+    elif isinstance(form, (list, tuple)):
+        if len(found) != len(form):
+            raise CheckpointError(f"{where} must have {len(form)} entries, got {len(found)}")
+        for k, (one, other) in enumerate(zip(found, form, strict=True)):
+            check_form(one, other, f"{where}.{k}")
+    elif isinstance(form, Tensor):
+        if (found.dtype, found.shape, found.layout) != (form.dtype, form.shape, form.layout):
+            raise CheckpointError(f"{where} must be {_words(form)}, got {_words(found)}")
+        if found.is_floating_point() and not found.isfinite().all() and form.isfinite().all():
+            raise CheckpointError(f"{where} must be finite; {int((~found.isfinite()).sum())} of {found.numel()} numbers are not")
+    elif isinstance(form, float) and not math.isfinite(found):
+        raise CheckpointError(f"{where} must be finite, got {found!r}")
+
+
+def _place(key: object) -> object:
+    return "cuda" if isinstance(key, str) and re.fullmatch(r"cuda:\d+", key) else key
+
+
+def _words(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    return "None" if value is None else f"of type {type(value).__name__}"

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
+import math
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import _checks
+from . import _checks, _claims
 from .bounds import Identity
 from .losses import CrossEntropy
 from .radius import Learned
-from .recipe import BISAM_LOG, RECIPES, SAM, Recipe
+from .recipe import BISAM_LOG, RECIPES, SAM, SGD, Recipe
 from .surrogate import Surrogate
 from .train import Run, equal_budget
+from .verdicts import FEWEST
 
-__all__ = ["CONTROLS", "RESULTS", "SCALES", "Claim", "Experiment", "LedgerError", "claims", "experiment", "experiments", "method"]
+__all__ = [
+    "CONTROLS", "RESULTS", "SCALES", "Claim", "Experiment", "Family", "LedgerError", "claims", "experiment", "experiments", "families", "listed",
+    "method",
+]  # fmt: skip
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 SCALES = ("smoke", "laptop", "paper")
-METRICS = ("selected_test_accuracy", "last_test_accuracy", "broken")
+METRICS = ("selected_test_accuracy", "last_test_accuracy", "selected_test_top5_accuracy", "broken")
 BUDGETS = ("passes", "epochs", "same")
+FITTED = 90.0  # percent of the labels that can be fitted, which a claim about accuracy needs both methods to have fitted
+EQUAL_EPOCHS = "sgd-equal-epochs"  # SGD under a name of its own, whose epochs are never doubled
+MOST_SEEDS, MOST_RUNS = 10_000, 100_000  # all runs of an experiment are held in memory
 
 # What lies between SAM and BiSAM (-log) beside the bound: its ascent has no label smoothing, and a temperature. A control
-# changes one of the two.
+# changes one of the two. And SGD with the epochs of a two-pass method, beside the SGD that has its passes.
 CONTROLS = {
     control.name: control
     for control in (
         SAM.replace(name="sam-unsmoothed", ascent=CrossEntropy()),
         BISAM_LOG.replace(name="sam-temperature", ascent=Surrogate(Identity(), mu=BISAM_LOG.ascent.mu)),
+        SGD.replace(name=EQUAL_EPOCHS),
     )
 }
 
@@ -64,7 +75,7 @@ class Experiment:
 
     With ``budget = "passes"`` every method gets as many epochs as cost the same passes, so that the base optimiser alone gets
     twice those of a two-pass method; with ``"epochs"``, as in the published runs, the base gets twice as many and all others
-    the same; with ``"same"`` all get the same.
+    the same; with ``"same"`` all get the same. The control ``"sgd-equal-epochs"`` has the epochs of a two-pass method always.
 
     Args:
         name: what it is called in ``results/claims.toml``.
@@ -84,6 +95,7 @@ class Experiment:
         budget: ``"passes"``, ``"epochs"`` or ``"same"``.
         first_seed: the first of the seeds.
         tables: the published tables that it bears upon.
+        stopped: why runs of the plan were left out; empty if nothing was. The plan stays as it was.
         schema: the form of its records, see ``bisam.ledger.SCHEMA``; older records are kept as experiments of their own.
 
     Raises:
@@ -115,17 +127,22 @@ class Experiment:
     budget: str = "passes"
     first_seed: int = 0
     tables: tuple[str, ...] = ()
-    schema: int = 2
+    stopped: str = ""
+    schema: int = 3
 
     def __post_init__(self):
         _checks.choice("scale", self.scale, SCALES)
         _checks.choice("budget", self.budget, BUDGETS)
         for name in ("seeds", "epochs"):
             _checks.whole(name, getattr(self, name))
+        if self.seeds > MOST_SEEDS:
+            raise ValueError(f"seeds must be at most {MOST_SEEDS} in experiment {self.name!r}, got {self.seeds}")
+        if (count := self.seeds * len(self.methods) * math.prod(map(len, self.grid.values()))) > MOST_RUNS:
+            raise ValueError(f"methods, axes and seeds must make at most {MOST_RUNS} runs in experiment {self.name!r}, got {count}")
         for name in (*self.methods, *self.radius):
             method(name)
         for axis in (*self.axes, *self.settings):
-            _checks.choice("axis", axis, _AXES)
+            _checks.choice("axis", axis, _claims.AXES)
 
     @property
     def grid(self) -> dict[str, tuple]:
@@ -148,7 +165,7 @@ class Experiment:
         return Run(recipe=chosen, epochs=self._epochs(epochs or length, chosen), seed=seed, **fields)
 
     def _epochs(self, epochs: int, chosen: Recipe) -> int:
-        equal = self.budget == "passes" or (self.budget == "epochs" and chosen.passes == 1)
+        equal = chosen.name != EQUAL_EPOCHS and (self.budget == "passes" or (self.budget == "epochs" and chosen.passes == 1))
         return equal_budget(epochs, chosen) if equal else epochs
 
     def cells(self) -> dict[str, dict[str, str]]:
@@ -167,9 +184,6 @@ class Experiment:
     def _grid(self) -> list[tuple[int, tuple, str]]:
         seeds = range(self.first_seed, self.first_seed + self.seeds)
         return list(itertools.product(seeds, itertools.product(*self.grid.values()), self.methods))
-
-
-_AXES = (*(part.name for part in dataclasses.fields(Run) if part.name not in ("recipe", "seed")), "rho", "rate")
 
 
 def _label(axis: str, value) -> str:
@@ -191,15 +205,21 @@ class Claim:
         ours: a method.
         theirs: another.
         metric: what is compared: ``"selected_test_accuracy"``, ``"last_test_accuracy"``, or ``"broken"``, the samples that were
-            right at w and wrong at :math:`w + \epsilon`, mean over the epochs.
+            right at w and wrong at :math:`w + \epsilon`, mean over the epochs. ``"selected_test_top5_accuracy"`` is what a published
+            table prints and no record of ours has.
         at: the place of the grid, axis to value.
         against: where ``theirs`` stands at another place, the axes that differ.
         over: axes of the grid to average over, seed by seed; a seed counts once both methods have it at all their values.
         label_noise: short for that axis in ``at``.
         published: where ``results/published.csv`` has the two numbers: columns to values, without the method; empty for a claim of ours.
+        published_as: what the published table calls ``ours`` and ``theirs``, where it is not the usual name.
+        rule: under which it was written: 1, or 2 since 2026-11-28, see :mod:`bisam.verdicts`.
+        family: of claims that ask one question, see :class:`Family`; empty for a secondary claim, which is judged alone.
+        fitted: percentage of the labels that can be fitted, which both methods must have fitted at the end; ``None`` means 90 for a
+            claim about accuracies and none for others.
 
     Raises:
-        ValueError: an unknown method or metric, an axis in ``over`` that has its place in ``at``.
+        ValueError: an unknown method, metric or rule, an axis in ``over`` that has its place in ``at``, a percentage outside of [0, 100].
 
     Source:
         Ours.
@@ -221,11 +241,21 @@ class Claim:
     over: tuple[str, ...] = ()
     label_noise: float | None = None
     published: dict = field(default_factory=dict)
+    published_as: dict = field(default_factory=dict)
+    rule: int = 1
+    family: str = ""
+    fitted: float | None = None
 
     def __post_init__(self):
         for name in ("ours", "theirs"):
             _checks.choice(name, getattr(self, name), (*RECIPES, *CONTROLS))
         _checks.choice("metric", self.metric, METRICS)
+        if _checks.whole("rule", self.rule) not in FEWEST:
+            raise ValueError(f"rule must be one of {', '.join(map(str, FEWEST))}; got {self.rule} in claim {self.id}")
+        if self.fitted is not None and not 0 <= _checks.real("fitted", self.fitted) <= 100:
+            raise ValueError(f"fitted must be a percentage in [0, 100], got {self.fitted} in claim {self.id}")
+        for side in self.published_as:
+            _checks.choice("published_as", side, ("ours", "theirs"))
         object.__setattr__(self, "over", tuple(self.over))
         for axis in self.over:
             if axis in self.other_place:
@@ -241,13 +271,82 @@ class Claim:
         """Where theirs stands."""
         return {**self.place, **self.against}
 
+    @property
+    def needed(self) -> float:
+        """Percentage of the labels that can be fitted, which both methods must have fitted; 0 without a precondition."""
+        if self.fitted is not None:
+            return self.fitted
+        return 0.0 if self.metric == "broken" else FITTED
 
-def _toml(folder: Path) -> dict:
+    @property
+    def fewest(self) -> int:
+        """Pairs that it needs under the rule that it was written under."""
+        return FEWEST[self.rule]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Claims that ask one question, within which false discoveries are controlled.
+
+    Args:
+        name: what claims call it.
+        title: the question.
+        why: what belongs to it, and why together.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> families()["sam-over-sgd"].title
+        'Is SAM more accurate than SGD at a small scale?'
+    """
+
+    name: str
+    title: str
+    why: str
+
+
+@functools.lru_cache(maxsize=16)
+def _listed(text: str) -> _claims.Listed:
+    return _claims.listed(tomllib.loads(text), {"family": Family, "experiment": Experiment}, Claim, _rule_faults)
+
+
+def listed(folder: Path = RESULTS) -> _claims.Listed:
+    """What ``claims.toml`` holds, with everything that is wrong in it.
+
+    Args:
+        folder: the ledger.
+
+    Returns:
+        ``entries``, the tables of families and experiments by name and the list of claims, without those that are wrong; and
+        ``faults``, a line each.
+
+    Raises:
+        LedgerError: the file cannot be read, or is no TOML.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> listed().faults
+        []
+    """
     path = folder / "claims.toml"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return _listed(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or numbers and depths beyond reason
         raise LedgerError(f"{path} cannot be read: {error}") from None
+
+
+def _entries(folder: Path, table: str) -> dict | list:
+    """The entries of a list in which nothing is wrong."""
+    found = listed(folder)
+    if found.faults:
+        more = f" (and {len(found.faults) - 1} more; `bisam verify` lists all)" if len(found.faults) > 1 else ""
+        raise LedgerError(f"{folder / 'claims.toml'}: {found.faults[0]}{more}")
+    return found.entries[table].copy()
 
 
 def experiments(folder: Path = RESULTS) -> dict[str, Experiment]:
@@ -263,10 +362,7 @@ def experiments(folder: Path = RESULTS) -> dict[str, Experiment]:
         >>> experiments()["first_run"].seeds
         10
     """
-    return {
-        name: Experiment(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-        for name, fields in _toml(folder)["experiment"].items()
-    }
+    return _entries(folder, "experiment")
 
 
 def experiment(name: str, folder: Path = RESULTS) -> Experiment:
@@ -306,4 +402,36 @@ def claims(name: str | None = None, folder: Path = RESULTS) -> list[Claim]:
     """
     if name is not None:
         experiment(name, folder)
-    return [Claim(**fields) for fields in _toml(folder).get("claim", ()) if name in (None, fields["experiment"])]
+    return [claim for claim in _entries(folder, "claim") if name in (None, claim.experiment)]
+
+
+def families(folder: Path = RESULTS) -> dict[str, Family]:
+    """The families of claims in ``claims.toml``, by name.
+
+    Args:
+        folder: the ledger.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> "bisam-over-sam" in families()
+        True
+    """
+    return _entries(folder, "family")
+
+
+def _rule_faults(claim: Claim, plan: Experiment | None, known: dict[str, Family]) -> Iterator[str]:
+    """A family that is not named, and a claim of rule 2 whose experiment plans too little for it."""
+    if claim.family and claim.family not in known:
+        yield f"family must be one of {', '.join(known) or 'none'}; got {claim.family!r}"
+    if claim.rule < 2 or plan is None:
+        return
+    if plan.seeds < claim.fewest:
+        yield f"rule {claim.rule} needs {claim.fewest} seeds, {plan.name} plans {plan.seeds}"
+    one_pass = {method(name).passes == 1 for name in (claim.ours, claim.theirs)}
+    if len(one_pass) == 2 and (plan.budget == "same" or not {"sgd", EQUAL_EPOCHS} <= set(plan.methods)):
+        yield (
+            f"rule {claim.rule} compares a method of one pass with one of more at equal passes and at equal epochs; "
+            f"{plan.name} must have both sgd and {EQUAL_EPOCHS}, and a budget that is not 'same'"
+        )

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import math
-import os
-import platform
-import subprocess
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from . import data
+from . import _record, data, files
+from ._record import bits, packed
+from .environment import commit, differences, environment
 from .experiments import RESULTS, Claim, Experiment, LedgerError, claims, experiment, experiments
 from .train import History, Run, weights_digest
 
 __all__ = [
-    "RESULTS", "Claim", "Experiment", "LedgerError", "claims", "entry", "environment", "evidence", "experiment", "experiments",
-    "is_recorded", "load", "read", "record",
+    "RESULTS", "Claim", "Experiment", "LedgerError", "bits", "check_schema", "claims", "commit",
+    "departures", "entry", "environment", "evidence", "experiment", "experiments", "is_recorded", "load", "read", "reasons", "record", "threads",
 ]  # fmt: skip
 
-SCHEMA = 2  # 1: the order of the first epoch and the noisy labels came from one permutation
-FIELDS = ("schema", "experiment", "scale", "run", "final", "curve", "data_fingerprint", "weights_digest", "environment")
-FINAL = ("selected_epoch", "selected_test_accuracy", "last_test_accuracy")
+# 1: the order of the first epoch and the noisy labels came from one permutation. 2: without the bits of the test images, the
+# accuracy on the training images and the kind of processor; Q in a form whose last bits differ.
+SCHEMA = 3
 SHIPPED = ("digits",)  # data that every machine has
 
 
@@ -43,7 +44,9 @@ def record(
         The path of the record.
 
     Raises:
-        LedgerError: the record is there already, or the disk does not take it; nothing half written stays.
+        LedgerError: the record is there already, the disk does not take it, or its numbers do not fit each other; nothing half written
+            stays.
+        ValueError: a name that would lead elsewhere, or a history that is not finished.
 
     Source:
         Ours.
@@ -57,19 +60,81 @@ def record(
         'sam-seed0.json'
     """
     path = _path(name, file, folder)
-    draft = path.with_suffix(f".{os.getpid()}.part")
     text = json.dumps(entry(history, name, scale, root), indent=1) + "\n"
+    for wrong in _text_faults(text):
+        raise LedgerError(f"{path} is not written, for nobody could read it: {wrong}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        os.link(draft, path)  # fails if the record exists, also when two writers meet
+        files.write_new(path, text)
     except FileExistsError:
         raise LedgerError(f"{path} is recorded already; records are only ever added") from None
     except OSError as error:
         raise LedgerError(f"{path} cannot be written: {error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
     return path
+
+
+def check_schema(plan: Experiment) -> None:
+    """Runs of an experiment can be recorded now: its records have the form that this version writes.
+
+    Args:
+        plan: the experiment.
+
+    Raises:
+        LedgerError: its records have an earlier form.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> try:
+        ...     check_schema(experiment("first_run"))
+        ... except LedgerError as error:
+        ...     print(str(error)[:54])
+        experiment first_run has records of schema 2, and this
+    """
+    if plan.schema != SCHEMA:
+        raise LedgerError(
+            f"experiment {plan.name} has records of schema {plan.schema}, and this version writes schema {SCHEMA}; "
+            "describe the missing runs as an experiment of its own"
+        )
+
+
+def threads(record: dict) -> int:
+    """The number of threads that a record was made with; one where the record does not say.
+
+    Args:
+        record: what :func:`read` returned.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> threads({"environment": {"device": "x86_64 CPU, 1 of 2 threads"}}), threads({"environment": {"threads": 4}})
+        (1, 4)
+    """
+    found = re.search(r"(\d+) of \d+ threads", record["environment"].get("device", ""))
+    return record["environment"].get("threads") or int(found[1] if found else 1)
+
+
+def reasons(there: dict, here: dict) -> list[str]:
+    """Why the last bits of a run may be others now than in its record, a sentence each.
+
+    Args:
+        there: the record.
+        here: of the run made again, see :func:`entry`.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> there = read(RESULTS / "runs" / "first_run" / "bisam-log-noise40-seed0.json")
+        >>> reasons(there, there)[0][:58]
+        'The record is of schema 2: since then Q is computed in ano'
+    """
+    ascent = there["run"]["recipe"].get("ascent") or {}
+    older = there["schema"] < SCHEMA and ascent.get("kind") == "Surrogate" and ascent["phi"]["kind"] in ("NegLog", "Tanh")
+    rewritten = f"The record is of schema {there['schema']}: since then Q is computed in another form, whose last bits differ."
+    return ([rewritten] if older else []) + differences(there["environment"], here["environment"])
 
 
 def is_recorded(name: str, file: str, folder: Path = RESULTS) -> bool:
@@ -91,7 +156,7 @@ def is_recorded(name: str, file: str, folder: Path = RESULTS) -> bool:
 
 
 def _path(name: str, file: str, folder: Path) -> Path:
-    return folder / "runs" / name / f"{file}.json"
+    return folder / "runs" / files.safe_name("name", name) / f"{files.safe_name('file', file)}.json"
 
 
 def load(name: str, folder: Path = RESULTS) -> dict[str, dict]:
@@ -102,16 +167,16 @@ def load(name: str, folder: Path = RESULTS) -> dict[str, dict]:
         folder: the ledger.
 
     Raises:
-        LedgerError: a record that is no JSON or lacks a field.
+        LedgerError: a record that is none, or does not belong to the experiment, see :func:`read`.
 
     Source:
         Ours.
 
     Example:
-        >>> load("an experiment without records")
+        >>> load("an_experiment_without_records")
         {}
     """
-    return {path.stem: read(path) for path in sorted((folder / "runs" / name).glob("*.json"))}
+    return {path.stem: read(path) for path in sorted((folder / "runs" / files.safe_name("name", name)).glob("*.json"))}
 
 
 def evidence(name: str, folder: Path = RESULTS, plan: Experiment | None = None) -> dict[str, dict]:
@@ -137,35 +202,64 @@ def evidence(name: str, folder: Path = RESULTS, plan: Experiment | None = None) 
         80
     """
     plan = plan or experiment(name, folder)
-    planned, records = plan.runs(), load(name, folder)
-    fingerprints: dict[tuple, str] = {}
-    for file, found in records.items():
-        if file not in planned or _run(found, f"runs/{name}/{file}.json") != planned[file]:
-            raise LedgerError(f"runs/{name}/{file}.json is no run of {name} as claims.toml describes it now")
-        run = planned[file]
-        key = (run.data, run.train_images, run.test_images, run.split_seed)
-        expected = fingerprints.setdefault(key, data.load(run.data).fingerprint if run.data in SHIPPED else found["data_fingerprint"])
-        if found["schema"] != plan.schema or found["data_fingerprint"] != expected:
-            raise LedgerError(f"runs/{name}/{file}.json was made with another schema or other data")
+    records = load(name, folder)
+    for file, wrong in departures(plan, records):
+        raise LedgerError(f"runs/{name}/{file}.json {wrong}")
     return records
 
 
-def _run(found: dict, file: str) -> Run:
-    """The run of a record, on the CPU: the device that it was made on may not be here."""
-    try:
-        return Run.from_dict({**found["run"], "device": "cpu"})
-    except (TypeError, ValueError, KeyError) as error:
-        raise LedgerError(f"{file} describes no run of this version: {error}") from None
+def departures(plan: Experiment, records: dict[str, dict]) -> Iterator[tuple[str, str]]:
+    """Where sound records depart from the experiment as it is described now: the name of the record, and what is wrong.
+
+    Args:
+        plan: the experiment.
+        records: by file name, what :func:`load` returned.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> records = load("first_run")
+        >>> list(departures(experiment("first_run"), {"other": records["sam-noise40-seed0"]}))
+        [('other', 'is no run of first_run as claims.toml describes it now')]
+    """
+    planned, seen = plan.runs(), {}
+    for file, found in records.items():
+        if file not in planned or _record.run_of(found) != planned[file]:
+            yield file, f"is no run of {plan.name} as claims.toml describes it now"
+            continue
+        run = planned[file]
+        expected = seen.setdefault((run.data, run.train_images, run.test_images, run.split_seed), _data_of(run, found))
+        if found["schema"] != plan.schema or found["data_fingerprint"] != expected["fingerprint"]:
+            yield file, "was made with another schema or other data"
+        if found["scale"] != plan.scale:
+            yield file, f"says scale {found['scale']}, but {plan.name} is of scale {plan.scale}"
+        images = found.get("right", {}).get("images", expected["images"])
+        if images != expected["images"]:
+            yield file, f"says right.images {images}, but there are {expected['images']} test images"
+
+
+def _data_of(run: Run, found: dict) -> dict:
+    """What the data of a run must be: those of this machine where every machine has them, else those of the record."""
+    if run.data in SHIPPED:
+        task = data.load(run.data, train_images=run.train_images, test_images=run.test_images, split_seed=run.split_seed)
+        return {"fingerprint": task.fingerprint, "images": len(task.test)}
+    return {"fingerprint": found["data_fingerprint"], "images": found.get("right", {}).get("images")}
 
 
 def read(path: Path) -> dict:
-    """One record.
+    """One record, after a check of its form and of all that must fit in it.
+
+    A record in a folder of a ledger, ``runs/EXPERIMENT/FILE.json``, must be of that experiment; those of schema 1 and 2 may have
+    been put aside, into ``EXPERIMENT_earlier``. Elsewhere its experiment must be
+    in the nearest ``claims.toml`` above it, or else in that of the project.
 
     Args:
         path: of the JSON file.
 
     Raises:
-        LedgerError: a file that cannot be read, is no JSON object, lacks a field, or holds numbers that do not fit together.
+        LedgerError: a file that cannot be read, is no record, or holds numbers that do not fit together; the message names the file
+            and the first field that is wrong.
 
     Source:
         Ours.
@@ -174,40 +268,60 @@ def read(path: Path) -> dict:
         >>> read(RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json")["scale"]
         'laptop'
     """
+    for wrong in (found := Reading(path)).faults:
+        raise LedgerError(f"{path} {wrong}" if wrong.startswith(("lacks", "cannot", "is no")) else f"{path}: {wrong}")
+    return found.record
+
+
+@dataclass
+class Reading:
+    """A file of the ledger as it was read: the record, and everything that is wrong with it."""
+
+    path: Path
+    record: dict | None = None
+    faults: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.path = Path(self.path)
+        try:
+            self.record = _record.parsed(_text(self.path))
+        except OSError as error:
+            self.faults = [f"cannot be read: {error.strerror or error}"]
+        except ValueError as error:  # no JSON, or no UTF-8
+            self.faults = [f"is no JSON: {error}"]
+        else:
+            self.faults = list(_record.faults(self.record)) or list(self._strangers())
+
+    def _strangers(self) -> Iterator[str]:
+        """Whether the record belongs where it lies."""
+        name, absolute = self.record["experiment"], self.path.absolute()
+        if absolute.parent.parent.name == "runs":
+            aside = self.record["schema"] < 3 and absolute.parent.name.startswith(f"{name}_")  # before runs were recorded again
+            if name != absolute.parent.name and not aside:
+                yield f"experiment is {name}, but the record lies in the folder of {absolute.parent.name}"
+            return
+        lists = (folder for folder in absolute.parents if (folder / "claims.toml").is_file())
+        known = experiments(next(lists, RESULTS))
+        if name not in known:
+            yield f"experiment {name} is in no list of claims; put the record into the folder runs/{name} of its ledger"
+        elif self.record["scale"] != known[name].scale:
+            yield f"scale is {self.record['scale']}, but {name} is of scale {known[name].scale}"
+
+
+def _text_faults(text: str) -> Iterator[str]:
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise LedgerError(f"{path} is no JSON: {error}") from None
-    except OSError as error:
-        raise LedgerError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise LedgerError(f"{path} must hold a JSON object, got {type(found).__name__}")
-    missing = [field for field in FIELDS if field not in found]
-    if missing:
-        raise LedgerError(f"{path} lacks {', '.join(missing)}")
-    wrong = _misfit(found)
-    if wrong:
-        raise LedgerError(f"{path}: {wrong}")
-    return found
+        yield from _record.faults(_record.parsed(text))
+    except ValueError as error:
+        yield str(error)
 
 
-def _misfit(found: dict) -> str | None:
-    """What is wrong with the form of a record, in words, or ``None``."""
-    for name in ("run", "final", "curve", "environment"):
-        if not isinstance(found[name], dict):
-            return f"{name} must be an object, got {type(found[name]).__name__}"
-    for name in FINAL:
-        if not _is_number(found["final"].get(name)):
-            return f"final must hold a finite number as {name}, got {found['final'].get(name)!r}"
-    epochs = found["run"].get("epochs")
-    for name, column in found["curve"].items():
-        if not isinstance(column, list) or len(column) != epochs or not all(map(_is_number, column)):
-            return f"curve must hold {epochs} finite numbers as {name}, one an epoch"
-    return None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _text(path: Path) -> str:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    if status.st_size > _record.LARGEST:
+        raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, and a record has at most {_record.LARGEST}")
+    return path.read_bytes().decode("utf-8")
 
 
 def entry(history: History, name: str, scale: str, root: str | Path | None = None) -> dict:
@@ -219,15 +333,22 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
         scale: of the experiment.
         root: folder of the data sets, see :func:`bisam.data.load`.
 
+    Raises:
+        ValueError: the history is not finished.
+
     Source:
         Ours.
 
     Example:
         >>> from bisam.train import fit
-        >>> sorted(entry(fit(Run(model="mlp", epochs=1)), "try", "smoke")["final"])
-        ['broken', 'last_test_accuracy', 'selected_epoch', 'selected_test_accuracy', 'skipped']
+        >>> found = entry(fit(Run(model="mlp", epochs=1)), "try", "smoke")
+        >>> found["right"]["images"], int(bits(found, "last").sum()) / 5 == found["final"]["last_test_accuracy"]
+        (500, True)
     """
-    columns, run = [key for key in history.rows[0] if key != "epoch"], history.run
+    run = history.run
+    if not history.finished:
+        raise ValueError(f"history must be finished: {len(history.rows)} of {run.epochs} epochs are done")
+    columns = [key for key in history.rows[0] if key != "epoch"]
     task = data.load(run.data, root, train_images=run.train_images, test_images=run.test_images, split_seed=run.split_seed)
     return {
         "schema": SCHEMA,
@@ -240,50 +361,15 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
             "last_test_accuracy": history.last_test_accuracy,
             "broken": sum(history.curve("broken")) / len(history.rows),
             "skipped": history.skipped,
+            "train_accuracy": history.fitted,
+            "gap": history.fitted - history.last_test_accuracy,
         },
         "curve": {key: [round(value, 5) for value in history.curve(key)] for key in columns},
+        "right": {
+            "images": len(history.right["last"]),
+            **{which: packed(history.right[which]) for which in ("selected", "last")},
+        },
         "data_fingerprint": task.fingerprint,
         "weights_digest": weights_digest(history.model),
-        "environment": environment(run.device, history.seconds),
+        "environment": environment(run.device, history.seconds, run.precision),
     }
-
-
-def environment(device: str, seconds: float) -> dict:
-    """What a run ran on: versions, device, wall time and the commit of the code.
-
-    Args:
-        device: ``"cpu"`` or a CUDA device.
-        seconds: wall time of the training.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> environment("cpu", 1.5)["wall_seconds"]
-        1.5
-    """
-    if device.startswith("cuda"):
-        device_name = torch.cuda.get_device_name(device)
-    else:
-        device_name = f"{platform.machine()} CPU, {torch.get_num_threads()} of {os.cpu_count()} threads"
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **({"cudnn": torch.backends.cudnn.version()} if device.startswith("cuda") else {}),
-        "device": device_name,
-        "wall_seconds": round(seconds, 2),
-        "commit": commit(),
-    }
-
-
-def commit() -> str | None:
-    """The commit of the code, with a plus if files have changed since; ``None`` outside a checkout."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(("git", *words), cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

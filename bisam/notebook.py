@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import parameters
-from ._checks import writable
+from . import files, parameters
 
 __all__ = ["NotebookError", "find", "names", "run"]
 
@@ -87,9 +86,9 @@ def run(name: str, given: Mapping[str, str], output: Path | None = None, *, prog
     values = parameters.from_text(parameters.from_notebook(path), given)
     output = output or Path("_build") / "notebooks" / path.name
     try:
-        writable(output)
+        files.check_writable(output)
     except OSError as error:
-        raise NotebookError(f"output {output} cannot be written: {error}") from None
+        raise NotebookError(f"output {output} {error.strerror}") from None
     return _execute(path, output, values, progress)
 
 
@@ -109,5 +108,5 @@ def _execute(path: Path, output: Path, values: dict, progress: bool) -> Path:
             f"the executed notebook with the traceback is {output}"
         ) from None
     except OSError as error:
-        raise NotebookError(f"output {output} cannot be written: {error}") from None
+        raise NotebookError(f"output {output} cannot be written: {error.strerror or error}") from None
     return output

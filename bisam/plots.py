@@ -39,6 +39,7 @@ LOOKS = {
     # Controls.
     "sam-unsmoothed": Look("SAM, unsmoothed climb", "#CC79A7", "-", "P"),
     "sam-temperature": Look("SAM, with temperature", "#000000", "--", "x"),
+    "sgd-equal-epochs": Look("SGD, equal epochs", "#666666", "-.", "1"),
     # Other balls and cheaper steps: the colour is that of the loss that is climbed.
     "asam-all": Look("ASAM", "#0072B2", "-", "p"),
     "asam": Look("ASAM (weights only)", "#0072B2", "-", "X"),

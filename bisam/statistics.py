@@ -1,8 +1,9 @@
-r"""What runs can and cannot tell: intervals, tests, and verdicts by rules fixed beforehand.
+r"""What runs can and cannot tell: intervals and tests of differences.
 
-Our own runs share seeds and are compared pair by pair (:func:`paired`, :func:`verdict`). A published table gives a
-mean, a standard deviation and a number of runs, and nothing about pairs: :func:`welch`, :func:`pooled`,
-:func:`sign_test` and :func:`detectable` read it.
+Our own runs share seeds and are compared pair by pair (:func:`paired`); where it is recorded which test images are right,
+the images are sampled too (:mod:`bisam.crossed`). A published table gives a mean, a standard deviation and a number of runs, and
+nothing about pairs: :func:`welch`, :func:`pooled` and :func:`sign_test` read it. What follows from the numbers is said by
+:mod:`bisam.verdicts`, what could have been found by :mod:`bisam.power`.
 """
 
 from __future__ import annotations
@@ -12,16 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import _checks
+from .crossed import ALPHA, Crossed
 
-__all__ = [
-    "ALPHA", "FEWEST_PAIRS", "POWER", "VERDICTS", "Paired", "Pooled", "Unpaired", "detectable", "paired", "pooled",
-    "sign_test", "verdict", "welch",
-]  # fmt: skip
+__all__ = ["ALPHA", "FEWEST_PAIRS", "Paired", "Pooled", "Unpaired", "paired", "pooled", "sign_test", "welch"]
 
-ALPHA = 0.05  # level of the interval and of the test: ours, fixed before any run
 FEWEST_PAIRS = 6  # with five pairs the smallest two-sided sign-flip p is 2 / 2^5 = 0.0625, above any verdict
-POWER = 0.8  # chance at which an effect counts as detectable
-VERDICTS = ("reproduced", "direction only", "not reproduced", "not resolved", "not attempted")
 
 
 @dataclass(frozen=True)
@@ -29,10 +25,11 @@ class Paired:
     r"""The comparison of two methods over runs that share a seed.
 
     ``low`` to ``high`` is the 95 % Student interval of the mean difference, ``p`` the two-sided sign-flip p-value,
-    ``detectable`` the mean difference that would be found with probability 0.8 at this spread and number of pairs.
+    ``detectable`` the mean difference that the rule would find with probability 0.8 at this spread and number of pairs.
+    ``images`` is the wider interval over seeds and test images, ``None`` where the records do not say which images are right.
 
     Source:
-        Ours; the rule of the verdict is fixed here for the whole project.
+        Ours.
 
     Example:
         >>> Paired(mean=1.0, low=0.2, high=1.8, p=0.03, pairs=6, detectable=1.0).verdict
@@ -47,10 +44,11 @@ class Paired:
     p: float
     pairs: int
     detectable: float
+    images: Crossed | None = None
 
     @property
     def verdict(self) -> str:
-        """``"better"``, ``"worse"`` or ``"not resolved"``.
+        """``"better"``, ``"worse"`` or ``"not resolved"``, from the seeds alone.
 
         A difference is resolved with at least six pairs, an interval that excludes zero and p below 0.05.
         """
@@ -58,8 +56,31 @@ class Paired:
             return "not resolved"
         return "better" if self.mean > 0 else "worse"
 
+    @property
+    def error(self) -> float:
+        """Standard error of the mean difference: over seeds, or the larger one over seeds and images where that is known."""
+        from scipy import stats
 
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
+        seeds = (self.high - self.low) / 2 / float(stats.t.ppf(1 - ALPHA / 2, self.pairs - 1))
+        return seeds if self.images is None else max(seeds, self.images.error)
+
+    @property
+    def widest(self) -> tuple[float, float]:
+        """The 95 % interval that counts: over seeds and images where that is known, else over seeds."""
+        return (self.low, self.high) if self.images is None else (self.images.low, self.images.high)
+
+    @property
+    def largest_p(self) -> float:
+        """The largest p of all that is asked: sign flips, Student's test, and seeds and images where that is known."""
+        from scipy import stats
+
+        half = (self.high - self.low) / 2
+        reach = float(stats.t.ppf(1 - ALPHA / 2, self.pairs - 1))
+        student = float(2 * stats.t.sf(abs(self.mean) / half * reach, self.pairs - 1)) if half else float(self.mean == 0)
+        return max(self.p, student, 0.0 if self.images is None else self.images.p)
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float], images: Crossed | None = None) -> Paired:
     r"""Compares two methods seed by seed.
 
     .. math::
@@ -69,10 +90,11 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     Args:
         ours: one number a seed, such as test accuracies in percent.
         theirs: the other method's numbers, in the same order of seeds.
+        images: the same comparison by :func:`bisam.crossed.crossed`, if it is known which test images are right.
 
     Returns:
-        Mean difference (ours minus theirs), its interval, the exact p-value and the detectable difference
-        :math:`(t_{n-1,0.975} + t_{n-1,0.8})\, s_d / \sqrt n`.
+        Mean difference (ours minus theirs), its interval, the exact p-value and the detectable difference, which is
+        :math:`s_d` times :func:`bisam.power.detectable`.
 
     Raises:
         ValueError: different lengths, fewer than two pairs, or numbers that are not finite.
@@ -89,6 +111,8 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     import numpy
     from scipy import stats
 
+    from . import power  # which simulates the rule of this module
+
     if len(ours) != len(theirs):
         raise ValueError(f"ours and theirs must pair up, got {len(ours)} and {len(theirs)} numbers")
     if len(ours) < 2:
@@ -96,10 +120,15 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     # Differences of rounded accuracies tie often; without rounding, noise in the 16th digit would break the ties.
     pairs = zip(ours, theirs, strict=True)
     difference = [round(_checks.real("ours", a) - _checks.real("theirs", b), 9) for a, b in pairs]
-    n, mean = len(difference), float(numpy.mean(difference))
-    error = float(numpy.std(difference, ddof=1)) / math.sqrt(n)
-    reach, power = stats.t.ppf([1 - ALPHA / 2, POWER], n - 1)
-    return Paired(mean, mean - reach * error, mean + reach * error, _sign_flip(difference), n, (reach + power) * error)
+    n, mean, spread = len(difference), float(numpy.mean(difference)), float(numpy.std(difference, ddof=1))
+    if len(set(difference)) == 1:  # SciPy warns of what has no spread
+        low = high = mean
+    else:
+        low, high = map(float, stats.ttest_1samp(difference, 0.0).confidence_interval(1 - ALPHA))
+    if images is not None:
+        spread = max(spread, images.error * math.sqrt(n))  # so that what counts as detectable is not too small
+    found = power.detectable(n)
+    return Paired(mean, low, high, _sign_flip(difference), n, found * spread if math.isfinite(found) else found, images)
 
 
 def _sign_flip(difference: list[float]) -> float:
@@ -115,63 +144,6 @@ def _sign_flip(difference: list[float]) -> float:
             batch=max(1, 2**21 // len(difference)),  # all at once would take 8 MB a pair
         ).pvalue
     )
-
-
-# -- against a published effect ---------------------------------------------------------------------------------------
-
-
-def verdict(ours: Paired | None, published_effect: float) -> str:
-    r"""What our runs say of a published effect, one of ``VERDICTS`` in every case.
-
-    With the interval :math:`[\ell, h]` and the p of our differences, and the published effect :math:`e`, the first
-    line that fits holds:
-
-    1. ``"not attempted"``: there are no runs.
-    2. ``"not resolved"``: fewer than six pairs, whatever their numbers.
-    3. An effect is seen: the interval excludes zero, and :math:`p < 0.05`. Then it is ``"reproduced"`` if it has the
-       direction of :math:`e` and :math:`\ell \le e \le h`; ``"direction only"`` if it has the direction, but the
-       interval leaves :math:`e` out; ``"not reproduced"`` if it goes the other way.
-    4. No effect is seen: the interval includes zero, and :math:`p \ge 0.05`. Then it is ``"not reproduced"`` if the
-       interval leaves :math:`e` out, since the runs rule out an effect of the published size; ``"not resolved"`` if
-       :math:`e` is inside, since zero and the published effect are both still possible.
-    5. ``"not resolved"``: interval and test contradict each other about zero.
-
-    In case 4 an :math:`e` that is left out lies beyond the interval in its own direction, since zero is inside. So
-    "not reproduced" always means *smaller than published, or opposite*. The published effect counts as the number
-    that is printed. The uncertainty that it has itself is not used: "direction only" and case 4 speak of that number.
-
-    Args:
-        ours: the comparison of our runs, in the units and the direction of the effect; None if there are none.
-        published_effect: the published difference, ours minus theirs as in ``ours``; not zero.
-
-    Raises:
-        TypeError: ``ours`` is no :class:`Paired`, or the effect is no number.
-        ValueError: an effect of zero, which has no direction to reproduce, or one that is not finite.
-
-    Source:
-        Ours; fixed before any run of a reproduction.
-
-    Example:
-        >>> seen = Paired(mean=0.3, low=0.1, high=0.5, p=0.03, pairs=6, detectable=0.3)
-        >>> verdict(seen, 0.2), verdict(seen, 0.9), verdict(seen, -0.2), verdict(None, 0.2)
-        ('reproduced', 'direction only', 'not reproduced', 'not attempted')
-        >>> unseen = Paired(mean=0.1, low=-0.2, high=0.4, p=0.4, pairs=6, detectable=0.4)
-        >>> verdict(unseen, 0.2), verdict(unseen, 0.9)
-        ('not resolved', 'not reproduced')
-    """
-    if _checks.real("published_effect", published_effect) == 0:
-        raise ValueError("published_effect must not be 0: it would have no direction to reproduce")
-    if ours is None:
-        return "not attempted"
-    if not isinstance(ours, Paired):
-        raise TypeError(f"ours must be the Paired that paired() returns, or None, got {type(ours).__name__}")
-    inside = ours.low <= published_effect <= ours.high
-    if ours.verdict != "not resolved":
-        if (ours.verdict == "better") != (published_effect > 0):
-            return "not reproduced"
-        return "reproduced" if inside else "direction only"
-    nothing_seen = ours.pairs >= FEWEST_PAIRS and ours.low <= 0 <= ours.high and ours.p >= ALPHA
-    return "not reproduced" if nothing_seen and not inside else "not resolved"
 
 
 # -- published summaries ----------------------------------------------------------------------------------------------
@@ -238,11 +210,11 @@ def welch(mean1: float, std1: float, n1: int, mean2: float, std2: float, n2: int
     second = _checks.nonnegative("std2", std2) ** 2 / _checks.whole("n2", n2, 2)
     if first + second == 0:
         raise ValueError("std1 and std2 must not both be 0: a difference is judged by the spread of the runs")
+    test = stats.ttest_ind_from_stats(mean1, std1, n1, mean2, std2, n2, equal_var=False)
     error = math.sqrt(first + second)
     freedom = (first + second) ** 2 / (first**2 / (n1 - 1) + second**2 / (n2 - 1))
     reach = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * error
-    p = float(2 * stats.t.sf(abs(difference) / error, freedom))
-    return Unpaired(difference, error, freedom, p, difference - reach, difference + reach)
+    return Unpaired(difference, error, freedom, float(test.pvalue), difference - reach, difference + reach)
 
 
 @dataclass(frozen=True)
@@ -332,52 +304,14 @@ def sign_test(wins: int, trials: int) -> float:
         ValueError: no trials, or more wins than trials.
 
     Source:
-        Arbuthnot (1710).
+        Arbuthnot (1710); computed by SciPy.
 
     Example:
         >>> sign_test(5, 5), sign_test(9, 10)
         (0.0625, 0.021484375)
     """
-    if _checks.whole("wins", wins, 0) > _checks.whole("trials", trials):
-        raise ValueError(f"wins must be at most trials, got {wins} of {trials}")
-    tail = sum(math.comb(trials, k) for k in range(max(wins, trials - wins), trials + 1))
-    return min(1.0, 2 * tail / 2**trials)
-
-
-def detectable(std: float, n: int, power: float = POWER) -> float:
-    r"""The difference of means that two groups of runs find with a given probability, at the 5 % level.
-
-    .. math::
-        (t_{2n-2,\,0.975} + t_{2n-2,\,\text{power}})\; s \sqrt{2 / n}
-
-    Smaller effects are found less often. Those that are found then look larger than they are: only their lucky draws
-    pass.
-
-    Args:
-        std: standard deviation of the runs of one group, the same in both; if they differ, the root of their mean
-            square.
-        n: runs in each group.
-        power: probability of finding it, in (0, 1).
-
-    Returns:
-        The detectable difference, in the units of ``std``.
-
-    Raises:
-        TypeError: not a number, or a number of runs that is not whole.
-        ValueError: a negative spread, fewer than two runs, or a power outside of (0, 1).
-
-    Source:
-        The usual approximation for Student's test; with six runs the probability that it promises, 0.8, is 0.80 by
-        the noncentral distribution too.
-
-    Example:
-        >>> round(detectable(0.2, 6), 3), round(detectable(0.2, 24), 3)
-        (0.359, 0.165)
-    """
     from scipy import stats
 
-    spread = _checks.nonnegative("std", std) * math.sqrt(2 / _checks.whole("n", n, 2))
-    if not 0 < _checks.real("power", power) < 1:
-        raise ValueError(f"power must be in (0, 1), got {power!r}")
-    reach, found = stats.t.ppf([1 - ALPHA / 2, power], 2 * n - 2)
-    return float(reach + found) * spread
+    if _checks.whole("wins", wins, 0) > _checks.whole("trials", trials):
+        raise ValueError(f"wins must be at most trials, got {wins} of {trials}")
+    return float(stats.binomtest(wins, trials).pvalue)

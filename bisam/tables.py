@@ -16,6 +16,7 @@ from . import report
 from .plots import look
 from .statistics import ALPHA, Paired, Unpaired, welch
 from .train import History
+from .verdicts import direction
 
 __all__ = [
     "Cell", "Effect", "by_chance", "draw_cells", "draw_curves", "draw_effects", "effect", "effects", "grid", "joined", "live", "published_cell",
@@ -102,7 +103,8 @@ def published_cell(method: str, **columns: str) -> Cell | None:
         94.28 ± 0.31
         >>> published_cell("esam", table="T1", model="Resnet-56")
     """
-    rows = report.published(**columns, method=report.PUBLISHED_AS.get(method, method))
+    name = report.PUBLISHED_AS.get(method, method)
+    rows = [row for row in report.published(**columns) if row["method"] == name]
     if len(rows) > 1:
         raise ValueError(f"columns must single out one row, {columns} has {len(rows)} for {method}")
     if not rows or rows[0]["mean"] == "":
@@ -238,7 +240,12 @@ def effects(found: Sequence[Effect], heads: tuple[str, str] = ("published", "our
 
 
 def _gap(mean: float, interval: Paired | Unpaired) -> str:
-    return f"{mean:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
+    low, high = _ends(interval)
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _ends(interval: Paired | Unpaired) -> tuple[float, float]:
+    return interval.widest if isinstance(interval, Paired) else (interval.low, interval.high)
 
 
 def states(found: Iterable[report.Decision], names: Mapping[str, str] | None = None) -> str:
@@ -275,16 +282,17 @@ def by_chance(found: Iterable[report.Decision]) -> str:
         found: what :func:`bisam.report.decisions` returned.
 
     Source:
-        Ours: a true null is resolved with a probability of at most 5 %.
+        Ours: a true null is resolved with a probability of at most 5 %. Claims that are not in regime are not judged.
 
     Example:
         >>> by_chance([])
         'no claim has records'
     """
-    judged = [each.result for each in found if each.result is not None]
+    recorded = [each for each in found if each.result is not None]
+    judged = [each for each in recorded if each.verdict != "not in regime"]
     if not judged:
-        return "no claim has records"
-    resolved = sum(result.verdict != "not resolved" for result in judged)
+        return "no claim with records is in regime" if recorded else "no claim has records"
+    resolved = sum(direction(each.result, each.claim.fewest) != 0 for each in judged)
     return f"{resolved} of {len(judged)} differences resolved; up to {ALPHA * len(judged):.1f} expected by chance if none were real"
 
 
@@ -392,10 +400,10 @@ def draw_effects(axes, found: Sequence[Effect], which: str) -> None:
         if result is None:
             continue
         mean = result.mean if isinstance(result, Paired) else result.difference
-        if isinstance(result, Paired):
+        if isinstance(result, Paired) and math.isfinite(result.detectable):  # with too few pairs nothing is
             axes.barh(row, 2 * result.detectable, left=-result.detectable, height=0.7, color="0.9", zorder=0)
         style = look(each.method)
-        axes.plot([result.low, result.high], [row, row], color=style.color)
+        axes.plot(_ends(result), [row, row], color=style.color)
         axes.plot(mean, row, style.marker, color=style.color, markersize=6)
         drawn += 1
     axes.axvline(0, color="black", linewidth=0.8)
@@ -432,7 +440,7 @@ def draw_curves(
         >>> plt.close(figure)
     """
     for method in methods:
-        entries = _entries(records, method, place)
+        entries = list(report.entries(dict(records), method, place).values())
         if not entries:
             continue
         runs = [_column(entry["curve"], column) for entry in entries]
@@ -456,16 +464,6 @@ def _column(curve: dict, column: str) -> list[float]:
     if not second:
         return curve[first]
     return [a - b for a, b in zip(curve[first], curve[second], strict=True)]
-
-
-def _entries(records: Mapping[str, dict], method: str, place: dict | None) -> list[dict]:
-    """The records of a method at a place of the grid, in the order of their seeds; as :func:`bisam.report.series` finds them."""
-    seeds = {}
-    for entry in records.values():
-        one = {"only": entry}
-        for seed in report.series(one, method, "selected_epoch", place):
-            seeds[seed] = entry
-    return [seeds[seed] for seed in sorted(seeds)]
 
 
 def _nothing(axes) -> None:

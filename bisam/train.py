@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import _checks, augment, checkpoint, data, models
+from . import _checks, _resume, augment, checkpoint, data, files, models
 from .batch import Batch
 from .data import Data, Split
 from .optimizer import SharpnessAware
@@ -143,6 +143,17 @@ class History:
     :math:`w + \epsilon` in their step; 0 where nothing climbs), ``validation_accuracy`` and ``test_accuracy``; accuracies in
     percent. Where the radius is learned there is one more, ``rho``, the radius after the last step of the epoch.
 
+    Args:
+        run: what was done.
+        rows: one an epoch.
+        skipped: steps that were left out because a gradient was not finite.
+        seconds: wall time of the epochs.
+        model: the network with its weights after the last epoch.
+        right: which test images are right, a boolean tensor of shape (m,) in the order of the test split: ``"selected"`` at
+            :attr:`selected_epoch`, ``"last"`` after the last epoch that was done.
+        fitted: accuracy in percent on all training images with the labels trained on, in evaluation mode, unaugmented, after the
+            last epoch of the run; ``None`` before.
+
     Source:
         The selection rule is that of Xie et al. (2024), section 4.1 of the early version.
 
@@ -158,6 +169,8 @@ class History:
     skipped: int = 0
     seconds: float = 0.0
     model: nn.Module | None = None
+    right: dict[str, Tensor] = field(default_factory=dict)
+    fitted: float | None = None
 
     @property
     def finished(self) -> bool:
@@ -239,9 +252,21 @@ def fit(
     )
     if run.batch_size > len(task.train):
         raise ValueError(f"batch_size must be at most {len(task.train)}, the training images; got {run.batch_size}")
-    with workers(run.device) as here, _own_randomness(run), exact_kernels(run.device):
+    with workers(run.device) as here, _alone_at(path, here), _own_randomness(run), exact_kernels(run.device):
         here.check(run.batch_size)
         return _train(_State(run, task, here), path, progress, stop_after, minutes)
+
+
+@contextlib.contextmanager
+def _alone_at(path: Path | None, here: Workers) -> Iterator[None]:
+    """Holds the lock of a checkpoint: two trainings on one would each replace what the other wrote. The processes of one are one."""
+    locked = files.held(checkpoint.lock(path)) if path is not None and here.is_first else contextlib.nullcontext(True)
+    with locked as mine:
+        if not here.gathered(mine)[0]:
+            raise checkpoint.CheckpointError(
+                f"checkpoint_path {path} is in the hands of another training that runs now. Wait for it, or choose another file"
+            )
+        yield
 
 
 def _train(
@@ -249,7 +274,7 @@ def _train(
 ) -> History:
     run, history, first = state.run, state.history, state.workers.is_first
     if path is not None and path.exists():
-        state.load(checkpoint.read(path, _identity(run)))
+        state.load(checkpoint.read(path, _identity(run)), path)
     end = run.epochs if stop_after is None else min(run.epochs, len(history.rows) + stop_after)
     began, longest = time.perf_counter(), 0.0
     with epochs_bar(run.recipe.name, run.epochs, len(history.rows), progress and first) as advance:
@@ -263,6 +288,8 @@ def _train(
                 if first:
                     checkpoint.write(path, _identity(run), saved)
             advance(row)
+    if history.finished:
+        history.fitted = state._accuracy(state.train)
     return history
 
 
@@ -286,7 +313,8 @@ class _State:
         self.order = torch.Generator().manual_seed(run.seed)
         self.lessons = torch.Generator().manual_seed(_stream("lessons", run.seed))  # which validation images teach the radius
         self.looks = torch.Generator().manual_seed(_stream("looks", run.seed))  # how the training images are changed
-        self.history = History(run, model=self.model)
+        nothing = torch.zeros(len(self.test), dtype=torch.bool)
+        self.history = History(run, model=self.model, right={"selected": nothing, "last": nothing})
         if here.rank:
             torch.manual_seed(run.seed + here.rank)  # other dropout masks for the other samples
 
@@ -313,6 +341,7 @@ class _State:
         except FloatingPointError as error:
             raise FloatingPointError(f"epoch {epoch} of {self.run.epochs}, lr {lr:g}: {error}") from None
         self.schedule.step()
+        right_on_test = self._right(self.test)
         self.history.skipped = self.optimizer.skipped
         self.history.rows.append({
             "epoch": epoch,
@@ -321,9 +350,12 @@ class _State:
             "train_accuracy": 100 * int(self.workers.total(right)) / seen,
             "broken": int(self.workers.total(broken)),
             "validation_accuracy": self._accuracy(self.validation),
-            "test_accuracy": self._accuracy(self.test),
+            "test_accuracy": 100 * int(right_on_test.sum()) / len(right_on_test),
             **({"rho": self.optimizer.memory.rho} if isinstance(self.run.recipe.radius, Learned) else {}),
         })
+        self.history.right["last"] = right_on_test
+        if self.history.selected_epoch == epoch:
+            self.history.right["selected"] = right_on_test
         return self.history.rows[-1]
 
     def _batches(self) -> Iterator[Tensor]:
@@ -356,8 +388,11 @@ class _State:
             raise FloatingPointError(f"{fresh} steps met a gradient that is inf or NaN and were skipped")
 
     def _accuracy(self, split: Split) -> float:
+        return 100 * int(self._right(split).sum()) / len(split)
+
+    def _right(self, split: Split) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.precision == "bfloat16"):
-            return accuracy(self.model, split, prepared=lambda inputs: self._laid_out(self.task.prepared(inputs)))
+            return which_right(self.model, split, prepared=lambda inputs: self._laid_out(self.task.prepared(inputs)))
 
     def save(self) -> dict:
         return {
@@ -370,23 +405,35 @@ class _State:
             "randomness": self.workers.gathered(_random_state(self.run.device)),
             "rows": self.history.rows,
             "seconds": self.history.seconds,
+            "right": self.history.right,
         }
 
-    def load(self, saved: dict) -> None:
+    def load(self, saved: dict, path: Path | None = None) -> None:
+        """Takes over what :meth:`save` wrote. The state is a fresh one; a ``CheckpointError`` leaves it of no use."""
+        try:
+            _resume.check(self, saved)
+            self._load(saved)
+        except checkpoint.CheckpointError as error:
+            raise checkpoint.CheckpointError(f"checkpoint_path {path} does not fit this run: {error}. Delete it to start over") from None
+        except Exception as error:  # what torch says of random states and of values that have the right form
+            raise checkpoint.CheckpointError(
+                f"checkpoint_path {path} does not fit this run ({type(error).__name__}: {error}). Delete it to start over"
+            ) from None
+
+    def _load(self, saved: dict) -> None:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
         for name in ("order", "lessons", "looks"):
             getattr(self, name).set_state(saved[name].cpu())
-        there = saved["randomness"]
-        if len(there) != self.workers.size:
-            raise checkpoint.CheckpointError(
-                f"the checkpoint was written by {len(there)} processes and can only be continued by as many; "
-                f"this is a training with {self.workers.size}"
-            )
-        _set_random_state(there[self.workers.rank], self.run.device)
+        _set_random_state(saved["randomness"][self.workers.rank], self.run.device)
         self.history.rows = saved["rows"]
         self.history.skipped, self.history.seconds = self.optimizer.skipped, saved["seconds"]
+        self.history.right = saved["right"]
+
+    def first_step(self) -> None:
+        """One step on the first batch, which makes all that a step makes."""
+        self.optimizer.step(self._batch(self.train, next(self._batches()), self.augment), validation=self._lesson())
 
 
 def _identity(run: Run) -> dict:
@@ -448,18 +495,23 @@ def _base(run: Run, model: nn.Module, samples: int) -> torch.optim.Optimizer:
     )
 
 
-@torch.no_grad()
 def accuracy(model: nn.Module, split: Split, chunk: int = 1000, prepared: Callable[[Tensor], Tensor] | None = None) -> float:
-    """Share of samples whose highest logit is that of the true class, in percent; the model's mode is kept.
+    """Share of samples whose highest logit is that of the true class, in percent; otherwise as :func:`which_right`."""
+    return 100 * int(which_right(model, split, chunk, prepared).sum()) / len(split)
+
+
+@torch.no_grad()
+def which_right(model: nn.Module, split: Split, chunk: int = 1000, prepared: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Whether the highest logit of each sample is that of its true class, on the CPU; in evaluation mode, the model's mode is kept.
 
     ``prepared`` makes of a chunk of inputs what the network takes, such as :meth:`bisam.data.Data.prepared`.
     """
     was_training = model.training
     model.eval()
     parts = zip(split.inputs.split(chunk), split.targets.split(chunk), strict=True)
-    right = sum(_right(model(prepared(inputs) if prepared else inputs), targets).sum() for inputs, targets in parts)
+    right = [_right(model(prepared(inputs) if prepared else inputs), targets) for inputs, targets in parts]
     model.train(was_training)
-    return 100 * int(right) / len(split)
+    return torch.cat(right).cpu()
 
 
 def _right(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,9 +1,21 @@
+import base64
+import dataclasses
 import json
+import os
+import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy
 import pytest
+import records
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bisam import ledger
+import bisam
+from bisam import _record, data, environment, ledger
 from bisam.experiments import CONTROLS
 from bisam.ledger import LedgerError
 from bisam.recipe import RECIPES
@@ -18,10 +30,124 @@ def history():
 def test_a_record_holds_what_is_needed_to_repeat_the_run(history, tmp_path):
     path = ledger.record(history, "try", "one", "smoke", tmp_path)
     entry = ledger.load("try", tmp_path)["one"]
-    assert path.name == "one.json" and set(ledger.FIELDS) <= set(entry)
+    assert path.name == "one.json"
     again = fit(Run.from_dict(entry["run"]))
     assert again.last_test_accuracy == entry["final"]["last_test_accuracy"]
     assert ledger.weights_digest(again.model) == entry["weights_digest"]
+
+
+def test_a_record_says_which_test_images_are_right_how_well_it_fits_and_what_it_ran_on(history):
+    entry = json.loads(json.dumps(ledger.entry(history, "try", "smoke")))
+    task = data.load("digits")
+    right = history.model.eval()(task.test.inputs).argmax(1) == task.test.targets
+    assert ledger.bits(entry, "last").tolist() == right.tolist()
+    assert ledger.bits(entry, "selected").mean() * 100 == pytest.approx(entry["final"]["selected_test_accuracy"])
+    assert entry["final"]["train_accuracy"] == history.fitted
+    assert entry["final"]["gap"] == history.fitted - history.last_test_accuracy
+    there = entry["environment"]
+    assert (there["threads"], there["precision"], there["tf32"]) == (torch.get_num_threads(), "float32", False)
+    assert there["bisam"] == bisam.__version__ and there["numpy"] == numpy.__version__ and there["cores"] == os.cpu_count()
+    if Path("/proc/cpuinfo").exists():
+        assert there["processor"].partition(",")[0] in Path("/proc/cpuinfo").read_text()
+        assert (" avx2 " in Path("/proc/cpuinfo").read_text()) == ("avx2" in there["instructions"])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_bits_come_back_as_they_were_packed(right):
+    text = ledger.packed(torch.tensor(right))
+    assert ledger.bits({"right": {"images": len(right), "last": text}}, "last").tolist() == right
+    by_hand = "".join("01"[bit] for bit in right).ljust(-(-len(right) // 8) * 8, "0")
+    assert base64.b64decode(text) == int(by_hand, 2).to_bytes(len(by_hand) // 8, "big")
+
+
+@pytest.mark.parametrize("right, message", [
+    ({}, "right.last is not in a record of schema 3"),
+    ({"images": 3, "last": "4"}, "right.last must be base64"),
+    ({"images": 3, "last": "é"}, "right.last must be base64"),
+    ({"images": 9, "last": "4A=="}, "right.last must hold 2 bytes for 9 images, got 1"),
+    ({"images": 2, "last": "4A=="}, "right.last must end with zeros after the 2 images"),
+])  # fmt: skip
+def test_bits_that_are_none_are_named(right, message):
+    with pytest.raises(LedgerError, match=message):
+        ledger.bits({"schema": 3, "right": right}, "last")
+
+
+def test_a_history_that_is_not_finished_is_no_record():
+    with pytest.raises(ValueError, match="history must be finished: 1 of 2 epochs are done"):
+        ledger.entry(fit(Run(model="mlp", epochs=2), stop_after=1), "try", "smoke")
+
+
+def test_an_experiment_of_an_earlier_schema_gets_no_new_records():
+    with pytest.raises(LedgerError, match="experiment jpeg has records of schema 2, and this version writes schema 3"):
+        ledger.check_schema(ledger.experiment("jpeg"))
+    ledger.check_schema(ledger.experiment("T1"))
+
+
+# -- what a run ran on ------------------------------------------------------------------------------------------------
+
+
+def git(folder, *words):
+    subprocess.run(("git", "-c", "user.name=n", "-c", "user.email=e", *words), cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the module that asks for the commit, in a package of its own in a repository of its own."""
+    (tmp_path / "repo" / "bisam" / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "environment.py", "inner/part.py"):
+        (tmp_path / "repo" / "bisam" / name).write_text("")
+    git(tmp_path / "repo", "init")
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "repo" / "bisam" / "environment.py"))
+    environment.commit.cache_clear()
+    yield tmp_path / "repo"
+    environment.commit.cache_clear()
+
+
+def test_the_commit_is_that_of_the_whole_package(package):
+    assert environment.commit() is None  # a repository that does not hold the package
+    git(package, "add", "bisam")
+    git(package, "commit", "-m", "m")
+    (package / "elsewhere").write_text("not what computes")
+    environment.commit.cache_clear()
+    clean = environment.commit()
+    assert len(clean) == 12 and not clean.endswith("+")
+    (package / "bisam" / "inner" / "part.py").write_text("x = 1")
+    environment.commit.cache_clear()
+    assert environment.commit() == clean + "+"
+    git(package, "checkout", "bisam")
+    (package / "bisam" / "inner" / "new.py").write_text("")
+    environment.commit.cache_clear()
+    assert environment.commit() == clean + "+"
+
+
+def test_a_package_outside_a_checkout_has_no_commit(package):
+    shutil.rmtree(package / ".git")
+    assert environment.commit() is None
+
+
+def test_a_gpu_is_named_with_its_driver_and_libraries(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU at {device}")
+    monkeypatch.setattr(environment, "_said", lambda *words, **where: "1.2.3\n1.2.3" if words[0] == "nvidia-smi" else None)
+    there = environment.environment("cuda:0", 2.0, "bfloat16")
+    assert (there["device"], there["driver"], there["cuda"]) == ("GPU at cuda:0", "1.2.3", torch.version.cuda)
+    assert (there["tf32"], there["matmul_precision"], there["precision"]) == (False, "highest", "bfloat16") and "cudnn" in there
+    record = records.sound(Run(model="mlp", epochs=1, precision="bfloat16"))
+    record["run"]["device"], record["environment"] = "cuda:0", json.loads(json.dumps(there))
+    assert list(_record.faults(record)) == []
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"processor": "Other"}, "The record was made with processor Other, and this is"),
+    ({"instructions": []}, "The record was made with instructions none, and this is"),
+    ({"torch": "1.0"}, "The record was made with torch 1.0, and this is"),
+    ({"threads": 7}, "The record was made with threads 7, and this is"),
+    ({"device": "arm64 CPU, 1 of 2 threads"}, "The record was made on arm64 CPU, and this is"),
+])  # fmt: skip
+def test_another_machine_is_said_in_a_sentence(change, words):
+    here = environment.environment("cpu", 1.0)
+    (sentence,) = environment.differences({**here, **change}, here)
+    assert sentence.startswith(words) and sentence.endswith(".")
+    assert environment.differences({**here, "wall_seconds": 9.0, "commit": None, "cores": 999}, here) == []
 
 
 def test_a_record_is_never_overwritten(history, tmp_path):
@@ -30,6 +156,30 @@ def test_a_record_is_never_overwritten(history, tmp_path):
     with pytest.raises(LedgerError, match="recorded already"):
         ledger.record(history, "try", "one", "smoke", tmp_path)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["one.json"]
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"train_loss": float("nan")}, "NaN is no number of JSON"), ({"test_accuracy": 90.1}, "final.*_test_accuracy is 90.1, but right"),
+    ({"lr": -1.0}, "curve.lr.1 must be at least 0"),
+])  # fmt: skip
+def test_what_nobody_could_read_is_not_written(history, change, message, tmp_path):
+    wrong = dataclasses.replace(history, rows=[history.rows[0], {**history.rows[1], **change}])
+    with pytest.raises(LedgerError, match=f"one.json is not written, for nobody could read it: .*{message}"):
+        ledger.record(wrong, "try", "one", "smoke", tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("name, file", [
+    ("../../evil", "y"), ("a", "../../../y"), ("a", "/tmp/abs"), ("a", "b\n\x1b[31m"), ("", ""), ("a", ""), ("a/b", "y"), (".", "y"), ("a", "..")
+])  # fmt: skip
+def test_names_that_would_leave_the_ledger_are_refused(history, name, file, tmp_path):
+    inside = tmp_path / "deep" / "results"
+    inside.mkdir(parents=True)
+    with pytest.raises(ValueError, match="must be letters"):
+        ledger.record(history, name, file, "smoke", inside)
+    with pytest.raises(ValueError, match="must be letters"):
+        ledger.is_recorded(name, file, inside)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_of_two_writers_at_once_one_wins(history, tmp_path):
@@ -107,7 +257,7 @@ def test_evidence_is_what_belongs_to_the_experiment_as_it_is_described(ledger_fo
 
 def test_evidence_from_other_data_is_refused(ledger_folder):
     path = ledger_folder / "runs" / "try" / "bisam-log-noise20-seed0.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_fingerprint": "other"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_fingerprint": "0" * 16}))
     with pytest.raises(LedgerError, match="another schema or other data"):
         ledger.evidence("try", ledger_folder)
 
@@ -128,11 +278,11 @@ def test_a_claim_about_something_unknown_is_refused(wrong):
 
 
 @pytest.mark.parametrize("path, value, message", [
-    (("final", "last_test_accuracy"), None, "final must hold a finite number as last_test_accuracy, got None"),
-    (("final", "selected_epoch"), float("nan"), "final must hold a finite number as selected_epoch, got nan"),
-    (("curve", "test_accuracy"), [90.0], "curve must hold 2 finite numbers as test_accuracy, one an epoch"),
-    (("curve", "train_loss"), [1.0, "2"], "curve must hold 2 finite numbers as train_loss"),
-    (("environment",), [], "environment must be an object, got list"),
+    (("final", "last_test_accuracy"), None, "final.last_test_accuracy must be a finite number, got None"),
+    (("final", "selected_epoch"), float("nan"), "is no JSON: NaN is no number of JSON"),
+    (("curve", "test_accuracy"), [90.0], "curve.test_accuracy must hold 2 numbers, one an epoch, got 1"),
+    (("curve", "train_loss"), [1.0, "2"], "curve.train_loss.1 must be a finite number, got '2'"),
+    (("environment",), [], "environment must be an object, got \\[\\]"),
 ])  # fmt: skip
 def test_a_record_whose_numbers_do_not_fit_together_is_refused(ledger_folder, path, value, message):
     file = ledger_folder / "runs" / "try" / "bisam-log-noise20-seed0.json"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -184,7 +185,7 @@ def test_a_run_that_another_process_has_in_hand_is_left_to_it(folder, settings):
     one = plan("try", only=["sam", "noise40"], folder=folder)[0]
     lock = settings.checkpoints / "try" / f"{one.file}.lock"
     lock.parent.mkdir(parents=True)
-    with reproduce._in_hand(lock) as mine:
+    with bisam.files.held(lock) as mine:
         assert mine
         assert carry_out([one], settings, progress=False)["elsewhere"] == [one.file]
     assert carry_out([one], settings, progress=False)["recorded"] == [one.file]
@@ -278,7 +279,7 @@ def test_a_record_is_run_again_from_its_file_alone_with_one_thread(folder, setti
     copy = tmp_path / "elsewhere.json"
     copy.write_bytes((folder / "runs" / "try" / f"{one.file}.json").read_bytes())
     found = rerun(copy)
-    assert found["same_bits"] and found["same_data"] and found["again"] == found["recorded"]
+    assert found["same_bits"] and found["same_data"] and found["again"] == found["recorded"] and found["why"] == []
     torch.set_num_threads(2)
     seen = []
     monkeypatch.setattr(reproduce, "fit", lambda *given, **named: (seen.append(torch.get_num_threads()), fit(*given, **named))[1])
@@ -287,9 +288,34 @@ def test_a_record_is_run_again_from_its_file_alone_with_one_thread(folder, setti
     entry = json.loads(copy.read_text())
     copy.write_text(json.dumps({**entry, "run": {**entry["run"], "seed": 5}}))
     assert not rerun(copy)["same_bits"]
-    copy.write_text(json.dumps({**entry, "run": {**entry["run"], "device": "cuda:7"}}))
+    other = {"threads": 2, "processor": "Other", "device": entry["environment"]["device"].replace(", 1 of", ", 2 of")}
+    copy.write_text(json.dumps({**entry, "environment": {**entry["environment"], **other}}))
+    (sentence,) = rerun(copy)["why"]
+    assert seen[-1] == 2 and "processor Other" in sentence
+    there = {**entry["environment"], "device": "A GPU", "driver": "1.0", "cuda": "13.0", "cudnn": 90000}
+    copy.write_text(json.dumps({**entry, "run": {**entry["run"], "device": "cuda:7"}, "environment": there}))
     assert main(["rerun", str(copy)]) == 2  # there is no such device here
     assert rerun(copy, device="cpu")["same_bits"]
+
+
+@pytest.mark.parametrize("name, words", [
+    ("first_run/bisam-log-noise40-seed0", ["schema 2: since then Q is computed in another form", "on which kind of processor"]),
+    ("first_run/sam-noise40-seed0", ["on which kind of processor"]),
+])  # fmt: skip
+def test_why_the_last_bits_of_an_older_record_may_differ_is_said(name, words, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "fit", lambda run, **named: fit(run.replace(epochs=1)))
+    path = experiments.RESULTS / "runs" / f"{name}.json"
+    assert main(["rerun", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "other weights in their last bits or more\n" in said
+    assert all(word in said for word in words) and ("schema 2" in said) == (len(words) == 2)
+
+
+def test_missing_runs_of_an_earlier_schema_are_refused_before_they_start(folder, settings):
+    (folder / "claims.toml").write_text(TOML.replace('title = "A few runs"', 'title = "A few runs"\nschema = 2'))
+    with pytest.raises(LedgerError, match="experiment try has records of schema 2"):
+        carry_out(plan("try", folder=folder), settings, progress=False)
+    assert not settings.checkpoints.exists()
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path, capsys):
@@ -352,7 +378,22 @@ def test_a_full_disk_leaves_no_half_record(folder, monkeypatch):
     assert not files(folder)
 
 
-def test_time_is_looked_at_before_a_run_is_started(folder, settings, monkeypatch):
-    monkeypatch.setattr(reproduce.time, "time", iter([0.0, *[1e9] * 99]).__next__)
-    outcomes = carry_out(plan("try", folder=folder), dataclasses.replace(settings, minutes=1), progress=False)
+def test_time_is_looked_at_before_a_run_is_started(folder, settings):
+    outcomes = carry_out(plan("try", folder=folder), dataclasses.replace(settings, minutes=1e-9), progress=False)
     assert len(outcomes["cut"]) == 12 and not files(folder)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_clock_that_is_set_moves_no_limit(folder, settings, monkeypatch, workers):
+    """Far back, time would never be up; far ahead, it would be up at once."""
+    one = plan("try", only=["sam", "noise40"], folder=folder)
+    times = iter([1e9, *[0.0] * 10_000])
+    monkeypatch.setattr(time, "time", lambda: next(times))
+    assert len(carry_out(one, dataclasses.replace(settings, minutes=1e-9, workers=workers), progress=False)["cut"]) == 2
+    times = iter([0.0, *[1e9] * 10_000])
+    assert len(carry_out(one, dataclasses.replace(settings, minutes=10, workers=workers), progress=False)["recorded"]) == 2
+
+
+def test_no_limit_of_time_is_read_from_a_clock_that_can_be_set():
+    for path in [*(ROOT / "bisam").rglob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        assert not re.search(r"\btime\.time\(|from time import|datetime\.now", path.read_text(encoding="utf-8")), path

@@ -1,4 +1,4 @@
-"""Intervals and p-values against slow ones, and the rules of the verdicts."""
+"""Intervals and p-values against slow ones. What is made of them is tested in test_rule."""
 
 import itertools
 import math
@@ -9,16 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
-from bisam.statistics import (
-    VERDICTS,
-    Paired,
-    detectable,
-    paired,
-    pooled,
-    sign_test,
-    verdict,
-    welch,
-)
+from bisam.crossed import crossed
+from bisam.power import detectable, unpaired_detectable
+from bisam.statistics import Paired, paired, pooled, sign_test, welch
 
 ZEROS = [0.0] * 8
 CASES = {
@@ -53,11 +46,16 @@ def test_interval_is_that_of_student(difference):
 
 
 @each_case
-def test_detectable_difference_is_that_of_the_formula(difference):
-    n, mean = len(difference), sum(difference) / len(difference)
-    spread = math.sqrt(sum((d - mean) ** 2 for d in difference) / (n - 1))
-    expected = (stats.t.ppf(0.975, n - 1) + stats.t.ppf(0.8, n - 1)) * spread / math.sqrt(n)
-    assert compare(difference).detectable == pytest.approx(expected, abs=1e-7)
+def test_detectable_difference_is_that_of_the_rule_at_this_spread(difference):
+    found, spread = compare(difference).detectable, numpy.std(difference, ddof=1)
+    assert found == pytest.approx(spread * detectable(len(difference))) if len(difference) >= 6 else found == math.inf
+
+
+@each_case
+def test_error_and_largest_p_are_those_of_student_and_of_the_flips(difference):
+    found = compare(difference)
+    assert found.error == pytest.approx(stats.sem(difference), rel=1e-6)
+    assert found.largest_p == pytest.approx(max(found.p, stats.ttest_1samp(difference, 0.0).pvalue), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -130,109 +128,71 @@ def test_numbers_that_do_not_pair_are_named(ours, theirs, error, message):
         paired(ours, theirs)
 
 
-# -- the verdict on a published effect ---------------------------------------------------------------------------------
+# -- seeds and images --------------------------------------------------------------------------------------------------
 
 
-def seen(low, high, p=0.03, pairs=6):
-    return Paired(mean=(low + high) / 2, low=low, high=high, p=p, pairs=pairs, detectable=0.4)
+def both(seeds, images, of_seeds, of_images, rest, seed):
+    """Differences in points with known spreads, as shares that are right."""
+    draw = numpy.random.default_rng(seed)
+    d = draw.normal(0, of_seeds, (seeds, 1)) + draw.normal(0, of_images, images) + draw.normal(0, rest, (seeds, images))
+    return d / 100, numpy.zeros_like(d)
 
 
-def unseen(low, high, p=0.3, pairs=6):
-    return seen(low, high, p, pairs)
+def test_crossed_by_hand():
+    ours, theirs = [[1, 1, 0], [1, 0, 0]], [[0, 1, 0], [0, 0, 1]]
+    found = crossed(ours, theirs)  # differences 100 0 0 / 100 0 -100: seeds 100/3 and 0, images 100, 0, -50, mean 50/3
+    of_seeds, of_images = 3 * (100 / 3) ** 2 / 2, 2 * ((250 / 3) ** 2 + (50 / 3) ** 2 + (200 / 3) ** 2) / 2
+    rest = sum(x**2 for x in (-50 / 3, -50 / 3, 100 / 3)) * 2 / 2
+    variance = (of_seeds + of_images - rest) / 6
+    freedom = (of_seeds + of_images - rest) ** 2 / (of_seeds**2 + of_images**2 / 2 + rest**2 / 2)
+    assert (found.mean, found.error, found.freedom) == pytest.approx((50 / 3, variance**0.5, freedom))
+    half = max(stats.t.ppf(0.975, freedom) * variance**0.5, stats.t.ppf(0.975, 1) * (of_seeds / 6) ** 0.5)
+    assert (found.low, found.high, found.images) == (pytest.approx(50 / 3 - half), pytest.approx(50 / 3 + half), 3)
 
 
-@pytest.mark.parametrize(
-    "ours, effect, expected",
-    [
-        (None, 0.5, "not attempted"),
-        (None, -0.5, "not attempted"),
-        # an effect is seen, in the published direction
-        (seen(0.1, 0.9), 0.5, "reproduced"),
-        (seen(0.1, 0.9), 0.1, "reproduced"),
-        (seen(0.1, 0.9), 0.9, "reproduced"),
-        (seen(0.1, 0.9), math.nextafter(0.1, 0), "direction only"),
-        (seen(0.1, 0.9), math.nextafter(0.9, 1), "direction only"),
-        (seen(0.1, 0.9), 2.0, "direction only"),
-        (seen(-0.9, -0.1), -0.5, "reproduced"),
-        (seen(-0.9, -0.1), -0.05, "direction only"),
-        (seen(-0.9, -0.1), -2.0, "direction only"),
-        # an effect is seen, in the other direction
-        (seen(0.1, 0.9), -0.5, "not reproduced"),
-        (seen(-0.9, -0.1), 0.5, "not reproduced"),
-        # no effect is seen
-        (unseen(-0.2, 0.4), 0.2, "not resolved"),
-        (unseen(-0.2, 0.4), 0.4, "not resolved"),
-        (unseen(-0.2, 0.4), math.nextafter(0.4, 1), "not reproduced"),
-        (unseen(-0.2, 0.4), -0.2, "not resolved"),
-        (unseen(-0.2, 0.4), -0.3, "not reproduced"),
-        (unseen(0.0, 0.4), 0.2, "not resolved"),
-        (unseen(0.0, 0.4), 0.5, "not reproduced"),
-        (unseen(-0.2, 0.4, p=0.05), 0.5, "not reproduced"),
-        # interval and test contradict each other about zero
-        (unseen(-0.2, 0.4, p=0.0499), 0.5, "not resolved"),
-        (seen(0.1, 0.4, p=0.05), 0.5, "not resolved"),
-        (seen(0.1, 0.4, p=0.05), 0.2, "not resolved"),
-        (seen(0.1, 0.4, p=0.05), -0.5, "not resolved"),
-        # too few pairs
-        (seen(0.1, 0.9, pairs=5), 0.5, "not resolved"),
-        (seen(0.1, 0.9, pairs=5), -0.5, "not resolved"),
-        (unseen(-0.2, 0.4, pairs=5), 2.0, "not resolved"),
-        (unseen(-0.2, 0.4, pairs=6), 2.0, "not reproduced"),
-    ],
-)
-def test_a_published_effect_gets_its_verdict(ours, effect, expected):
-    assert verdict(ours, effect) == expected
+@pytest.mark.parametrize("shape, spreads", [
+    ((12, 400), (1, 10, 30)), ((12, 400), (0.2, 30, 30)), ((12, 400), (1, 0, 30)), ((6, 400), (1, 10, 30)), ((20, 100), (0.3, 20, 30)),
+])  # fmt: skip
+def test_the_interval_over_seeds_and_images_covers_as_often_as_it_says(shape, spreads):
+    found = [crossed(*both(*shape, *spreads, seed)) for seed in range(800)]
+    covered = sum(each.low <= 0 <= each.high for each in found) / 800
+    assert 0.93 < covered < 0.975, "3 standard errors are 2.3 points"
+    assert all((each.p < 0.05) == (not each.low <= 0 <= each.high) for each in found)
 
 
-def cases():
-    """Every order of low, zero, high and the effect, with ties, times everything else that the rule looks at."""
-    places = [-2.0, -1.0, 0.0, 1.0, 2.0]
-    intervals = [(low, high) for low in places for high in places if low <= high]
-    for (low, high), effect, p, pairs in itertools.product(intervals, (-3, -2, -1, 1, 2, 3), (0.03, 0.05, 0.3), (5, 6)):
-        yield Paired((low + high) / 2, low, high, p, pairs, 1.0), effect
+def test_the_interval_covers_for_right_and_wrong_too_where_seeds_alone_do_not():
+    hits = alone = 0
+    for seed in range(300):
+        draw = numpy.random.default_rng(seed)
+        hard, n, m = draw.normal(1.5, 1.5, 300), 12, 300
+        ours, theirs = (hard + draw.normal(0, 1, m) + draw.normal(0, 1, (n, m)) + draw.normal(0, 0.05, (n, 1)) > 0 for _ in range(2))
+        found, seeds = crossed(ours, theirs), paired(100 * ours.mean(1), 100 * theirs.mean(1))
+        hits += found.low <= 0 <= found.high
+        alone += seeds.low <= 0 <= seeds.high
+    assert 0.91 < hits / 300 < 0.985 and alone / 300 < 0.75
 
 
-def test_every_case_has_one_verdict_and_every_verdict_a_case():
-    found = {verdict(ours, effect) for ours, effect in cases()} | {verdict(None, 1)}
-    assert found == set(VERDICTS)
+@pytest.mark.parametrize("seed", range(20))
+def test_images_never_make_an_interval_narrower(seed):
+    ours, theirs = both(2 + seed % 7, 30, 1 + seed % 3, seed % 4, 20, seed)
+    found, alone = crossed(ours, theirs), paired(100 * ours.mean(1), 100 * theirs.mean(1))
+    assert found.low <= alone.low + 1e-7 and found.high >= alone.high - 1e-7 and found.mean == pytest.approx(alone.mean)
+    wide = paired(100 * ours.mean(1), 100 * theirs.mean(1), found)
+    assert wide.widest == (found.low, found.high) and wide.error >= alone.error - 1e-9 and wide.detectable >= alone.detectable - 1e-9
 
 
-def test_the_verdict_does_not_depend_on_which_method_is_called_ours():
-    for ours, effect in cases():
-        turned = Paired(-ours.mean, -ours.high, -ours.low, ours.p, ours.pairs, ours.detectable)
-        assert verdict(turned, -effect) == verdict(ours, effect)
+def test_methods_that_are_right_on_the_same_images_do_not_differ():
+    same = numpy.arange(20).reshape(2, 10) % 3 == 0
+    found = crossed(same, same)
+    assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
-def test_better_is_necessary_for_a_reproduction_and_not_reproduced_never_means_larger():
-    for ours, effect in cases():
-        said = verdict(ours, effect)
-        if said in ("reproduced", "direction only"):
-            assert ours.verdict == ("better" if effect > 0 else "worse")
-        if said == "reproduced":
-            assert ours.low <= effect <= ours.high
-        if said == "not reproduced":
-            assert ours.pairs >= 6 and (ours.high < effect if effect > 0 else effect < ours.low)
-
-
-def test_more_runs_of_the_same_kind_lead_from_not_resolved_to_a_decision():
-    half = [0.1, 0.5, -0.2, 0.6, 0.3, 0.1]
-    assert [verdict(compare(half * k), 0.25) for k in (1, 4)] == ["not resolved", "reproduced"]
-    assert [verdict(compare(half * k), 0.9) for k in (1, 4)] == ["not reproduced", "direction only"]
-
-
-@pytest.mark.parametrize(
-    "ours, effect, error, message",
-    [
-        (None, 0, ValueError, r"published_effect must not be 0"),
-        (None, math.nan, ValueError, r"published_effect must be finite, got nan"),
-        (None, "0.1", TypeError, r"published_effect must be a real number, not '0.1'"),
-        (0.3, 0.1, TypeError, r"ours must be the Paired that paired\(\) returns, or None, got float"),
-        ([], 0.1, TypeError, r"ours must be the Paired that paired\(\) returns, or None, got list"),
-    ],
-)
-def test_bad_arguments_of_the_verdict_are_named(ours, effect, error, message):
-    with pytest.raises(error, match=message):
-        verdict(ours, effect)
+@pytest.mark.parametrize("ours, theirs", [
+    ([[1, 0]], [[1, 0]]), ([[1], [0]], [[1], [0]]), ([[1, 0], [1, 1]], [[1, 0, 1], [1, 1, 1]]), ([1, 0], [1, 0]),
+])  # fmt: skip
+def test_shapes_that_do_not_cross_are_named(ours, theirs):
+    with pytest.raises(ValueError, match="must be of one shape, 2 seeds and 2 images at least"):
+        crossed(ours, theirs)
 
 
 # -- published summaries -----------------------------------------------------------------------------------------------
@@ -312,18 +272,17 @@ def test_the_sign_test_counts_coin_tosses(trials):
     assert sign_test(trials, trials) == 2 / 2**trials
 
 
-@pytest.mark.parametrize("n, power", [(2, 0.8), (3, 0.8), (6, 0.8), (12, 0.8), (6, 0.5), (6, 0.95)])
-def test_the_detectable_difference_is_found_as_often_as_it_says(n, power):
-    effect = detectable(0.3, n, power)
+@pytest.mark.parametrize("n, chance", [(2, 0.8), (3, 0.8), (6, 0.8), (12, 0.8), (6, 1 / 3), (6, 0.95)])
+def test_the_detectable_difference_of_two_groups_is_found_as_often_as_it_says(n, chance):
+    effect = unpaired_detectable(welch(0, 0.3, n, 0, 0.3, n), chance)
     shift, edge = effect / (0.3 * math.sqrt(2 / n)), stats.t.ppf(0.975, 2 * n - 2)
-    found = stats.nct.sf(edge, 2 * n - 2, shift) + stats.nct.cdf(-edge, 2 * n - 2, shift)
-    assert found == pytest.approx(power, abs=0.025 if n >= 6 else 0.06)
+    assert stats.nct.sf(edge, 2 * n - 2, shift) == pytest.approx(chance, abs=1e-3), "the other tail is next to nothing"
 
 
-def test_the_detectable_difference_is_the_formula_and_grows_with_spread_and_power():
-    by_hand = (stats.t.ppf(0.975, 10) + stats.t.ppf(0.8, 10)) * 0.2 * math.sqrt(1 / 3)
-    assert detectable(0.2, 6) == pytest.approx(by_hand) == pytest.approx(detectable(0.4, 6) / 2)
-    assert detectable(0.2, 6, 0.5) < detectable(0.2, 6) < detectable(0.2, 6, 0.9) and detectable(0, 6) == 0
+def test_the_detectable_difference_of_two_groups_is_that_of_simulated_runs():
+    effect, draw = unpaired_detectable(welch(0, 0.2, 6, 0, 0.4, 6), 1 / 3), numpy.random.default_rng(0)
+    p = stats.ttest_ind(draw.normal(effect, 0.2, (20_000, 6)), draw.normal(0, 0.4, (20_000, 6)), axis=1, equal_var=False).pvalue
+    assert (p < 0.05).mean() == pytest.approx(1 / 3, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -342,10 +301,10 @@ def test_the_detectable_difference_is_the_formula_and_grows_with_spread_and_powe
         (lambda: sign_test(-1, 5), ValueError, r"wins must be at least 0, got -1"),
         (lambda: sign_test(0, 0), ValueError, r"trials must be at least 1, got 0"),
         (lambda: sign_test(2.5, 5), TypeError, r"wins must be a whole number, not 2.5"),
-        (lambda: detectable(-1, 6), ValueError, r"std must be 0 or greater, got -1"),
-        (lambda: detectable(1, 1), ValueError, r"n must be at least 2, got 1"),
-        (lambda: detectable(1, 6, 1.0), ValueError, r"power must be in \(0, 1\), got 1.0"),
-        (lambda: detectable(1, 6, 0), ValueError, r"power must be in \(0, 1\), got 0"),
+        (lambda: unpaired_detectable(0.3), TypeError, r"comparison must be a result of welch\(\), got float"),
+        (lambda: detectable(1), ValueError, r"pairs must be at least 2, got 1"),
+        (lambda: unpaired_detectable(welch(1, 1, 6, 1, 1, 6), 1.0), ValueError, r"chance must be in \(0.05, 1\), got 1.0"),
+        (lambda: detectable(6, 0), ValueError, r"chance must be in \(0.05, 1\), got 0"),
     ],
 )
 def test_bad_summaries_are_named(call, error, message):

@@ -64,7 +64,8 @@ def run(**changes):
 
 def outcome(history):
     """All that two equal trainings share."""
-    return weights_digest(history.model), history.rows, history.skipped
+    right = {which: bits.tolist() for which, bits in history.right.items()}
+    return weights_digest(history.model), history.rows, history.skipped, right, history.fitted
 
 
 # -- the same bits ---------------------------------------------------------------------------------
@@ -317,7 +318,7 @@ def test_a_disk_that_fills_up_stops_the_training_and_the_old_file_stays(checkpoi
 
     before = checkpoint.read_bytes()
     monkeypatch.setattr("bisam.checkpoint.os.fsync", full)
-    with pytest.raises(CheckpointError, match=r"cannot be written .*No space left.* The old file stays"):
+    with pytest.raises(CheckpointError, match=r"cannot be written: .*No space left.* The old file stays"):
         fit(run(), checkpoint)
     assert checkpoint.read_bytes() == before and list(checkpoint.parent.iterdir()) == [checkpoint]
 
@@ -365,6 +366,63 @@ def test_accuracy_counts_in_chunks_in_evaluation_mode_and_keeps_the_mode():
     expected = 100 * float((model_2(split.inputs).argmax(1) == split.targets).double().mean())
     for chunk in (1, 7, 1000):
         assert accuracy(model, split, chunk) == pytest.approx(expected) and model.training
+
+
+@pytest.mark.parametrize("changes", [{}, {"model": "dropping"}, {"model": "small_conv"}, {"label_noise": 0.4, "seed": 5}], ids=str)
+def test_a_history_knows_which_test_images_are_right_at_the_chosen_epoch_and_after_the_last(changes):
+    history = fit(run(epochs=6, **changes))
+    until = fit(run(epochs=6, **changes), stop_after=history.selected_epoch)
+    for which, one in (("selected", until), ("last", history)):
+        expected = one.model.eval()(TINY.test.inputs).argmax(1) == TINY.test.targets
+        assert torch.equal(history.right[which], expected) and expected.dtype == torch.bool
+    assert 100 * int(history.right["selected"].sum()) / 30 == history.selected_test_accuracy
+    assert 100 * int(history.right["last"].sum()) / 30 == history.last_test_accuracy
+
+
+def test_of_equal_validation_accuracies_the_bits_are_those_of_the_earliest(monkeypatch):
+    scores = {0: [0, 1, 1, 0, 1], 1: [0, 1, 0, 1, 0]}  # of the validation and the test split, an epoch each
+    calls = []
+
+    def scripted(model, split, chunk=1000, prepared=None):
+        part = 0 if torch.equal(split.inputs, TINY.validation.inputs) else 1
+        calls.append(part)
+        return torch.tensor([bool(scores[part][calls.count(part) - 1])] * 2 + [part == 1 and calls.count(1) == 2])
+
+    monkeypatch.setattr(train, "which_right", scripted)
+    state = train._State(run(epochs=6), TINY)
+    for _ in range(5):
+        state.epoch()
+    assert state.history.selected_epoch == 2 and state.history.right["selected"].tolist() == [True, True, True]
+    assert state.history.right["last"].tolist() == [False] * 3
+
+
+@pytest.mark.parametrize("model", ["mlp", "dropping", "small_conv"])
+def test_the_fit_is_measured_on_all_training_images_after_the_last_epoch(model):
+    history = fit(run(model=model, label_noise=0.4))
+    split = train.labelled(history.run, TINY)
+    assert not torch.equal(split.targets, TINY.train.targets)
+    right = history.model.eval()(split.inputs).argmax(1) == split.targets
+    assert history.fitted == 100 * int(right.sum()) / 47
+    assert fit(run(model=model, label_noise=0.4), stop_after=3).fitted is None
+
+
+@pytest.mark.parametrize("model", ["dropping", "small_conv"])
+def test_measuring_the_fit_draws_nothing_and_moves_no_bit(model, monkeypatch):
+    measured = fit(run(model=model))
+    plain = train.which_right
+    monkeypatch.setattr(train, "which_right", lambda model, split, *rest, **named: (
+        torch.zeros(len(split), dtype=torch.bool) if len(split) == 47 else plain(model, split, *rest, **named)))  # fmt: skip
+    left_out = fit(run(model=model))
+    assert outcome(left_out)[:4] == outcome(measured)[:4] and left_out.fitted == 0.0 < measured.fitted
+    assert measured.model.training == left_out.model.training
+
+
+@pytest.mark.parametrize("cut", range(1, 6))
+def test_a_cut_run_keeps_the_bits_of_the_chosen_epoch(cut, tmp_path):
+    whole = fit(run(epochs=6, model="dropping"))
+    fit(run(epochs=6, model="dropping"), tmp_path / "c.pt", stop_after=cut)
+    assert outcome(fit(run(epochs=6, model="dropping"), tmp_path / "c.pt")) == outcome(whole)
+    assert outcome(fit(run(epochs=6, model="dropping"), tmp_path / "c.pt")) == outcome(whole)  # nothing left to do
 
 
 def test_the_selected_epoch_is_the_earliest_best():

@@ -1,7 +1,7 @@
 """Builds the book strictly (nitpicky, warnings are errors) from what the notebooks have stored.
 
-Before the build it writes what pages include: the table of the status page, the tables of the page for teachers, the
-index of terms, and the pictures that chapters borrow from notebooks. After it the slides go beside the pages. It needs no
+Before the build it writes what pages include: the table of the status page, the tables of the pages for teachers and of
+records, the index of terms, and the pictures that chapters borrow from notebooks. After it the slides go beside the pages. It needs no
 torch.
 """
 
@@ -68,9 +68,11 @@ def forget_if_settings_changed() -> None:
 def prepare() -> None:
     GENERATED.mkdir(exist_ok=True)
     FIGURES.mkdir(exist_ok=True)
+    import record_fields
     import teaching
 
     replace(GENERATED / "status.md", status_table().encode())
+    replace(GENERATED / "record_schema.md", record_fields.tables().encode())
     for name, text in teaching.tables().items():
         replace(GENERATED / name, text.encode())
     pictures = named_figures()

@@ -180,7 +180,8 @@ def write_status(name: str, seconds: float) -> None:
 
     from bisam import ledger
 
-    entry = ledger.environment("cpu", seconds)
+    found = ledger.environment("cpu", seconds)
+    entry = {name: found[name] for name in ("python", "torch", "device", "wall_seconds", "commit")}
     entry |= {"matplotlib": version("matplotlib"), "numpy": version("numpy"), "system": platform.system()}
     status = {**read_status(), name: entry}
     STATUS.write_text(json.dumps(dict(sorted(status.items())), indent=1) + "\n", encoding="utf-8")

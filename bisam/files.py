@@ -1,0 +1,300 @@
+"""Files in one piece: a reader, or a kill at any moment, sees the old file or the new one, and never a half."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows, where files are whole all the same, but nothing is locked and no draft is swept
+    fcntl = None
+
+__all__ = ["check_writable", "held", "safe_name", "write_new", "write_whole"]
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
+LONGEST = 200  # characters of a name: with what is put behind it, it stays below the 255 that file systems allow
+DRAFT = re.compile(r".+\.\d+-[0-9a-f]{16}\.part")
+NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
+
+
+def safe_name(what: str, name: object) -> str:
+    """A name that can stand in a path: one part of it, which leads nowhere else and prints as it is.
+
+    Args:
+        what: the argument that is checked, for the error.
+        name: letters, digits, and ``_ . - + =``; at most 200 of them, the first a letter, a digit or ``_``.
+
+    Raises:
+        TypeError: no text.
+        ValueError: another character, such as a separator, a line break or an escape; an empty or overlong name; a dot or a dash
+            at its beginning.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> safe_name("file", "sam-rho0.05-seed3")
+        'sam-rho0.05-seed3'
+        >>> safe_name("file", "../evil")
+        Traceback (most recent call last):
+        ValueError: file must be letters, digits and _ . - + =, beginning with a letter, a digit or _; got '../evil'
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be a text, not {name!r} of type {type(name).__name__}")
+    if len(name) > LONGEST:
+        raise ValueError(f"{what} must have at most {LONGEST} characters, got {len(name)}: {name[:40]!r}...")
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{what} must be letters, digits and _ . - + =, beginning with a letter, a digit or _; got {name!r}")
+    return name
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Replaces a file in one piece, and returns when the disk has it.
+
+    The draft stands beside the file until it is complete. A link is followed: what it points to is replaced. Drafts that other
+    processes have left in the folder because they were killed are removed.
+
+    Args:
+        path: of the file; its folder must be there.
+        data: the whole content; text becomes UTF-8.
+
+    Raises:
+        OSError: the disk does not take it, with the path in the message; an old file stays as it was.
+
+    Source:
+        Ours, on the atomic rename of POSIX.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "history.json"
+        ...     write_whole(path, "{}")
+        ...     path.read_text()
+        '{}'
+    """
+    with _named(path):
+        path = Path(os.path.realpath(path))
+        mode = _mode(path)
+        with _draft(path, data) as draft:
+            if mode is not None:
+                os.chmod(draft, mode)
+            os.replace(draft, path)
+        _settle(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Makes the folder of a file and proves that the file can be written there; it is not touched.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OSError: why it cannot be written, with the path in the message.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     check_writable(Path(folder) / "new" / "history.json")
+        ...     list((Path(folder) / "new").iterdir())
+        []
+    """
+    with _named(path):
+        path = Path(os.path.realpath(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _mode(path)
+        probe, file = _begun(path)
+        probe.unlink()
+        file.close()
+
+
+def write_new(path: Path, data: bytes | str) -> None:
+    """Writes a file that is not there yet, in one piece; of several writers one succeeds.
+
+    Args:
+        path: of the file; its folder must be there.
+        data: the whole content; text becomes UTF-8.
+
+    Raises:
+        FileExistsError: the file is there already; it stays as it is.
+        OSError: the disk does not take it, with the path in the message; nothing is left.
+
+    Source:
+        Ours, on the hard links of POSIX, which are made or refused in one step.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "record.json"
+        ...     write_new(path, "{}")
+        ...     try:
+        ...         write_new(path, "other")
+        ...     except FileExistsError:
+        ...         print("kept", path.read_text())
+        kept {}
+    """
+    with _named(path):
+        if os.path.lexists(path):  # also looked at below; here it saves the work
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        with _draft(Path(path), data) as draft:
+            os.link(draft, path)
+        _settle(Path(path).parent)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Whether this process alone holds the lock of that name for the time of the block; another holder is not waited for.
+
+    The lock goes with the process, also when that is killed, and its file is removed at the end. Where the file system has no locks
+    there is a warning, and the block is entered.
+
+    Args:
+        path: of the lock file; its folder must be there.
+
+    Raises:
+        OSError: the lock file cannot be made.
+
+    Source:
+        Ours, on flock.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with held(Path(folder) / "lock") as first, held(Path(folder) / "lock") as second:
+        ...         first, second
+        (True, False)
+    """
+    handle = _taken(path)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # while it is still locked: nobody else may have made a new one
+            with contextlib.suppress(OSError):
+                _flock(handle, unlock=True)  # closing is not enough where a fork has inherited it
+            os.close(handle)
+
+
+def _taken(path: Path) -> int | None:
+    """The open and locked lock file, or ``None`` if another holds it."""
+    with _named(path):
+        while True:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            if not _locked(handle, path):
+                os.close(handle)
+                return None
+            if _is(handle, path):
+                return handle
+            os.close(handle)  # the last holder has removed the file just before it was locked here
+
+
+@contextlib.contextmanager
+def _draft(path: Path, data: bytes | str) -> Iterator[Path]:
+    """A complete draft beside a file, locked as long as its process lives, and gone after the block."""
+    _sweep(path.parent)
+    draft, file = _begun(path)
+    try:
+        with file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+            yield draft
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def _begun(path: Path) -> tuple[Path, IO[bytes]]:
+    """A new file with a name that nobody else uses, locked."""
+    while True:
+        draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(8)}.part")
+        file = open(draft, "xb")  # noqa: SIM115  the caller closes it
+        with contextlib.suppress(OSError):
+            _flock(file.fileno(), wait=True)
+        if _is(file.fileno(), draft):
+            return draft, file
+        file.close()  # a sweeper has taken it for an old one, between its making and its locking
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the drafts in a folder whose processes are gone: nobody holds their lock."""
+    drafts: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        drafts = [entry.path for entry in entries if DRAFT.fullmatch(entry.name)]
+    for draft in drafts:
+        with contextlib.suppress(OSError), open(draft, "r+b") as file:
+            _flock(file.fileno())
+            os.unlink(draft)
+
+
+def _flock(handle: int, *, wait: bool = False, unlock: bool = False) -> None:
+    if fcntl is None:
+        raise OSError(errno.ENOTSUP, "this system has no flock")
+    fcntl.flock(handle, fcntl.LOCK_UN if unlock else fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _locked(handle: int, path: Path) -> bool:
+    try:
+        _flock(handle)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        text = f"{path} cannot be locked ({error.strerror}): see to it that no other process works on the same file"
+        warnings.warn(text, RuntimeWarning, stacklevel=5)
+    return True
+
+
+def _is(handle: int, path: Path) -> bool:
+    """Whether a path still leads to the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _mode(path: Path) -> int | None:
+    """The permissions of the file that will be replaced; an ``OSError`` if it is a folder, a device or closed to writing."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file")
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return stat.S_IMODE(status.st_mode)
+
+
+def _settle(folder: Path) -> None:
+    """Has the disk take the new name, where a folder can be flushed; the file is complete either way."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the file system name the file that was asked for, not the draft, the folder or nothing."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, f"cannot be written: {error.strerror or error}", str(path)) from None
