@@ -1,5 +1,6 @@
 """Sharpness-aware training as choices along independent axes: SAM, BiSAM and their relatives, for PyTorch."""
 
+from . import _start  # isort: skip  before torch is imported
 from .batch import Batch, Noise, held_buffers
 from .bounds import NegLog, Tanh, step
 from .combination import Decomposed, Look
@@ -27,6 +28,8 @@ from .sharpness import (
 from .surrogate import Surrogate, gap, margins
 from .train import History, Run, fit
 from .variational import Handed, Posterior, Precision, Variational
+
+_start.done()
 
 __version__ = "0.1.0"
 

@@ -7,7 +7,6 @@ import io
 import math
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -46,7 +45,7 @@ def check_writable(path: Path) -> None:
     try:
         files.check_writable(path)
     except OSError as error:
-        raise CheckpointError(f"checkpoint_path {path} cannot be written: {error.strerror}. Choose another folder") from None
+        raise CheckpointError(f"checkpoint_path {path} {error.strerror}. Choose another folder") from None
 
 
 def lock(path: Path) -> Path:
@@ -99,7 +98,7 @@ def write(path: Path, run: dict, state: dict) -> None:
         files.write_whole(path, archive.getvalue())
     except OSError as error:
         kept = "The old file stays" if path.exists() else "Nothing was kept"
-        raise CheckpointError(f"checkpoint_path {path} cannot be written ({error.strerror}). {kept}") from None
+        raise CheckpointError(f"checkpoint_path {path} {error.strerror}. {kept}") from None
 
 
 def _seal(content: bytes | memoryview) -> bytes:
@@ -164,14 +163,13 @@ def _leaves(tree: dict, path: str = "") -> dict[str, object]:
     return found
 
 
-def check_form(found: object, form: object, where: str = "state", may_grow: Sequence[str] = ()) -> None:
+def check_form(found: object, form: object, where: str = "state") -> None:
     """Compares a state with one of the same form: the same names, types, lengths, shapes and kinds of numbers; all of them finite.
 
     Args:
         found: nested dictionaries and lists of tensors and plain values.
         form: a state of which every value may differ, but not what it is. GPUs are one, whatever their number.
         where: what the state is called.
-        may_grow: dotted names of dictionaries that may hold more than the form shows.
 
     Raises:
         CheckpointError: the first thing that is missing, unexpected or of another form, by its dotted name.
@@ -190,20 +188,20 @@ def check_form(found: object, form: object, where: str = "state", may_grow: Sequ
     if isinstance(form, dict):
         found, form = ({_place(key): value for key, value in one.items()} for one in (found, form))
         missing, extra = [key for key in form if key not in found], [key for key in found if key not in form]
-        if missing or (extra and where not in may_grow):
+        if missing or extra:
             what = f"lacks {missing[0]!r}" if missing else f"holds {extra[0]!r}, which this run does not know"
             raise CheckpointError(f"{where} {what}")
         for key, value in found.items():
-            check_form(value, form.get(key, value), f"{where}.{key}", may_grow)
+            check_form(value, form[key], f"{where}.{key}")
     elif isinstance(form, (list, tuple)):
         if len(found) != len(form):
             raise CheckpointError(f"{where} must have {len(form)} entries, got {len(found)}")
         for k, (one, other) in enumerate(zip(found, form, strict=True)):
-            check_form(one, other, f"{where}.{k}", may_grow)
+            check_form(one, other, f"{where}.{k}")
     elif isinstance(form, Tensor):
         if (found.dtype, found.shape, found.layout) != (form.dtype, form.shape, form.layout):
             raise CheckpointError(f"{where} must be {_words(form)}, got {_words(found)}")
-        if found.is_floating_point() and not found.isfinite().all() and (found is form or form.isfinite().all()):
+        if found.is_floating_point() and not found.isfinite().all() and form.isfinite().all():
             raise CheckpointError(f"{where} must be finite; {int((~found.isfinite()).sum())} of {found.numel()} numbers are not")
     elif isinstance(form, float) and not math.isfinite(found):
         raise CheckpointError(f"{where} must be finite, got {found!r}")

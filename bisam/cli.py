@@ -3,32 +3,67 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
-from . import __version__, parameters
+from . import __version__, files, parameters
 from .notebook import NotebookError, find, names, run
+from .processes import stoppable
 from .recipe import RECIPES
 
 
 def main(words: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0 done, 1 it failed on the way, 2 it was asked wrongly."""
+    """Runs one command and returns its exit status: 0 done, 1 it failed on the way, 2 it was asked wrongly, 128 + n signal n stopped it."""
+    try:
+        with stoppable():
+            return _status(words)
+    except KeyboardInterrupt as stop:
+        return _fail("stopped; what was finished is kept, and the same command goes on where it can", 128 + getattr(stop, "number", signal.SIGINT))
+    except BrokenPipeError:  # nobody reads on, as after `| head`
+        _drop_output()
+        return 128 + signal.SIGPIPE
+
+
+def _status(words: list[str] | None) -> int:
     from .checkpoint import CheckpointError
     from .data import DataError
     from .ledger import LedgerError
 
     arguments = _parser().parse_args(words)
     try:
-        return arguments.do(arguments)
+        status = arguments.do(arguments)
+        _flush()
+        return status
+    except BrokenPipeError:
+        raise
     except (ValueError, TypeError) as error:  # ParameterError is a ValueError
         return _fail(error, 2)
-    except (NotebookError, CheckpointError, DataError, LedgerError, FloatingPointError, OSError) as error:
+    except (NotebookError, CheckpointError, DataError, LedgerError, FloatingPointError) as error:
         return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail("stopped; what was finished is kept, and the same command goes on where it can", 130)
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error, 1)
+
+
+def _flush() -> None:
+    """Sends what was printed on its way now, where an error can still be said."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+def _drop_output() -> None:
+    """What is left to print goes nowhere; Python would try once more at its end, and complain."""
+    with contextlib.suppress(OSError, ValueError):  # a stream that is no file has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: object, status: int) -> int:
@@ -100,25 +135,32 @@ def _train_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from .ledger import environment
     from .train import Run, fit, weights_digest
 
+    written = arguments.output / "history.json"
     wanted = Run(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Run)})
     if arguments.rho is not None:
         wanted = wanted.replace(recipe=wanted.recipe.with_rho(arguments.rho))
+    if not int(os.environ.get("RANK", 0)):  # of several processes the first one reports
+        files.check_writable(written)
     history = fit(
         wanted, arguments.output / "checkpoint.pt", root=arguments.root, progress=True, minutes=arguments.minutes
     )
     if int(os.environ.get("RANK", 0)):
-        return 0  # of several processes the first one reports
+        return 0
     if not history.finished:
         print(f"{len(history.rows)} of {wanted.epochs} epochs done; the same command goes on from {arguments.output / 'checkpoint.pt'}")
         return 0
-    summary = {"run": wanted.to_dict(), "rows": history.rows, "skipped": history.skipped, "seconds": history.seconds}
-    (arguments.output / "history.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    summary = {
+        "run": wanted.to_dict(), "rows": history.rows, "skipped": history.skipped, "seconds": history.seconds,
+        "environment": environment(wanted.device, history.seconds),
+    }
+    files.write_whole(written, json.dumps(summary, indent=1) + "\n")
     print(f"test accuracy {history.selected_test_accuracy:.2f} % at epoch {history.selected_epoch}, chosen by validation")
     print(f"test accuracy {history.last_test_accuracy:.2f} % after the last of {wanted.epochs} epochs")
     print(f"weights {weights_digest(history.model)}")
-    print(f"{arguments.output / 'history.json'}")
+    print(written)
     return 0
 
 
@@ -149,24 +191,11 @@ def _carrying_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    from .data import DataError
-    from .reproduce import Settings, carry_out, hours, plan
+    from .reproduce import Settings, carry_out, plan
 
     settings = Settings(arguments.workers, arguments.device, arguments.root, arguments.minutes)
     planned = plan(arguments.name, arguments.scale, arguments.seeds, arguments.only)
-    missing = [one for one in planned if not one.recorded]
-    for name in dict.fromkeys(one.experiment for one in planned):
-        mine = [one for one in planned if one.experiment == name]
-        passes = sum(one.passes for one in mine if not one.recorded)
-        print(f"{name}: {sum(one.recorded for one in mine)} of {len(mine)} runs recorded, {passes:,.0f} passes over the images to go")
-    try:
-        if missing:
-            words = f"hours with {arguments.workers} processes on {arguments.device}, from a few timed steps of each network"
-            print(f"about {hours(missing, settings) / arguments.workers:.2g} {words}")
-    except DataError as error:
-        if not arguments.plan:
-            raise
-        print(f"how long it takes cannot be said: {error}")
+    _print_price(planned, settings, arguments.plan)
     if arguments.plan:
         print("\n".join(f"  {'recorded' if one.recorded else 'to do':8}  {one.experiment}/{one.file}" for one in planned))
         return 0
@@ -178,6 +207,29 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     for line in outcomes["failed"]:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if outcomes["failed"] else 0
+
+
+def _print_price(planned: list, settings, goes_on: bool) -> None:
+    """What there is to do and what it will cost; missing data end the command here unless it only plans."""
+    from .data import DataError
+    from .reproduce import prices
+
+    found = prices(planned, settings)
+    known = {place: price for place, price in found.items() if not isinstance(price, DataError)}
+    for name in dict.fromkeys(one.experiment for one in planned):
+        mine = [one for one in planned if one.experiment == name]
+        passes = sum(one.passes for one in mine if not one.recorded)
+        own = [price for place, price in known.items() if place[0] == name]
+        price = f", about {sum(own):.2g} hours of one process" if own else ""
+        print(f"{name}: {sum(one.recorded for one in mine)} of {len(mine)} runs recorded, {passes:,.0f} passes over the images to go{price}")
+    if known:
+        words = f"hours with {settings.workers} processes on {settings.device}, from a few timed steps of each network"
+        print(f"about {sum(known.values()) / settings.workers:.2g} {words}{', without what follows' if len(known) < len(found) else ''}")
+    missing = {data: error for (_, data), error in found.items() if isinstance(error, DataError)}
+    for data, error in missing.items():
+        if not goes_on:
+            raise error
+        print(f"how long the runs on {data} take cannot be said: {error}")
 
 
 def _rerun_words(parser: argparse.ArgumentParser) -> None:

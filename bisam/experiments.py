@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
+import math
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import _checks
+from . import _checks, _claims
 from .bounds import Identity
 from .losses import CrossEntropy
 from .radius import Learned
@@ -18,7 +21,7 @@ from .train import Run, equal_budget
 from .verdicts import FEWEST
 
 __all__ = [
-    "CONTROLS", "RESULTS", "SCALES", "Claim", "Experiment", "Family", "LedgerError", "claims", "experiment", "experiments", "families",
+    "CONTROLS", "RESULTS", "SCALES", "Claim", "Experiment", "Family", "LedgerError", "claims", "experiment", "experiments", "families", "listed",
     "method",
 ]  # fmt: skip
 
@@ -28,6 +31,7 @@ METRICS = ("selected_test_accuracy", "last_test_accuracy", "selected_test_top5_a
 BUDGETS = ("passes", "epochs", "same")
 FITTED = 90.0  # percent of the labels that can be fitted, which a claim about accuracy needs both methods to have fitted
 EQUAL_EPOCHS = "sgd-equal-epochs"  # SGD under a name of its own, whose epochs are never doubled
+MOST_SEEDS, MOST_RUNS = 10_000, 100_000  # all runs of an experiment are held in memory
 
 # What lies between SAM and BiSAM (-log) beside the bound: its ascent has no label smoothing, and a temperature. A control
 # changes one of the two. And SGD with the epochs of a two-pass method, beside the SGD that has its passes.
@@ -131,10 +135,14 @@ class Experiment:
         _checks.choice("budget", self.budget, BUDGETS)
         for name in ("seeds", "epochs"):
             _checks.whole(name, getattr(self, name))
+        if self.seeds > MOST_SEEDS:
+            raise ValueError(f"seeds must be at most {MOST_SEEDS} in experiment {self.name!r}, got {self.seeds}")
+        if (count := self.seeds * len(self.methods) * math.prod(map(len, self.grid.values()))) > MOST_RUNS:
+            raise ValueError(f"methods, axes and seeds must make at most {MOST_RUNS} runs in experiment {self.name!r}, got {count}")
         for name in (*self.methods, *self.radius):
             method(name)
         for axis in (*self.axes, *self.settings):
-            _checks.choice("axis", axis, _AXES)
+            _checks.choice("axis", axis, _claims.AXES)
 
     @property
     def grid(self) -> dict[str, tuple]:
@@ -176,9 +184,6 @@ class Experiment:
     def _grid(self) -> list[tuple[int, tuple, str]]:
         seeds = range(self.first_seed, self.first_seed + self.seeds)
         return list(itertools.product(seeds, itertools.product(*self.grid.values()), self.methods))
-
-
-_AXES = (*(part.name for part in dataclasses.fields(Run) if part.name not in ("recipe", "seed")), "rho", "rate")
 
 
 def _label(axis: str, value) -> str:
@@ -301,12 +306,47 @@ class Family:
     why: str
 
 
-def _toml(folder: Path) -> dict:
+@functools.lru_cache(maxsize=16)
+def _listed(text: str) -> _claims.Listed:
+    return _claims.listed(tomllib.loads(text), {"family": Family, "experiment": Experiment}, Claim, _rule_faults)
+
+
+def listed(folder: Path = RESULTS) -> _claims.Listed:
+    """What ``claims.toml`` holds, with everything that is wrong in it.
+
+    Args:
+        folder: the ledger.
+
+    Returns:
+        ``entries``, the tables of families and experiments by name and the list of claims, without those that are wrong; and
+        ``faults``, a line each.
+
+    Raises:
+        LedgerError: the file cannot be read, or is no TOML.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> listed().faults
+        []
+    """
     path = folder / "claims.toml"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return _listed(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or numbers and depths beyond reason
         raise LedgerError(f"{path} cannot be read: {error}") from None
+
+
+def _entries(folder: Path, table: str) -> dict | list:
+    """The entries of a list in which nothing is wrong."""
+    found = listed(folder)
+    if found.faults:
+        more = f" (and {len(found.faults) - 1} more; `bisam verify` lists all)" if len(found.faults) > 1 else ""
+        raise LedgerError(f"{folder / 'claims.toml'}: {found.faults[0]}{more}")
+    return found.entries[table].copy()
 
 
 def experiments(folder: Path = RESULTS) -> dict[str, Experiment]:
@@ -322,10 +362,7 @@ def experiments(folder: Path = RESULTS) -> dict[str, Experiment]:
         >>> experiments()["first_run"].seeds
         10
     """
-    return {
-        name: Experiment(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-        for name, fields in _toml(folder)["experiment"].items()
-    }
+    return _entries(folder, "experiment")
 
 
 def experiment(name: str, folder: Path = RESULTS) -> Experiment:
@@ -365,10 +402,7 @@ def claims(name: str | None = None, folder: Path = RESULTS) -> list[Claim]:
     """
     if name is not None:
         experiment(name, folder)
-    listed = _toml(folder).get("claim", ())
-    found = [Claim(**fields) for fields in listed if name in (None, fields["experiment"])]
-    _check_rules(found, folder)
-    return found
+    return [claim for claim in _entries(folder, "claim") if name in (None, claim.experiment)]
 
 
 def families(folder: Path = RESULTS) -> dict[str, Family]:
@@ -384,24 +418,20 @@ def families(folder: Path = RESULTS) -> dict[str, Family]:
         >>> "bisam-over-sam" in families()
         True
     """
-    return {name: Family(name, **fields) for name, fields in _toml(folder).get("family", {}).items()}
+    return _entries(folder, "family")
 
 
-def _check_rules(found: list[Claim], folder: Path) -> None:
-    """Refuses a family that is not named, and a claim of rule 2 whose experiment plans too little for it."""
-    known = families(folder)
-    for claim in found:
-        if claim.family and claim.family not in known:
-            raise LedgerError(f"claim {claim.id}: family must be one of {', '.join(known) or 'none'}; got {claim.family!r}")
-    new = [claim for claim in found if claim.rule >= 2 and claim.experiment]
-    plans = experiments(folder) if new else {}
-    for claim in new:
-        plan = plans[_checks.choice("experiment", claim.experiment, tuple(plans))]
-        if plan.seeds < claim.fewest:
-            raise LedgerError(f"claim {claim.id}: rule {claim.rule} needs {claim.fewest} seeds, {plan.name} plans {plan.seeds}")
-        one_pass = {method(name).passes == 1 for name in (claim.ours, claim.theirs)}
-        if len(one_pass) == 2 and (plan.budget == "same" or not {"sgd", EQUAL_EPOCHS} <= set(plan.methods)):
-            raise LedgerError(
-                f"claim {claim.id}: rule {claim.rule} compares a method of one pass with one of more at equal passes and at equal epochs; "
-                f"{plan.name} must have both sgd and {EQUAL_EPOCHS}, and a budget that is not 'same'"
-            )
+def _rule_faults(claim: Claim, plan: Experiment | None, known: dict[str, Family]) -> Iterator[str]:
+    """A family that is not named, and a claim of rule 2 whose experiment plans too little for it."""
+    if claim.family and claim.family not in known:
+        yield f"family must be one of {', '.join(known) or 'none'}; got {claim.family!r}"
+    if claim.rule < 2 or plan is None:
+        return
+    if plan.seeds < claim.fewest:
+        yield f"rule {claim.rule} needs {claim.fewest} seeds, {plan.name} plans {plan.seeds}"
+    one_pass = {method(name).passes == 1 for name in (claim.ours, claim.theirs)}
+    if len(one_pass) == 2 and (plan.budget == "same" or not {"sgd", EQUAL_EPOCHS} <= set(plan.methods)):
+        yield (
+            f"rule {claim.rule} compares a method of one pass with one of more at equal passes and at equal epochs; "
+            f"{plan.name} must have both sgd and {EQUAL_EPOCHS}, and a budget that is not 'same'"
+        )

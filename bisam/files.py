@@ -297,4 +297,4 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from None
+        raise OSError(error.errno or errno.EIO, f"cannot be written: {error.strerror or error}", str(path)) from None

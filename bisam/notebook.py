@@ -88,7 +88,7 @@ def run(name: str, given: Mapping[str, str], output: Path | None = None, *, prog
     try:
         files.check_writable(output)
     except OSError as error:
-        raise NotebookError(f"output {output} cannot be written: {error.strerror or error}") from None
+        raise NotebookError(f"output {output} {error.strerror}") from None
     return _execute(path, output, values, progress)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
+import itertools
 import math
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -16,14 +17,15 @@ from pathlib import Path
 
 import torch
 
-from . import _checks, data, ledger, models
+from . import _checks, data, files, ledger, models, processes
 from .batch import Batch
 from .experiments import RESULTS, SCALES, Experiment, LedgerError, experiment, experiments
 from .optimizer import SharpnessAware
 from .recipe import SGD
 from .train import PRECISIONS, Run, exact_kernels, fit
+from .workers import check_alone
 
-__all__ = ["CHECKPOINTS", "SMOKE", "Planned", "Settings", "carry_out", "hours", "plan", "rerun"]
+__all__ = ["CHECKPOINTS", "SMOKE", "Planned", "Settings", "carry_out", "hours", "plan", "prices", "rerun"]
 
 BUILD = RESULTS.parent / "_build"
 CHECKPOINTS = BUILD / "checkpoints"
@@ -50,7 +52,7 @@ class Settings:
         checkpoints: where unfinished runs are kept.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong type or out of range.
+        TypeError, ValueError: an argument of the wrong type or out of range; ``torchrun`` has started several of this process.
 
     Source:
         Ours.
@@ -68,6 +70,7 @@ class Settings:
     checkpoints: Path = CHECKPOINTS
 
     def __post_init__(self):
+        check_alone("reproduce")
         _checks.whole("workers", self.workers)
         _checks.device("device", self.device)
         if self.minutes is not None:
@@ -85,6 +88,9 @@ class Planned:
         recorded: it is done.
         words: what its name is made of: method, axes of the experiment, seed.
 
+    Raises:
+        TypeError, ValueError: a name that cannot stand in a path.
+
     Source:
         Ours.
 
@@ -98,6 +104,10 @@ class Planned:
     run: Run
     recorded: bool
     words: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        files.safe_name("experiment", self.experiment)
+        files.safe_name("file", self.file)
 
     @property
     def passes(self) -> float:
@@ -121,7 +131,7 @@ def plan(
         The runs, seed by seed as they are made, so that whatever is done first is paired.
 
     Raises:
-        ValueError: an unknown name, scale or word, or seeds that the experiment does not have.
+        ValueError: an unknown name, scale or word, seeds that the experiment does not have, or a name that cannot stand in a path.
         LedgerError: a record that is there does not belong to the experiment as it is described now.
 
     Source:
@@ -133,6 +143,7 @@ def plan(
     """
     found = []
     for chosen in _asked(name, scale, folder):
+        files.safe_name("experiment", chosen.name)
         there = ledger.evidence(chosen.name, _home(chosen, folder), plan=chosen)
         count = chosen.seeds if seeds is None else _checks.whole("seeds", seeds)
         if count > chosen.seeds:
@@ -188,7 +199,7 @@ def hours(planned: Sequence[Planned], settings: Settings) -> float:
         Hours; divide by the number of processes if each has a core of its own.
 
     Raises:
-        bisam.data.DataError: the data are not there.
+        bisam.data.DataError: data are not there; :func:`prices` gives the price of the rest.
 
     Source:
         Ours.
@@ -197,25 +208,58 @@ def hours(planned: Sequence[Planned], settings: Settings) -> float:
         >>> hours(plan("first_run"), Settings())
         0.0
     """
+    found = prices(planned, settings)
+    for price in found.values():
+        if isinstance(price, data.DataError):
+            raise price
+    return sum(found.values(), 0.0)
+
+
+def prices(planned: Sequence[Planned], settings: Settings) -> dict[tuple[str, str], float | data.DataError]:
+    """What :func:`hours` says, by experiment and data set; in place of a number the error, where the data are not there.
+
+    Args:
+        planned: runs; those that are recorded cost nothing.
+        settings: on which device, and where the data are.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> prices(plan("first_run"), Settings())
+        {}
+    """
     seconds: dict[tuple, float] = {}
-    total = 0.0
-    for one in planned:
-        if one.recorded:
-            continue
-        key = (one.run.data, one.run.model, one.run.train_images, one.run.test_images, one.run.precision)
-        if key not in seconds:
-            with exact_kernels(settings.device):
-                seconds[key] = _seconds_of_a_pass(one.run.replace(device=settings.device), settings)
-        total += seconds[key] * one.passes
-    return total / 3600
+    found: dict[tuple[str, str], float | data.DataError] = {}
+    for one in (one for one in planned if not one.recorded):
+        place, run = (one.experiment, one.run.data), one.run.replace(device=settings.device)
+        key = (run.data, run.model, run.batch_size, run.train_images, run.test_images, run.precision)
+        try:
+            if key not in seconds:
+                with exact_kernels(settings.device):
+                    seconds[key] = _seconds_of_a_pass(run, settings)
+            found[place] = found.get(place, 0.0) + seconds[key] * one.passes / 3600
+        except data.DataError as error:
+            found[place] = error
+    return found
 
 
-def _seconds_of_a_pass(run: Run, settings: Settings, steps: int = 3) -> float:
-    """One forward-backward pass over the training images, from a few steps of the base optimiser on some of them."""
+def _seconds_of_a_pass(run: Run, settings: Settings) -> float:
+    """One forward-backward pass over the training images, from a few steps of the base optimiser at the run's batch size.
+
+    Where a step on a CPU would take longer than a second, fewer images stand for it: the cost of a step is then that of its images.
+    """
     task = data.load(
         run.data, settings.root, train_images=run.train_images, test_images=run.test_images, split_seed=run.split_seed
     )
-    size = min(run.batch_size, 32 if run.device == "cpu" else run.batch_size)
+    size = run.batch_size if run.device != "cpu" else min(run.batch_size, 32)
+    seconds = _seconds_of_a_step(run, task, size)
+    if seconds * run.batch_size / size < 1.0 and size < run.batch_size:
+        size, seconds = run.batch_size, _seconds_of_a_step(run, task, run.batch_size)
+    return seconds * len(task.train) / size
+
+
+def _seconds_of_a_step(run: Run, task: data.Data, size: int, steps: int = 3) -> float:
     with torch.random.fork_rng([torch.device(run.device)] if run.device != "cpu" else []):
         model = models.build(run.model, task.shape, task.classes).to(run.device)
     inputs = task.prepared(task.train.inputs[:size].to(run.device))
@@ -228,7 +272,7 @@ def _seconds_of_a_pass(run: Run, settings: Settings, steps: int = 3) -> float:
     for _ in range(steps):
         optimizer.step(batch)
     waits()
-    return (time.perf_counter() - started) / steps * len(task.train) / size
+    return (time.perf_counter() - started) / steps
 
 
 def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = True) -> dict[str, list[str]]:
@@ -237,7 +281,7 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
     Args:
         planned: what :func:`plan` returned.
         settings: how.
-        progress: show a bar on the terminal.
+        progress: show a bar on the terminal; where there is none, a line on the error output for every run that is done.
 
     Returns:
         The names of the runs by what became of them, ``"recorded"``, ``"cut"`` (out of time, with their checkpoints kept), ``"elsewhere"``
@@ -260,7 +304,7 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
     for name in {one.run.data for one in missing}:  # once, here, so that what is wrong is said once
         data.load(name, settings.root)
     outcomes: dict[str, list[str]] = {"recorded": [], "cut": [], "elsewhere": [], "failed": []}
-    end = math.inf if settings.minutes is None else time.time() + 60 * settings.minutes
+    end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
     with _bar(len(missing), progress) as advance:
         for one, outcome in (_one_by_one if settings.workers == 1 else _side_by_side)(missing, settings, end):
             kind, _, reason = outcome.partition(":")
@@ -280,20 +324,21 @@ def _one_by_one(missing: list[Planned], settings: Settings, end: float) -> Itera
 
 
 def _side_by_side(missing: list[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
-    """Hands out runs as processes become free."""
+    """Hands out runs as processes become free. The processes end with this one, whatever ends it."""
     waiting, running = list(missing), {}
-    with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(settings.workers, get_context("spawn"), processes.follow_parent) as pool:
         try:
             while waiting or running:
                 while waiting and len(running) < settings.workers:
                     one = waiting.pop(0)
-                    running[pool.submit(_do, one, settings, end)] = one
+                    with processes.signals_held_back():  # this starts a process
+                        running[pool.submit(_do, one, settings, end)] = one
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), _outcome(future)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in list((pool._processes or {}).values()):  # they would train on to the end of their runs
-                process.terminate()
+                process.kill()
+            pool.shutdown(cancel_futures=True)
             raise
 
 
@@ -309,23 +354,25 @@ def _outcome(future: Future) -> str:
 
 
 def _do(one: Planned, settings: Settings, end: float) -> str:
-    """One run, from its checkpoint to its record; what became of it in a word."""
-    if time.time() >= end:
+    """One run, from its checkpoint to its record; what became of it in a word.
+
+    ``end`` is a time of the monotonic clock, which all processes of a machine share and nobody sets back.
+    """
+    if time.monotonic() >= end:
         return "cut"
     chosen = experiment(one.experiment, settings.folder)
     path = settings.checkpoints / one.experiment / f"{one.file}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _in_hand(path.with_suffix(".lock")) as mine, _threads():
+    with files.held(path.with_suffix(".lock")) as mine, _threads():
         home = _home(chosen, settings.folder)
         if not mine or ledger.is_recorded(one.experiment, one.file, home):
             return "elsewhere"
-        minutes = None if math.isinf(end) else max((end - time.time()) / 60, 1e-3)
+        minutes = None if math.isinf(end) else max((end - time.monotonic()) / 60, 1e-3)
         history = fit(one.run.replace(device=settings.device), path, root=settings.root, minutes=minutes)
         if not history.finished:
             return "cut"
         ledger.record(history, one.experiment, one.file, chosen.scale, home, root=settings.root)
         path.unlink(missing_ok=True)
-    path.with_suffix(".lock").unlink(missing_ok=True)
     return "recorded"
 
 
@@ -341,25 +388,18 @@ def _threads(count: int = 1) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _in_hand(path: Path) -> Iterator[bool]:
-    """Whether this process is the only one at a run; the lock goes with the process, also when it is killed."""
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-
-
-@contextlib.contextmanager
-def _bar(total: int, show: bool):
+def _bar(total: int, show: bool) -> Iterator[Callable[[str], None]]:
+    """Something to call when a run is done, with a word about it: it moves a bar, or writes a line where there is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as bar:
+    if not show or not console.is_terminal:
+        done = itertools.count(1)
+        yield lambda note: print(f"{next(done)} of {total}: {note}", file=sys.stderr, flush=True) if show else None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=total, note="")
         yield lambda note: bar.update(task, advance=1, note=note)
 
@@ -381,6 +421,7 @@ def rerun(
 
     Raises:
         LedgerError: the file is no record.
+        ValueError: ``torchrun`` has started several of this process.
 
     Source:
         Ours.
@@ -392,6 +433,7 @@ def rerun(
         ...     print(str(error)[:28])
         no such file cannot be read:
     """
+    check_alone("rerun")
     entry = ledger.read(record)
     run = Run.from_dict({**entry["run"], **({"device": device} if device else {})})
     with _threads(ledger.threads(entry)):

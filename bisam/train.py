@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import _checks, augment, checkpoint, data, files, models
+from . import _checks, _resume, augment, checkpoint, data, files, models
 from .batch import Batch
 from .data import Data, Split
 from .optimizer import SharpnessAware
@@ -27,8 +27,6 @@ from .workers import Workers, workers
 __all__ = ["COMPILE", "PRECISIONS", "History", "Run", "fit", "labelled", "weights_digest"]
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-COUNTS = ("epoch", "broken")
-COLUMNS = (*COUNTS, "lr", "train_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
 COMPILE = ("no", "default", "reduce-overhead")  # the last runs CUDA graphs
 
 
@@ -413,7 +411,7 @@ class _State:
     def load(self, saved: dict, path: Path | None = None) -> None:
         """Takes over what :meth:`save` wrote. The state is a fresh one; a ``CheckpointError`` leaves it of no use."""
         try:
-            self._check(saved)
+            _resume.check(self, saved)
             self._load(saved)
         except checkpoint.CheckpointError as error:
             raise checkpoint.CheckpointError(f"checkpoint_path {path} does not fit this run: {error}. Delete it to start over") from None
@@ -433,37 +431,9 @@ class _State:
         self.history.skipped, self.history.seconds = self.optimizer.skipped, saved["seconds"]
         self.history.right = saved["right"]
 
-    def _check(self, saved: dict) -> None:
-        """A ``CheckpointError`` unless the saved state looks like this one after its first step, which loading takes back."""
-        there = saved.get("randomness") if isinstance(saved, dict) else None
-        if isinstance(there, list) and len(there) != self.workers.size:
-            raise checkpoint.CheckpointError(
-                f"it was written by {len(there)} processes and can only be continued by as many; "
-                f"this is a training with {self.workers.size}"
-            )
+    def first_step(self) -> None:
+        """One step on the first batch, which makes all that a step makes."""
         self.optimizer.step(self._batch(self.train, next(self._batches()), self.augment), validation=self._lesson())
-        form = self.save()
-        kept = "state.optimizer.sharpness_aware.memory.kept"  # what the first step does not need comes later, as after a radius of 0
-        checkpoint.check_form({**saved, "rows": []} if isinstance(saved, dict) and "rows" in saved else saved, form, may_grow=[kept])
-        _check_rows(saved["rows"], self.run)
-        if saved["seconds"] < 0:
-            raise checkpoint.CheckpointError(f"state.seconds must be 0 or greater, got {saved['seconds']!r}")
-        if saved["schedule"]["last_epoch"] != len(saved["rows"]):
-            done = saved["schedule"]["last_epoch"]
-            raise checkpoint.CheckpointError(f"state.schedule stands at epoch {done}, state.rows at {len(saved['rows'])}")
-
-
-def _check_rows(rows: object, run: Run) -> None:
-    """A ``CheckpointError`` unless there is one row an epoch, with all columns and finite numbers."""
-    if not isinstance(rows, list) or not 0 < len(rows) <= run.epochs:
-        got = f"{len(rows)} of them" if isinstance(rows, list) else type(rows).__name__
-        raise checkpoint.CheckpointError(f"state.rows must be a list of 1 to {run.epochs} epochs, got {got}")
-    names = (*COLUMNS, "rho") if isinstance(run.recipe.radius, Learned) else COLUMNS
-    form = {name: 0 if name in COUNTS else 0.0 for name in names}
-    for k, row in enumerate(rows):
-        checkpoint.check_form(row, form, f"state.rows.{k}")
-        if row["epoch"] != k + 1:
-            raise checkpoint.CheckpointError(f"state.rows.{k}.epoch must be {k + 1}, got {row['epoch']!r}")
 
 
 def _identity(run: Run) -> dict:

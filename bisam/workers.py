@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["Workers", "workers"]
+__all__ = ["Workers", "check_alone", "workers"]
 
 
 class Workers:
@@ -73,6 +73,28 @@ class Workers:
         """A ``ValueError`` if a batch cannot be shared evenly: the mean of the shares would not be that of the batch."""
         if batch_size % self.size:
             raise ValueError(f"batch_size must be a multiple of the {self.size} processes, got {batch_size}")
+
+
+def check_alone(command: str) -> None:
+    """A ``ValueError`` if ``torchrun`` has started several of this process, for what shares its work in another way.
+
+    Args:
+        command: what is refused.
+
+    Raises:
+        ValueError: what to do instead.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> check_alone("reproduce")
+    """
+    if (size := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+        raise ValueError(
+            f"{command} must be started once, not as {size} processes by torchrun: it runs whole trainings side by side with "
+            f"--workers {size}. To train one network with several processes use torchrun with `bisam train`"
+        )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -184,7 +185,7 @@ def test_a_run_that_another_process_has_in_hand_is_left_to_it(folder, settings):
     one = plan("try", only=["sam", "noise40"], folder=folder)[0]
     lock = settings.checkpoints / "try" / f"{one.file}.lock"
     lock.parent.mkdir(parents=True)
-    with reproduce._in_hand(lock) as mine:
+    with bisam.files.held(lock) as mine:
         assert mine
         assert carry_out([one], settings, progress=False)["elsewhere"] == [one.file]
     assert carry_out([one], settings, progress=False)["recorded"] == [one.file]
@@ -375,7 +376,22 @@ def test_a_full_disk_leaves_no_half_record(folder, monkeypatch):
     assert not files(folder)
 
 
-def test_time_is_looked_at_before_a_run_is_started(folder, settings, monkeypatch):
-    monkeypatch.setattr(reproduce.time, "time", iter([0.0, *[1e9] * 99]).__next__)
-    outcomes = carry_out(plan("try", folder=folder), dataclasses.replace(settings, minutes=1), progress=False)
+def test_time_is_looked_at_before_a_run_is_started(folder, settings):
+    outcomes = carry_out(plan("try", folder=folder), dataclasses.replace(settings, minutes=1e-9), progress=False)
     assert len(outcomes["cut"]) == 12 and not files(folder)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_clock_that_is_set_moves_no_limit(folder, settings, monkeypatch, workers):
+    """Far back, time would never be up; far ahead, it would be up at once."""
+    one = plan("try", only=["sam", "noise40"], folder=folder)
+    times = iter([1e9, *[0.0] * 10_000])
+    monkeypatch.setattr(time, "time", lambda: next(times))
+    assert len(carry_out(one, dataclasses.replace(settings, minutes=1e-9, workers=workers), progress=False)["cut"]) == 2
+    times = iter([0.0, *[1e9] * 10_000])
+    assert len(carry_out(one, dataclasses.replace(settings, minutes=10, workers=workers), progress=False)["recorded"]) == 2
+
+
+def test_no_limit_of_time_is_read_from_a_clock_that_can_be_set():
+    for path in [*(ROOT / "bisam").rglob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        assert not re.search(r"\btime\.time\(|from time import|datetime\.now", path.read_text(encoding="utf-8")), path

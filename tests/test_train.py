@@ -318,7 +318,7 @@ def test_a_disk_that_fills_up_stops_the_training_and_the_old_file_stays(checkpoi
 
     before = checkpoint.read_bytes()
     monkeypatch.setattr("bisam.checkpoint.os.fsync", full)
-    with pytest.raises(CheckpointError, match=r"cannot be written .*No space left.* The old file stays"):
+    with pytest.raises(CheckpointError, match=r"cannot be written: .*No space left.* The old file stays"):
         fit(run(), checkpoint)
     assert checkpoint.read_bytes() == before and list(checkpoint.parent.iterdir()) == [checkpoint]
 

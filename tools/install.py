@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def install(folder: Path, what: str, constraints: Path | None) -> int:
-    started = time.time()
+    started = time.perf_counter()
     say(f"setting up {folder.name} ({'torch and all tools, about 6 GB' if what == 'all' else 'the tools of the book'})")
     try:
         make(folder)
@@ -52,7 +52,7 @@ def install(folder: Path, what: str, constraints: Path | None) -> int:
     if status:
         return fail(f"pip ended with status {status}; its last lines above say why. The same command tries again")
     (folder / "stamp").write_text(stamp(constraints))
-    say(f"{folder.name} is ready after {time.time() - started:.0f} s")
+    say(f"{folder.name} is ready after {time.perf_counter() - started:.0f} s")
     return 0
 
 
