@@ -22,7 +22,6 @@ from .bounds import GAMMA, Bound, NegLog, Tanh
 __all__ = ["Surrogate", "gap", "margins"]
 
 NEAR = 24.0  # a margin times mu up to here loses no more than about 1e-6 when the margin is rounded to float32
-HIGHEST = 88.7  # e to this is just within float32, and what it belongs to is beneath the smallest normal number
 
 
 def margins(logits: Tensor, targets: Tensor) -> Tensor:
@@ -141,8 +140,10 @@ class Surrogate:
                 a float16 gradient that is scaled afterwards may be 0 already.
         """
         with torch.no_grad():
-            gradient = self._parts(logits.detach(), targets.long(), scale / len(logits), with_value=False)[1]
-            return gradient.to(logits.dtype)
+            factor = scale / len(logits) if isinstance(scale, (int, float)) else 1 / len(logits)
+            gradient = self._parts(logits.detach(), targets.long(), factor, with_value=False)[1]
+            gradient = gradient.mul_(scale) if isinstance(scale, Tensor) else gradient
+            return gradient if gradient.dtype == logits.dtype else gradient.to(logits.dtype)
 
     def _found(self, logits: Tensor, targets: Tensor, mean: bool) -> Tensor:
         targets = targets.long()
@@ -151,7 +152,7 @@ class Surrogate:
             return (value.mean() if mean else value).to(_at_least_float32(logits))
         return _Q.apply(logits, targets, self, mean)
 
-    def _parts(self, logits: Tensor, targets: Tensor, scale: float | Tensor, with_value: bool) -> tuple[Tensor | None, Tensor]:
+    def _parts(self, logits: Tensor, targets: Tensor, scale: float, with_value: bool) -> tuple[Tensor | None, Tensor]:
         """Per-sample q and its gradient times a factor, without a graph, in the way that is quickest for phi and mu."""
         quick = _quick_way(self.phi, self.mu, logits.dtype)
         if quick is not None:
@@ -222,56 +223,57 @@ def _quick_way(phi: Bound, mu: float, dtype: torch.dtype) -> Callable | None:
         return None
     if type(phi) is NegLog and 1 <= mu <= 8 and mu % 0.5 == 0 and phi.gamma <= 4:  # the power is a product of roots
         return _neg_log
-    # An exponent mu tanh of at most 16 keeps the digits, and with a flat slope no entry is above its odds.
-    if type(phi) is Tanh and mu <= 16 and phi.alpha <= 0.25:
+    # An exponent mu tanh of at most 10 keeps the digits, and with a flat slope no entry is above its odds.
+    if type(phi) is Tanh and mu <= 10 and phi.alpha <= 0.25:
         return _tanh
     return None
 
 
-def _neg_log(logits: Tensor, targets: Tensor, phi: NegLog, mu: float, scale: float | Tensor, with_value: bool):
-    r"""With the odds u = e^(-F): e^(phi(F) - phi(0)) = 1 / (a + b u), phi' = b u / (a + b u), where a + b = 1."""
+def _neg_log(logits: Tensor, targets: Tensor, phi: NegLog, mu: float, scale: float, with_value: bool):
+    r"""With s = sigma(F) and o = sigma(-F): e^(phi(F) - phi(0)) = s / (a s + b o) and phi' = b o / (a s + b o), where a + b = 1."""
     true = targets.unsqueeze(-1)
-    odds = _odds(logits, true, 1.0, NEAR / mu)
+    right, wrong = _sides(logits, true, 1.0, NEAR / mu)
     b = 1 / (1 + math.exp(-phi.gamma))
-    ratio = torch.rsub(odds, 1 / (1 + math.exp(phi.gamma)), alpha=-b).reciprocal_()
-    slope = odds.mul_(ratio)
-    share = ratio.sqrt() if mu % 1 else ratio
+    below = torch.lerp(wrong, right, b)
+    ratio, slope = wrong.div_(below), right.div_(below)
+    share = torch.sqrt(ratio, out=below) if mu % 1 else ratio
     for _ in range(math.ceil(mu) - 1):
-        share = share * ratio if share is ratio else share.mul_(ratio)
-    at_tie = 0.0 if phi.gamma == GAMMA else -math.log((1 + math.exp(phi.gamma)) / math.e)
+        share = torch.mul(share, ratio, out=below)
+    at_tie = 0.0 if phi.gamma == GAMMA else 1 - math.log1p(math.exp(phi.gamma))
     return _value_and_pull(share, slope, true, mu, b * scale, at_tie if with_value else None)
 
 
-def _tanh(logits: Tensor, targets: Tensor, phi: Tanh, mu: float, scale: float | Tensor, with_value: bool):
-    r"""With the odds u = e^(-2 alpha F): phi = (1 - u) / (1 + u), phi' = 4 alpha u / (1 + u)^2."""
+def _tanh(logits: Tensor, targets: Tensor, phi: Tanh, mu: float, scale: float, with_value: bool):
+    r"""With s = sigma(2 alpha F) and o = sigma(-2 alpha F): phi = s - o and phi' = 4 alpha s o."""
     true = targets.unsqueeze(-1)
-    odds = _odds(logits, true, 2 * phi.alpha, NEAR)
-    right = torch.add(odds, 1).reciprocal_()
-    wrong = odds.mul_(right)
-    share = torch.sub(right, wrong).mul_(mu).exp_()
+    right, wrong = _sides(logits, true, 2 * phi.alpha, NEAR)
+    share = torch.sub(wrong, right).mul_(mu).exp_()
     return _value_and_pull(share, right.mul_(wrong), true, mu, 4 * phi.alpha * scale, 0.0 if with_value else None)
 
 
-def _odds(logits: Tensor, true: Tensor, rate: float, near: float) -> Tensor:
-    """e^(-rate F) in float32, up to the largest number; from margins in float64 where float32 would round too much."""
+def _sides(logits: Tensor, true: Tensor, rate: float, near: float) -> tuple[Tensor, Tensor]:
+    """sigma(-rate F) and sigma(rate F) in float32; from margins in float64 where float32 would round too much."""
     if logits.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere the look would stop the device
         scores = logits.float()
-        behind = scores.gather(-1, true) - scores
-        low, high = torch.aminmax(behind)
+        lead = scores.gather(-1, true) - scores
+        low, high = torch.aminmax(lead)
         if -near < low.item() and high.item() < near:
-            return (behind if rate == 1 else behind.mul_(rate)).exp_()
+            lead = lead if rate == 1 else lead.mul_(rate)
+            return torch.sigmoid(lead), lead.neg_().sigmoid_()
     scores = logits.double()
-    behind = scores.gather(-1, true) - scores
-    return behind.mul_(rate).clamp_(max=HIGHEST).exp_().float()
+    lead = (scores.gather(-1, true) - scores).mul_(rate)
+    return torch.sigmoid(lead).float(), lead.neg_().sigmoid_().float()
 
 
-def _value_and_pull(share: Tensor, slope: Tensor, true: Tensor, mu: float, scale: float | Tensor, at_tie: float | None):
+def _value_and_pull(share: Tensor, slope: Tensor, true: Tensor, mu: float, scale: float, at_tie: float | None):
     """From e^(mu (phi - phi(0))) and the slopes, both overwritten; no value where phi(0) is ``None``."""
     total, value = share.sum(-1, keepdim=True), None
+    zero = torch.zeros_like(total)
     if at_tie is not None:
-        value = total.squeeze(-1).mul(1 / share.shape[-1]).log_().mul_(1 / mu).add_(at_tie)
+        # A number as alpha is read by the kernel; a number as a factor is made a tensor first, which costs more than the rest.
+        value = torch.add(zero, total.log(), alpha=1 / mu).squeeze(-1).sub_(math.log(share.shape[-1]) / mu - at_tie)
         # Rounding must not lift q above the 0-1 loss: q is 0 when all classes tie, and that is as high as it may be.
         value = functional.hardshrink(value, 8 * torch.finfo(value.dtype).eps).clamp_(max=1)
-    pull = share.mul_(slope).scatter_(-1, true, 0.0)  # summed with the others, the true term would swallow them
+    pull = share.mul_(slope).scatter_(-1, true, zero)  # summed with the others, the true term would swallow them
     pull.scatter_(-1, true, pull.sum(-1, keepdim=True).neg_())
-    return value, pull.mul_(total.reciprocal_().mul_(scale))
+    return value, pull.mul_(torch.add(zero, total.reciprocal_(), alpha=scale))
