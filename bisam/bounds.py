@@ -86,11 +86,10 @@ class Tanh:
 
     def __call__(self, x: Tensor) -> Tensor:
         r"""Values :math:`\tanh(\alpha x)`."""
-        # Written with expm1 of a negative number on each side: what autograd makes of torch.tanh is 1 - tanh^2, which rounds
-        # to 0 far out.
-        left = torch.expm1(2 * self.alpha * x.masked_fill(x > 0, 0))
-        right = torch.expm1(-2 * self.alpha * x.masked_fill(x < 0, 0))
-        return torch.where(x < 0, left / (left + 2), -right / (right + 2))
+        z = self.alpha * x
+        # What autograd makes of torch.tanh is 1 - tanh^2, which rounds to 0 far out; of this it makes 1 / cosh^2.
+        odds = torch.exp(-2 * z.abs())
+        return torch.where(z.abs() > 1, z.sign() * (1 - 2 * odds / (1 + odds)), torch.tanh(z))
 
     def derivative(self, x: Tensor) -> Tensor:
         r"""Values :math:`\alpha / \cosh^2(\alpha x)`."""

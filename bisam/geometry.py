@@ -104,7 +104,7 @@ class Unnormalised:
             rho: the factor, 0 or greater, in units of squared weights over loss.
             dual_norm: not needed here.
         """
-        _check_range(rho, gradient.values())
+        check_range(rho, gradient.values())
         return {name: g * rho for name, g in gradient.items()}
 
 
@@ -291,7 +291,7 @@ def climb_(geometry, gradient: Tensors, weights: Tensors, size: Tensor, rho: flo
 
 def _times(tensors: list[Tensor], rho: float | Tensor, size: Tensor) -> list[Tensor]:
     """Tensors times rho / size, on one device; zero where the size is 0."""
-    _check_range(rho, tensors)
+    check_range(rho, tensors)
     ratio = rho / size
     if _is_beyond_range(ratio, size):
         return _times_in_float64(tensors, rho, size)
@@ -300,7 +300,7 @@ def _times(tensors: list[Tensor], rho: float | Tensor, size: Tensor) -> list[Ten
 
 def _times_(tensors: list[Tensor], rho: float | Tensor, size: Tensor) -> list[Tensor]:
     """:func:`_times` in place, on any devices."""
-    _check_range(rho, tensors)
+    check_range(rho, tensors)
     ratio, groups = rho / size, {}
     if _is_beyond_range(ratio, size):
         for tensor, product in zip(tensors, _times_in_float64(tensors, rho, size), strict=True):
@@ -313,7 +313,7 @@ def _times_(tensors: list[Tensor], rho: float | Tensor, size: Tensor) -> list[Te
     return tensors
 
 
-def _check_range(rho: float | Tensor, tensors: Iterable[Tensor]) -> None:
+def check_range(rho: float | Tensor, tensors: Iterable[Tensor]) -> None:
     """A radius that the weights can be moved by; one that is a number of another device is not read."""
     if isinstance(rho, Tensor):
         if rho.device.type != "cpu":

@@ -219,12 +219,11 @@ def _within_range(x: Tensor) -> Tensor:
 
 def _quick_way(phi: Bound, mu: float, dtype: torch.dtype) -> Callable | None:
     """For float32 and below, where that loses a few roundings and no more; ``None`` elsewhere, also for subclasses."""
-    if dtype == torch.float64:
+    if dtype == torch.float64 or not 1 <= mu <= 10:  # a small mu magnifies the rounding of q, a large one that of phi
         return None
-    if type(phi) is NegLog and 1 <= mu <= 8 and mu % 0.5 == 0 and phi.gamma <= 4:  # the power is a product of roots
+    if type(phi) is NegLog and mu % 0.5 == 0 and phi.gamma <= 2:  # the power mu is a product of roots
         return _neg_log
-    # An exponent mu tanh of at most 10 keeps the digits, and with a flat slope no entry is above its odds.
-    if type(phi) is Tanh and mu <= 10 and phi.alpha <= 0.25:
+    if type(phi) is Tanh and phi.alpha <= 0.25:  # no entry is larger than the smaller of the two sigmas
         return _tanh
     return None
 
