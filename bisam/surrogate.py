@@ -142,14 +142,13 @@ class Surrogate:
         with torch.no_grad():
             factor = scale / len(logits) if isinstance(scale, (int, float)) else 1 / len(logits)
             gradient = self._parts(logits.detach(), targets.long(), factor, with_value=False)[1]
-            gradient = gradient.mul_(scale) if isinstance(scale, Tensor) else gradient
-            return gradient if gradient.dtype == logits.dtype else gradient.to(logits.dtype)
+            return _as(logits.dtype, gradient.mul_(scale) if isinstance(scale, Tensor) else gradient)
 
     def _found(self, logits: Tensor, targets: Tensor, mean: bool) -> Tensor:
         targets = targets.long()
         if _is_taken_apart(logits):
             value = _value_and_gradient(logits, targets, self.phi, self.mu)[0]
-            return (value.mean() if mean else value).to(_at_least_float32(logits))
+            return _as(_at_least_float32(logits), value.mean() if mean else value)
         return _Q.apply(logits, targets, self, mean)
 
     def _parts(self, logits: Tensor, targets: Tensor, scale: float, with_value: bool) -> tuple[Tensor | None, Tensor]:
@@ -169,7 +168,7 @@ class _Q(torch.autograd.Function):
         ctx.surrogate, ctx.scale, ctx.mean = surrogate, 1 / len(logits) if mean else 1.0, mean
         value, gradient = surrogate._parts(logits, targets, ctx.scale, with_value=True)
         ctx.save_for_backward(logits, targets, gradient)
-        return (value.mean() if mean else value).to(_at_least_float32(logits))
+        return _as(_at_least_float32(logits), value.mean() if mean else value)
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
@@ -177,7 +176,7 @@ class _Q(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True: write the gradient again as a function of the logits
             gradient = _value_and_gradient(logits, targets, ctx.surrogate.phi, ctx.surrogate.mu)[1] * ctx.scale
         upstream = upstream if ctx.mean else upstream.unsqueeze(-1)
-        return (upstream * gradient).to(logits.dtype), None, None, None
+        return _as(logits.dtype, upstream * gradient), None, None, None
 
 
 def _is_taken_apart(logits: Tensor) -> bool:
@@ -185,6 +184,10 @@ def _is_taken_apart(logits: Tensor) -> bool:
     if torch._C._are_functorch_transforms_active():
         return True
     return not torch.compiler.is_compiling() and forward_ad.unpack_dual(logits).tangent is not None
+
+
+def _as(dtype: torch.dtype, x: Tensor) -> Tensor:
+    return x if x.dtype == dtype else x.to(dtype)  # a call that changes nothing costs as much as a small operation
 
 
 def _at_least_float32(logits: Tensor) -> torch.dtype:
@@ -229,7 +232,7 @@ def _quick_way(phi: Bound, mu: float, dtype: torch.dtype) -> Callable | None:
 
 
 def _neg_log(logits: Tensor, targets: Tensor, phi: NegLog, mu: float, scale: float, with_value: bool):
-    r"""With s = sigma(F) and o = sigma(-F): e^(phi(F) - phi(0)) = s / (a s + b o) and phi' = b o / (a s + b o), where a + b = 1."""
+    r"""With s = sigma(F), o = sigma(-F) and a + b = 1: e^(phi(F) - phi(0)) = s / (a s + b o), phi' = b o / (a s + b o)."""
     true = targets.unsqueeze(-1)
     right, wrong = _sides(logits, true, 1.0, NEAR / mu)
     b = 1 / (1 + math.exp(-phi.gamma))
@@ -251,7 +254,10 @@ def _tanh(logits: Tensor, targets: Tensor, phi: Tanh, mu: float, scale: float, w
 
 
 def _sides(logits: Tensor, true: Tensor, rate: float, near: float) -> tuple[Tensor, Tensor]:
-    """sigma(-rate F) and sigma(rate F) in float32; from margins in float64 where float32 would round too much."""
+    """sigma(-rate F), near 1 for a class far behind, and sigma(rate F), near 1 for one far ahead, both in float32.
+
+    From margins in float64 where float32 would round too much of them away.
+    """
     if logits.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere the look would stop the device
         scores = logits.float()
         lead = scores.gather(-1, true) - scores

@@ -231,7 +231,7 @@ def test_the_climb_of_scaled_float16_is_that_of_float32(recipe, micro_batch):
     x, y = torch.randn(128, 32, generator=generator), torch.randint(0, 10, (128,), generator=generator)
     x = torch.cat([x, y[:, None].float()], dim=1)
     recipe = dataclasses.replace(recipe, micro_batch=micro_batch)
-    length, moves = {}, {}
+    length = {}
     for name, dtype in (("float16", torch.float16), ("float32", None)):
         model, scaler = Shifted(), torch.amp.GradScaler("cpu", init_scale=2.0**16)
         opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.0), recipe, record=True)

@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bisam import (
-    BISAM_LOG, L2, SAM, Adaptive, Batch, Constant, LossBudget, Lp, Masked, Only, SharpnessAware, Unnormalised, geometry,
+    BISAM_LOG,
+    L2,
+    SAM,
+    Adaptive,
+    Batch,
+    Constant,
+    LossBudget,
+    Lp,
+    Masked,
+    Only,
+    SharpnessAware,
+    Unnormalised,
+    geometry,
 )  # fmt: skip
 from bisam.geometry import climb_, euclidean_norm
 
@@ -285,6 +297,6 @@ def test_a_step_refuses_a_radius_beyond_the_range_and_leaves_the_weights(changed
     recipe = SAM.replace(**{"radius": Constant(1e39)} | changed)
     opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), recipe)
     before = [p.detach().clone() for p in model.parameters()]
-    with pytest.raises(ValueError, match="rho must be at most 3.403e.38"):
+    with pytest.raises(ValueError, match=r"rho must be at most 3\.403e\+38"):
         opt.step(Batch(model, torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 0])))
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
