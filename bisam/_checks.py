@@ -87,11 +87,12 @@ def device(name: str, value: object) -> str:
     return value
 
 
-def scores(logits: object, targets: object) -> None:
+def scores(logits: object, targets: object, true_is_finite: bool = False) -> None:
     """Logits of shape (n, K) and integer targets of shape (n,), n > 0, K > 0; values are checked on the CPU.
 
     On other devices only shapes and types are looked at: reading values would stop the device at every step.
-    Under ``torch.compile`` the values are not looked at either, so that the graph stays whole.
+    Under ``torch.compile`` the values are not looked at either, so that the graph stays whole. With ``true_is_finite`` no true
+    class may be ruled out by a score of minus infinity: its margins would be undefined.
     """
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -102,20 +103,14 @@ def scores(logits: object, targets: object) -> None:
     if logits.device.type != "cpu" or not _values_can_be_read(logits):
         return
     in_range(targets, logits.shape[1])
-    below = logits.detach() < math.inf  # false for NaN as well; minus infinity rules a class out and is fine
-    if not below.all():
-        raise ValueError(f"logits must not hold NaN or +inf; {int((~below).sum())} of {logits.numel()} do")
-
-
-def true_scores(logits: torch.Tensor, targets: torch.Tensor) -> None:
-    """No true class is ruled out by a score of minus infinity: its margins would be undefined (checked on the CPU)."""
-    if logits.device.type != "cpu" or not _values_can_be_read(logits):
-        return
-    out = logits.detach().gather(1, targets.long().unsqueeze(1)) == -math.inf
-    if out.any():
-        raise ValueError(
-            f"logits must be finite for the true class; {int(out.sum())} of {len(logits)} samples rule theirs out with -inf"
-        )
+    low, high = (bound.item() for bound in torch.aminmax(logits.detach()))
+    if not high < math.inf:  # NaN as well; minus infinity rules a class out and is fine
+        wrong = int((~(logits.detach() < math.inf)).sum())
+        raise ValueError(f"logits must not hold NaN or +inf; {wrong} of {logits.numel()} do")
+    if true_is_finite and low == -math.inf:
+        out = int((logits.detach().gather(1, targets.long().unsqueeze(1)) == -math.inf).sum())
+        if out:
+            raise ValueError(f"logits must be finite for the true class; {out} of {len(logits)} samples rule theirs out with -inf")
 
 
 def labels(targets: object, n: int) -> None:
@@ -132,9 +127,9 @@ def labels(targets: object, n: int) -> None:
 
 def in_range(targets: torch.Tensor, classes: int) -> None:
     """Every target in 0 .. classes - 1 (read from the device: call it where that is cheap)."""
-    low, high = torch.aminmax(targets.detach())
+    low, high = (bound.item() for bound in torch.aminmax(targets.detach()))
     if low < 0 or high >= classes:
-        wrong = int(low) if low < 0 else int(high)
+        wrong = low if low < 0 else high
         raise ValueError(f"targets must be in 0 .. {classes - 1} (the logits have {classes} columns), got {wrong}")
 
 

@@ -245,7 +245,10 @@ class Ascent:
         if inputs == []:
             return None  # no tensor was drawn: nothing climbs
         if hasattr(loss, "gradient"):
-            logits.backward(self._scaled_one(_part(loss.gradient(logits, piece.targets), part)), inputs=inputs)
+            # Factors come before the rounding to half precision, in which a gradient of far margins would vanish.
+            one = torch.ones((), device=logits.device)
+            scale = part if self.scaler is None else self._scaled_one(one) * part
+            logits.backward(loss.gradient(logits, piece.targets, scale), inputs=inputs)
             self._keep_gradients()
             return None
         value = loss.values(logits, piece.targets).mean()

@@ -23,16 +23,10 @@ __all__ = ["GAMMA", "Bound", "Identity", "NegLog", "Tanh", "step"]
 GAMMA = math.log(math.e - 1)
 
 
-# Beyond this exponent the share of the true class, e^(-mu), nears the end of float32, and the surrogate takes the slower
-# way that looks for the largest term first.
-LARGEST_EXPONENT = 60.0
-
-
 class Bound(Protocol):
     r"""What a :math:`\phi` must offer: ``phi(x)`` and ``phi.derivative(x)``, elementwise on tensors.
 
-    A bound may also offer ``exponentials(x, mu)``, the pair :math:`e^{\mu(\phi(x) - 1)}, \phi'(x)` in fewer operations,
-    which :class:`~bisam.surrogate.Surrogate` then uses.
+    :class:`~bisam.surrogate.Surrogate` calls both with margins in float64.
     """
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -92,20 +86,16 @@ class Tanh:
 
     def __call__(self, x: Tensor) -> Tensor:
         r"""Values :math:`\tanh(\alpha x)`."""
-        return torch.tanh(self.alpha * x)
+        z = self.alpha * x
+        # What autograd makes of torch.tanh is 1 - tanh^2, which rounds to 0 far out; of this it makes 1 / cosh^2.
+        odds = torch.exp(-2 * z.abs())
+        return torch.where(z.abs() > 1, z.sign() * (1 - 2 * odds / (1 + odds)), torch.tanh(z))
 
     def derivative(self, x: Tensor) -> Tensor:
         r"""Values :math:`\alpha / \cosh^2(\alpha x)`."""
         # 1 - tanh^2 rounds to 0 far out; the product keeps its relative accuracy: s(2z) s(-2z) = 1 / (4 cosh^2 z).
         z = 2 * self.alpha * x
         return 4 * self.alpha * torch.sigmoid(z) * torch.sigmoid(-z)
-
-    def exponentials(self, x: Tensor, mu: float) -> tuple[Tensor, Tensor] | None:
-        r"""The pair :math:`e^{\mu(\phi(x) - 1)}, \phi'(x)` from one tanh; ``None`` where the first would underflow."""
-        if mu > LARGEST_EXPONENT:
-            return None
-        height = torch.tanh(self.alpha * x)
-        return (height - 1).mul_(mu).exp_(), height.square_().neg_().add_(1).mul_(self.alpha)
 
 
 @dataclass(frozen=True)
@@ -154,19 +144,6 @@ class NegLog:
     def derivative(self, x: Tensor) -> Tensor:
         r"""Values :math:`\sigma(\gamma - x)`."""
         return torch.sigmoid(self.gamma - x)
-
-    def exponentials(self, x: Tensor, mu: float) -> tuple[Tensor, Tensor] | None:
-        r"""The pair :math:`e^{\mu(\phi(x) - 1)} = \sigma(x - \gamma)^\mu, \phi'(x)`; ``None`` where the first would underflow."""
-        if mu * (self.gamma + math.log1p(math.exp(-self.gamma))) > LARGEST_EXPONENT:
-            return None
-        # With u = e^(gamma - x): sigma(x - gamma) = 1 / (1 + u) and phi' = u / (1 + u).
-        u = (self.gamma - x).clamp_(max=math.log(torch.finfo(x.dtype).max) - 1).exp_()
-        share = (1 + u).reciprocal_()
-        slope = u.mul_(share)
-        # A general power costs ten times a logarithm, a root next to nothing.
-        if mu == 1.5:
-            return share.sqrt().mul_(share), slope
-        return (share if mu == 1 else share.log_().mul_(mu).exp_()), slope
 
 
 @dataclass(frozen=True)

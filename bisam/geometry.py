@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -59,7 +60,7 @@ class L2:
         """
         size = self.dual_norm(gradient, weights) if dual_norm is None else dual_norm
         # No small number is added to the norm: the length is rho whatever the scale of the loss.
-        return dict(zip(gradient, torch._foreach_mul(list(gradient.values()), _ratio(rho, size)), strict=True))
+        return dict(zip(gradient, _times(list(gradient.values()), rho, size), strict=True))
 
     def stretch_(self, tensors: Tensors, weights: Tensors) -> None:
         """Multiplies tensors in place by the axes of the ball, which are all 1."""
@@ -103,6 +104,7 @@ class Unnormalised:
             rho: the factor, 0 or greater, in units of squared weights over loss.
             dual_norm: not needed here.
         """
+        check_range(rho, gradient.values())
         return {name: g * rho for name, g in gradient.items()}
 
 
@@ -175,12 +177,12 @@ class Lp:
         elif self.p == math.inf:
             shares = {name: (g != 0).to(g.dtype) for name, g in gradient.items()}
         else:
-            unit = _ratio(1.0, largest)
             # In [0, 1], so that no power over- or underflows.
-            shares = {name: g.abs().mul_(unit).pow_(self.q - 1) for name, g in gradient.items()}
+            units = _times_([g.abs() for g in gradient.values()], 1.0, largest)
+            shares = {name: unit.pow_(self.q - 1) for name, unit in zip(gradient, units, strict=True)}
         length = _p_norm(shares, self.p)
-        scale = _ratio(rho, length)
-        return {name: share.mul_(gradient[name].sign()).mul_(scale) for name, share in shares.items()}
+        signed = [share.mul_(gradient[name].sign()) for name, share in shares.items()]
+        return dict(zip(shares, _times_(signed, rho, length), strict=True))
 
 
 @dataclass(frozen=True)
@@ -243,8 +245,8 @@ class Adaptive:
         axes = self._axes(gradient, weights)
         scaled = {name: g * axes[name] for name, g in gradient.items()}
         size = euclidean_norm(scaled) if dual_norm is None else dual_norm
-        scale = _ratio(rho, size)
-        return {name: g.mul_(axes[name]).mul_(scale) for name, g in scaled.items()}
+        stretched = [g.mul_(axes[name]) for name, g in scaled.items()]
+        return dict(zip(scaled, _times_(stretched, rho, size), strict=True))
 
     def stretch_(self, tensors: Tensors, weights: Tensors) -> None:
         """Multiplies tensors in place by the axes of the ellipsoid, one after the other to need little memory."""
@@ -283,17 +285,60 @@ def climb_(geometry, gradient: Tensors, weights: Tensors, size: Tensor, rho: flo
         {'w': tensor([0.3000, 0.4000])}
     """
     geometry.stretch_(gradient, weights)
-    ratio, groups = _ratio(rho, size), {}
-    for tensor in gradient.values():
-        groups.setdefault(tensor.device, []).append(tensor)
-    for device, group in groups.items():
-        torch._foreach_mul_(group, ratio.to(device))
+    _times_(list(gradient.values()), rho, size)
     return gradient
 
 
-def _ratio(rho: float, size: Tensor) -> Tensor:
-    """rho / size, and 0 where the size is 0 or so small (below 1e-38 in float32) that the ratio overflows."""
-    return (rho / size).nan_to_num(nan=math.nan, posinf=0.0, neginf=0.0)
+def _times(tensors: list[Tensor], rho: float | Tensor, size: Tensor) -> list[Tensor]:
+    """Tensors times rho / size, on one device; zero where the size is 0."""
+    check_range(rho, tensors)
+    ratio = rho / size
+    if _is_beyond_range(ratio, size):
+        return _times_in_float64(tensors, rho, size)
+    return list(torch._foreach_mul(tensors, _finite(ratio, size)))
+
+
+def _times_(tensors: list[Tensor], rho: float | Tensor, size: Tensor) -> list[Tensor]:
+    """:func:`_times` in place, on any devices."""
+    check_range(rho, tensors)
+    ratio, groups = rho / size, {}
+    if _is_beyond_range(ratio, size):
+        for tensor, product in zip(tensors, _times_in_float64(tensors, rho, size), strict=True):
+            tensor.copy_(product)
+        return tensors
+    for tensor in tensors:
+        groups.setdefault(tensor.device, []).append(tensor)
+    for device, group in groups.items():
+        torch._foreach_mul_(group, _finite(ratio, size).to(device))
+    return tensors
+
+
+def check_range(rho: float | Tensor, tensors: Iterable[Tensor]) -> None:
+    """A radius that the weights can be moved by; one that is a number of another device is not read."""
+    if isinstance(rho, Tensor):
+        if rho.device.type != "cpu":
+            return
+        rho = float(rho)
+    for dtype in {tensor.dtype for tensor in tensors}:
+        if rho > torch.finfo(dtype).max:
+            raise ValueError(f"rho must be at most {torch.finfo(dtype).max:.4g}, the largest number in {dtype}, got {rho!r}")
+
+
+def _is_beyond_range(ratio: Tensor, size: Tensor) -> bool:
+    """Whether rho / size has no number while rho and size have: the product with a tensor of this size may well have one."""
+    if ratio.device.type != "cpu":  # elsewhere the look would stop the device
+        return False
+    return math.isinf(ratio.item()) and size.item() > 0
+
+
+def _times_in_float64(tensors: list[Tensor], rho: float | Tensor, size: Tensor) -> list[Tensor]:
+    ratio = rho / size.double()
+    return [(tensor.double() * ratio.to(tensor.device)).to(tensor.dtype) for tensor in tensors]
+
+
+def _finite(ratio: Tensor, size: Tensor) -> Tensor:
+    """0 where the size is; the largest number in place of an infinite one: the right direction, though not all the way."""
+    return ratio.nan_to_num(nan=math.nan).masked_fill_(size == 0, 0.0)
 
 
 def _p_norm(tensors: Tensors, p: float) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import _checks
+from .geometry import check_range
 from .memory import Memory
 
 __all__ = ["ByLearningRate", "Constant", "Learned", "LossBudget", "Phase", "Schedule"]
@@ -256,6 +257,7 @@ class LossBudget:
 
     def length(self, now: float, dual_norm: Tensor) -> Tensor:
         """How far the climb goes when the gradient has this dual norm."""
+        check_range(self.rho, [dual_norm])
         return torch.clamp(now / dual_norm, max=self.rho)  # at a gradient of zero the cap, and no climb
 
 

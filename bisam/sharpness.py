@@ -84,9 +84,10 @@ def loss_rise(
         The rise, in the units of the loss. It costs ``steps`` passes and a forward pass.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong type or out of range; a loss that is not a mean; a ball that needs the
-            optimiser's memory, or that cannot take several steps.
-        FloatingPointError: the loss at w is not finite.
+        TypeError, ValueError: an argument of the wrong type or out of range, such as a radius beyond the largest number of the
+            weights' dtype; a loss that is not a mean; a ball that needs the optimiser's memory, or that cannot take several steps.
+        FloatingPointError: the loss at w is not finite, or the loss at :math:`w + \epsilon` is not a number, as with a huge radius;
+            an infinite one there is an infinite rise.
 
     Source:
         Foret et al. (2021), with their linear step for the maximum; the adaptive form is that of Kwon et al. (2021).
@@ -429,6 +430,8 @@ def _search(model, loss, parts, rho, geometry, steps, batch_norm, progress) -> _
                     there = _loss(model, loss, parts, advance)
                 else:
                     there, gradient = _loss_and_gradient(model, loss, parts, weights, advance)
+            if math.isnan(there):
+                raise FloatingPointError(f"the loss at w + epsilon is not a number: rho = {rho!r} takes the network out of its range")
             if best is None or there > best.there:
                 best = _Found(epsilon, here, there)
             if k < steps - 1:
@@ -440,7 +443,7 @@ def _further(geometry, epsilon: Tensors, gradient: Tensors, home: Tensors, rho: 
     """One more step up, and back to the edge of the ball if it led out."""
     move = geometry.perturbation(gradient, home, STRIDE * rho)
     moved = {name: part + move[name] for name, part in epsilon.items()}
-    length = float(geometry.norm(moved, home))
+    length = _finite(f"the length of a climb with rho = {rho!r}", float(geometry.norm(moved, home)))
     return moved if length <= rho else {name: part * (rho / length) for name, part in moved.items()}
 
 

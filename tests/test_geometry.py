@@ -8,8 +8,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisam import BISAM_LOG, L2, SAM, Adaptive, Batch, Constant, Lp, SharpnessAware
-from bisam.geometry import euclidean_norm
+from bisam import (
+    BISAM_LOG,
+    L2,
+    SAM,
+    Adaptive,
+    Batch,
+    Constant,
+    LossBudget,
+    Lp,
+    Masked,
+    Only,
+    SharpnessAware,
+    Unnormalised,
+    geometry,
+)  # fmt: skip
+from bisam.geometry import climb_, euclidean_norm
 
 SCALES = (1e-30, 1e-12, 1.0, 1e12, 1e30)
 
@@ -234,6 +248,55 @@ def test_a_wrong_set_is_named(make, error, message):
         make()
 
 
-def test_a_gradient_too_small_to_divide_by_moves_nothing():
-    g = {"w": torch.full((2,), 1e-42)}  # 0.05 / |g| overflows float32
-    assert torch.equal(L2().perturbation(g, g, 0.05)["w"], torch.zeros(2))
+SETS = {"L2": L2(), "adaptive": Adaptive(eta=1.0), "p = 1": Lp(1), "p = 3": Lp(3), "box": Lp(math.inf)}
+
+
+@pytest.mark.parametrize("size, rho", [(1e-42, 0.05), (1e-44, 1e-3), (1e-30, 1e20), (1.0, 3e38), (1e-45, 1e38), (1e30, 1e-12)])
+@pytest.mark.parametrize("ball", SETS.values(), ids=SETS)
+def test_the_climb_is_as_long_as_the_radius_whatever_the_ratio_of_both(ball, size, rho):
+    g, w = {"weight": torch.tensor([size, 0.0])}, {"weight": torch.zeros(2)}
+    assert ball.perturbation(g, w, rho)["weight"].tolist() == [pytest.approx(rho, rel=1e-5), 0.0]
+    if hasattr(ball, "stretch_"):
+        ball.stretch_(g, w)
+        assert climb_(ball, g, w, euclidean_norm(g), rho)["weight"].tolist() == [pytest.approx(rho, rel=1e-5), 0.0]
+
+
+@pytest.mark.parametrize("ball", [*SETS.values(), Unnormalised()], ids=repr)
+def test_a_gradient_of_exactly_zero_moves_nothing_also_with_a_radius_of_zero(ball):
+    g, w = {"weight": torch.zeros(2)}, {"weight": torch.ones(2)}
+    for rho in (0.0, 0.05, 3e38, torch.tensor(0.05)):
+        assert ball.perturbation(g, w, rho)["weight"].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype, rho", [(torch.float16, 1e5), (torch.float32, 1e39), (torch.float32, 1e300), (torch.bfloat16, 1e39)])
+@pytest.mark.parametrize("ball", [*SETS.values(), Unnormalised()], ids=repr)
+def test_a_radius_beyond_the_range_of_the_weights_is_refused(ball, dtype, rho):
+    g, w = {"weight": torch.ones(2, dtype=dtype)}, {"weight": torch.ones(2, dtype=dtype)}
+    for radius in (rho, torch.tensor(rho, dtype=torch.float64)):
+        with pytest.raises(ValueError, match=rf"rho must be at most .*, the largest number in {dtype}, got 1"):
+            ball.perturbation(g, w, radius)
+    if hasattr(ball, "stretch_"):
+        with pytest.raises(ValueError, match="rho must be at most"):
+            climb_(ball, g, w, torch.ones(()), rho)
+
+
+def test_where_the_ratio_cannot_be_read_the_climb_is_shorter_but_there(monkeypatch):
+    monkeypatch.setattr(geometry, "_is_beyond_range", lambda ratio, size: False)  # as on a GPU
+    moved = L2().perturbation({"w": torch.tensor([1e-40, 0.0])}, {}, 0.05)["w"]
+    assert moved.tolist() == [pytest.approx(1e-40 * torch.finfo(torch.float32).max, rel=1e-4), 0.0]
+    assert L2().perturbation({"w": torch.zeros(2)}, {}, 0.05)["w"].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("changed", [
+    {"geometry": L2()}, {"geometry": Adaptive()}, {"geometry": Lp(3)}, {"geometry": Masked(L2(), keep=0.5)},
+    {"geometry": Only(L2())}, {"geometry": Unnormalised()}, {"radius": LossBudget(budget=1e39, rho=1e39)},
+], ids=repr)
+def test_a_step_refuses_a_radius_beyond_the_range_and_leaves_the_weights(changed):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
+    recipe = SAM.replace(**{"radius": Constant(1e39)} | changed)
+    opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), recipe)
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match=r"rho must be at most 3\.403e\+38"):
+        opt.step(Batch(model, torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 0])))
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import subprocess
 import sys
 
@@ -558,3 +559,17 @@ def test_progress_is_silent_off_a_terminal(capfd):
     trace(model, CE, x, y, progress=True)
     m_sharpness(model, CE, x, y, 0.1, 4, progress=True)
     assert quiet == shown and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("rho", [1e10, 1e20, 1e30, 3e38, 1e39, 1e300])
+def test_a_huge_radius_is_a_huge_rise_or_an_error_that_names_it(rho, steps):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 4)) if steps == 3 else nn.Linear(6, 4)
+    x, y = torch.randn(8, 6), torch.randint(0, 4, (8,))
+    before = [p.detach().clone() for p in model.parameters()]
+    try:
+        assert loss_rise(model, nn.CrossEntropyLoss(), x, y, rho=rho, steps=steps) > 1e6
+    except (ValueError, FloatingPointError) as error:
+        assert rho > 1e15 and re.search(r"rho (=|must be at most)", str(error)) and repr(rho) in str(error)
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
