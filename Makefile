@@ -6,6 +6,8 @@ ARGS ?=
 
 BIN := .venv/bin
 RUN_TESTS := $(BIN)/python -m pytest
+# Limits are there to end what hangs, not to judge how fast a machine is.
+NBVAL_LIMITS := --nbval-cell-timeout=1800 --nbval-kernel-startup-timeout=600
 # Two processes with one thread each; a notebook stays in one of them.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(RUN_TESTS) -n 2 --dist loadfile
 BOOK_PYTHON = $(if $(wildcard $(BIN)/jupyter-book),$(BIN),.venv-html/bin)/python
@@ -42,7 +44,7 @@ test: lint ## all tests: style, units, doctests, notebooks, book, browser
 	@echo "==> unit tests, doctests and properties"
 	@$(SIDE_BY_SIDE) -q -m "not book"
 	@echo "==> notebooks: every cell executed, tagged outputs compared"
-	@$(SIDE_BY_SIDE) -q --nbval-lax --nbval-cell-timeout=300 notebooks
+	@$(SIDE_BY_SIDE) -q --nbval-lax $(NBVAL_LIMITS) notebooks
 	@echo "==> book: strict build, links, headless browser"
 	@$(BIN)/python tools/build_book.py
 	@$(RUN_TESTS) -q -m book
@@ -51,10 +53,10 @@ unit: install ## the quick part of the tests (under a minute)
 	@$(SIDE_BY_SIDE) -q -m "not book and not slow"
 
 nbval: install ## execute the notebooks and compare the tagged outputs
-	@$(SIDE_BY_SIDE) -q --nbval-lax --nbval-cell-timeout=300 notebooks
+	@$(SIDE_BY_SIDE) -q --nbval-lax $(NBVAL_LIMITS) notebooks
 
 verify: install ## execute the notebooks and compare every stored output (on the pinned versions)
-	@$(RUN_TESTS) -q --nbval --nbval-cell-timeout=300 notebooks
+	@$(RUN_TESTS) -q --nbval $(NBVAL_LIMITS) notebooks
 
 bench: install ## what a step costs beyond its floor, into results/benchmarks.json: make bench ARGS="--quick"
 	@$(BIN)/python benchmarks/bench.py $(ARGS)

@@ -64,7 +64,7 @@ class Decision:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What a reader should know of the comparison: few pairs, seeds only, secondary, training accuracy unknown."""
+        """What a reader should know of the comparison, such as few pairs, or seeds only."""
         if self.result is None:
             return ()
         told = {

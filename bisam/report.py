@@ -45,7 +45,7 @@ def markdown(found: Sequence[Decision]) -> str:
     """A table with one line a claim and the verdicts of both rules, one of what stands beside, and lines that count the verdicts.
 
     Args:
-        found: what :func:`decisions` returned.
+        found: what :func:`bisam.decisions.decisions` returned.
 
     Source:
         Ours.
@@ -133,7 +133,7 @@ def write(found: Sequence[Decision], path: Path) -> None:
     """Writes the state of the claims, in one piece, in the format that the file's ending names.
 
     Args:
-        found: what :func:`decisions` returned.
+        found: what :func:`bisam.decisions.decisions` returned.
         path: ends in ``.md``, ``.json`` or ``.csv``; replaced.
 
     Raises:

@@ -58,7 +58,7 @@ class Paired:
 
     @property
     def error(self) -> float:
-        """Standard error of the mean difference: over seeds, or the larger one over seeds and images where that is known."""
+        """Standard error of the mean difference, over seeds or, where that is known and larger, over seeds and images."""
         from scipy import stats
 
         seeds = (self.high - self.low) / 2 / float(stats.t.ppf(1 - ALPHA / 2, self.pairs - 1))
@@ -66,12 +66,12 @@ class Paired:
 
     @property
     def widest(self) -> tuple[float, float]:
-        """The 95 % interval that counts: over seeds and images where that is known, else over seeds."""
+        """The 95 % interval that counts, over seeds and images where that is known, else over seeds."""
         return (self.low, self.high) if self.images is None else (self.images.low, self.images.high)
 
     @property
     def largest_p(self) -> float:
-        """The largest p of all that is asked: sign flips, Student's test, and seeds and images where that is known."""
+        """The largest p of all that is asked, by sign flips, by Student's test, and over seeds and images where that is known."""
         from scipy import stats
 
         half = (self.high - self.low) / 2

@@ -191,7 +191,7 @@ def effect(decision: report.Decision, label: str, **columns: str) -> Effect:
     """A decided claim beside the published difference that it bears upon.
 
     Args:
-        decision: one of :func:`bisam.report.decisions`.
+        decision: one of :func:`bisam.decisions.decisions`.
         label: a few words.
         columns: where the published cells stand; those of the claim if left out.
 
@@ -252,7 +252,7 @@ def states(found: Iterable[report.Decision], names: Mapping[str, str] | None = N
     """Claims as lines of text: difference, interval, p, what would have been found, and the verdict.
 
     Args:
-        found: what :func:`bisam.report.decisions` returned.
+        found: what :func:`bisam.decisions.decisions` returned.
         names: id of a claim to what to call it; ids without their experiment if left out.
 
     Source:
@@ -279,7 +279,7 @@ def by_chance(found: Iterable[report.Decision]) -> str:
     """How many claims the records resolve, and how many of so many would be resolved if nothing were to be found.
 
     Args:
-        found: what :func:`bisam.report.decisions` returned.
+        found: what :func:`bisam.decisions.decisions` returned.
 
     Source:
         Ours: a true null is resolved with a probability of at most 5 %. Claims that are not in regime are not judged.

@@ -4,7 +4,7 @@ Two rules exist. Rule 1 is that of version 0.1.0. Rule 2 is dated 2026-11-28 and
 asks more, and judges the old claims too, beside the old verdict. A difference is *seen* if the intervals exclude zero and the
 exact sign-flip test has :math:`p < 0.05`, over enough pairs. Rule 2 adds:
 
-- **twelve pairs** for a claim that is written under it, where six were enough (:data:`FEWEST`);
+- **twelve pairs** for a claim that is written under it, where six were enough (``FEWEST``);
 - **test images** as a second sample, where the records say which are right (:mod:`bisam.crossed`);
 - **a precondition**: a comparison of test accuracies needs networks that have fitted (:class:`Fit`);
 - **the published error**, and no reward for our own noise (:func:`verdict`);

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+PATIENCE = 300_000  # milliseconds: ends what hangs; a busy machine is no fault of a page
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -36,7 +37,7 @@ def chromium():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE)
         yield browser
         browser.close()
 
@@ -44,6 +45,7 @@ def chromium():
 def watched(tab, address):
     """The tab, with requests to other machines refused and noted in ``outside``, and errors on the console in ``errors``."""
     tab.outside, tab.errors = [], []
+    tab.set_default_timeout(PATIENCE)
 
     def gate(route):
         if route.request.url.startswith((address, "data:", "blob:", "about:")):

@@ -138,7 +138,7 @@ def test_some_page_has_mathematics(opened, address):
 @pytest.mark.parametrize("word", ["surrogate", "margins", "SharpnessAware"])
 def test_search_finds_a_word(opened, address, word):
     opened.goto(f"{address}/search.html?q={word}")
-    opened.wait_for_selector("#search-results ul li a", timeout=10_000)
+    opened.wait_for_selector("#search-results ul li a")
     assert opened.locator("#search-results ul li").count() >= 1
     assert opened.outside == []
 
@@ -146,7 +146,7 @@ def test_search_finds_a_word(opened, address, word):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_both_themes_keep_text_and_ground_apart(browser, address, theme):
     context = browser.new_context(color_scheme=theme)
-    tab = context.new_page()
+    tab = watched(context.new_page(), address)
     visit(tab, address, "book/bisam")
     assert tab.evaluate("document.documentElement.dataset.theme") == theme
     ink, ground = (tab.evaluate(LUMINANCE, [selector, key]) for selector, key in (("article p", "color"), ("body", "backgroundColor")))

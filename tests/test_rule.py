@@ -88,14 +88,12 @@ def test_students_test_is_an_upper_bound_of_the_power_and_close_with_many_pairs(
 
 
 @pytest.mark.parametrize("pairs", [6, 9, 12])
-def test_the_power_is_that_of_the_code_that_judges(pairs):
-    times = 300
-    rows = drawn(1.0, pairs, times, seed=5)
-    for row, other in zip(rows[:40], judged(rows[:40]), strict=True):
+def test_what_is_simulated_here_is_the_code_that_judges(pairs):
+    rows = drawn(0.6, pairs, 50, seed=5)
+    for row, other in zip(rows, judged(rows), strict=True):
         mine = paired(row, numpy.zeros(pairs))
         assert (mine.p, mine.low, mine.detectable) == pytest.approx((other.p, other.low, other.detectable), abs=1e-6)
-    found = sum(paired(row, numpy.zeros(pairs)).verdict == "better" for row in rows) / times
-    assert found == pytest.approx(power(1.0, pairs), abs=0.085)
+        assert mine.verdict == other.verdict and direction(mine) == direction(other)
 
 
 @pytest.mark.parametrize("pairs", [2, 3, 4, 5])
