@@ -27,6 +27,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from bisam.files import check_writable
+
 GROUPS = {
     "ascent": ascent.cases, "perturb": perturb.cases, "step": step.cases, "kernels": kernels.cases,
     "memory": memory.cases,
@@ -151,17 +153,8 @@ def _asked(given: argparse.Namespace) -> tuple[list[str], Path | None]:
     # Part of the numbers, or hasty ones, do not take the place of the full set unless that is asked for.
     out = given.out or (OUT if groups == list(GROUPS) and not given.quick else None)
     if out:
-        _check_writable(out)
+        check_writable(out)
     return groups, out
-
-
-def _check_writable(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise OSError("it is a folder" if path.is_dir() else "its folder is closed to writing")
-    except OSError as error:
-        raise OSError(f"out {path} cannot be written: {error}") from None
 
 
 def _fail(message: object, status: int) -> int:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import gc
 import json
 import math
-import os
 import random
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from bisam.files import write_whole
 
 WARM_UP = 2  # runs before anything is timed: lazy state, caches and compilation
 MOST_RUNS = 100_000  # in one sample, however short a run is
@@ -140,12 +141,7 @@ def timed(seconds: list[float], reference: list[float]) -> dict:
 
 def write(path: Path, content: dict) -> None:
     """Writes JSON all at once: a reader sees the old file or the new one, never a half."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def _quartiles(values: list[float]) -> list[float]:

@@ -7,7 +7,6 @@ import hashlib
 import math
 import os
 import struct
-import tempfile
 import warnings
 import zlib
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+from . import files
 
 if TYPE_CHECKING:
     import numpy
@@ -279,18 +280,9 @@ def _keep(path: Path, key: str, images: Images) -> None:
     """Replaces the cache in one piece, so that two processes that decode at once both leave a whole one."""
     import numpy
 
-    draft = None
+    parts = {part: numpy.asarray(x) for part, x in images._asdict().items()}
     try:
-        handle, draft = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            numpy.savez(file, key=numpy.array(key), **{part: numpy.asarray(x) for part, x in images._asdict().items()})
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(draft, 0o644)  # temporary files are made for their owner alone
-        os.replace(draft, path)
+        files.write_whole(path, lambda file: numpy.savez(file, key=numpy.array(key), **parts))
     except OSError as error:
-        text = f"decoded images cannot be kept in {path} ({error}); the next process decodes them again"
+        text = f"decoded images cannot be kept in {path} ({error.strerror}); the next process decodes them again"
         warnings.warn(text, stacklevel=2)
-    finally:  # also when the user interrupts; a draft that has become the cache is no longer there
-        if draft is not None:
-            Path(draft).unlink(missing_ok=True)

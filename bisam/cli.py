@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -37,7 +38,7 @@ def _status(words: list[str] | None) -> int:
     arguments = _parser().parse_args(words)
     try:
         status = arguments.do(arguments)
-        _flush()
+        sys.stdout.flush()  # here, where an error can still be said
         return status
     except BrokenPipeError:
         raise
@@ -46,18 +47,19 @@ def _status(words: list[str] | None) -> int:
     except (NotebookError, CheckpointError, DataError, LedgerError, FloatingPointError) as error:
         return _fail(error, 1)
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error, 1)
+        return _fail(_words(error), 1)
 
 
-def _flush() -> None:
-    """Sends what was printed on its way now, where an error can still be said."""
-    try:
+def _words(error: OSError) -> str:
+    """What went wrong with which file; only printed text and what libraries put aside have none."""
+    if error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+        return str(error)
+    with contextlib.suppress(OSError):
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _drop_output()
-        raise OSError(error.errno, error.strerror, "standard output") from None
+    _drop_output()
+    return f"standard output or a temporary file: {error.strerror}"
 
 
 def _drop_output() -> None:

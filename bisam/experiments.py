@@ -135,14 +135,14 @@ class Experiment:
         _checks.choice("budget", self.budget, BUDGETS)
         for name in ("seeds", "epochs"):
             _checks.whole(name, getattr(self, name))
-        if self.seeds > MOST_SEEDS:
-            raise ValueError(f"seeds must be at most {MOST_SEEDS} in experiment {self.name!r}, got {self.seeds}")
-        if (count := self.seeds * len(self.methods) * math.prod(map(len, self.grid.values()))) > MOST_RUNS:
-            raise ValueError(f"methods, axes and seeds must make at most {MOST_RUNS} runs in experiment {self.name!r}, got {count}")
         for name in (*self.methods, *self.radius):
             method(name)
         for axis in (*self.axes, *self.settings):
             _checks.choice("axis", axis, _claims.AXES)
+        if self.seeds > MOST_SEEDS:
+            raise ValueError(f"seeds must be at most {MOST_SEEDS} in experiment {self.name!r}, got {self.seeds}")
+        if (count := self.seeds * len(self.methods) * math.prod(map(len, self.grid.values()))) > MOST_RUNS:
+            raise ValueError(f"methods, axes and seeds must make at most {MOST_RUNS} runs in experiment {self.name!r}, got {count}")
 
     @property
     def grid(self) -> dict[str, tuple]:

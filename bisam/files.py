@@ -9,7 +9,7 @@ import re
 import secrets
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -57,7 +57,7 @@ def safe_name(what: str, name: object) -> str:
     return name
 
 
-def write_whole(path: Path, data: bytes | str) -> None:
+def write_whole(path: Path, data: bytes | str | Callable[[IO[bytes]], object]) -> None:
     """Replaces a file in one piece, and returns when the disk has it.
 
     The draft stands beside the file until it is complete. A link is followed: what it points to is replaced. Drafts that other
@@ -65,7 +65,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
 
     Args:
         path: of the file; its folder must be there.
-        data: the whole content; text becomes UTF-8.
+        data: the whole content; text becomes UTF-8. What is too large to hold twice is a function that writes to an open file.
 
     Raises:
         OSError: the disk does not take it, with the path in the message; an old file stays as it was.
@@ -201,13 +201,13 @@ def _taken(path: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def _draft(path: Path, data: bytes | str) -> Iterator[Path]:
+def _draft(path: Path, data: bytes | str | Callable[[IO[bytes]], object]) -> Iterator[Path]:
     """A complete draft beside a file, locked as long as its process lives, and gone after the block."""
     _sweep(path.parent)
     draft, file = _begun(path)
     try:
         with file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            data(file) if callable(data) else file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
             yield draft
@@ -273,9 +273,9 @@ def _mode(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "is no regular file")
+        raise OSError(errno.EINVAL, "it is no regular file")
     if not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return stat.S_IMODE(status.st_mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def run(name: str, given: Mapping[str, str], output: Path | None = None, *, prog
     Args:
         name: of the notebook.
         given: parameter name to text; all are checked before the first cell runs.
-        output: file to write; ``_build/notebooks/<name>.ipynb`` if not given.
+        output: file to write, in one piece when the last cell has run; ``_build/notebooks/<name>.ipynb`` if not given.
         progress: show papermill's bar.
 
     Returns:
@@ -87,9 +88,10 @@ def run(name: str, given: Mapping[str, str], output: Path | None = None, *, prog
     output = output or Path("_build") / "notebooks" / path.name
     try:
         files.check_writable(output)
+        return _execute(path, output, values, progress)
     except OSError as error:
-        raise NotebookError(f"output {output} {error.strerror}") from None
-    return _execute(path, output, values, progress)
+        why = error.strerror if error.filename == str(output) else f"cannot be written: {error}"
+        raise NotebookError(f"output {output} {why}") from None
 
 
 def _execute(path: Path, output: Path, values: dict, progress: bool) -> Path:
@@ -97,16 +99,18 @@ def _execute(path: Path, output: Path, values: dict, progress: bool) -> Path:
         import papermill
     except ImportError:
         raise NotebookError('papermill is not installed: pip install "bisam[notebooks]"') from None
-    try:
-        papermill.execute_notebook(
-            str(path), str(output), values, kernel_name="python3", cwd=str(path.parent), progress_bar=progress,
-            extra_arguments=["--log-level=ERROR"],  # the kernel warns of TCP, which here stays on this machine
-        )
-    except papermill.PapermillExecutionError as error:
-        raise NotebookError(
-            f"cell {error.exec_count} of {path.stem} failed with {error.ename}: {error.evalue}\n"
-            f"the executed notebook with the traceback is {output}"
-        ) from None
-    except OSError as error:
-        raise NotebookError(f"output {output} cannot be written: {error.strerror or error}") from None
+    with tempfile.TemporaryDirectory() as folder:  # papermill writes after every cell; what it replaces must be whole
+        draft = Path(folder) / output.name
+        try:
+            papermill.execute_notebook(
+                str(path), str(draft), values, kernel_name="python3", cwd=str(path.parent), progress_bar=progress,
+                extra_arguments=["--log-level=ERROR"],  # the kernel warns of TCP, which here stays on this machine
+            )
+            files.write_whole(output, draft.read_bytes())
+        except papermill.PapermillExecutionError as error:
+            files.write_whole(output, draft.read_bytes())
+            raise NotebookError(
+                f"cell {error.exec_count} of {path.stem} failed with {error.ename}: {error.evalue}\n"
+                f"the executed notebook with the traceback is {output}"
+            ) from None
     return output

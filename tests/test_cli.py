@@ -1,7 +1,10 @@
 """The command line as a stranger meets it: what is wrong is said in one message, with a non-zero exit."""
 
+import contextlib
+import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bisam import RECIPES
+from bisam import RECIPES, ledger
 from bisam.cli import main
+from bisam.train import Run, fit
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 FAST = ["--model", "mlp", "--epochs", "3", "--recipe", "bisam-log"]
@@ -90,6 +94,55 @@ def test_kill_minus_nine_then_the_same_command_ends_at_the_same_bits(tmp_path, c
     assert "weights" in resumed and resumed.splitlines()[:3] == uncut.out.splitlines()[:3]
 
 
+def test_a_history_says_what_it_was_made_on(tmp_path, capsys):
+    said(capsys, "train", *FAST, "--output", str(tmp_path))
+    stored = json.loads((tmp_path / "history.json").read_text())
+    assert stored["environment"] == ledger.environment("cpu", stored["seconds"]) and sorted(os.listdir(tmp_path)) == ["checkpoint.pt", "history.json"]
+
+
+@contextlib.contextmanager
+def full_disk(most):
+    """No file can grow beyond so many bytes, which is what a full disk does to a writer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("done", ["nothing", "an epoch", "all"])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_disk_that_takes_no_more_loses_nothing_and_the_file_is_named(done, read_only, tmp_path, capsys, monkeypatch):
+    words = ["train", *FAST, "--output", str(tmp_path)]
+    if done == "an epoch":
+        fit(Run(model="mlp", epochs=3, recipe="bisam-log"), tmp_path / "checkpoint.pt", stop_after=1)
+    if done == "all":
+        said(capsys, *words)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with monkeypatch.context() as patch, contextlib.nullcontext() if read_only else full_disk(100):
+        if read_only:  # as root, who runs some of these tests, nothing is closed to writing
+            refused = OSError(errno.EROFS, os.strerror(errno.EROFS))
+            patch.setattr("bisam.files.os.replace", lambda *_: (_ for _ in ()).throw(refused))
+        status, out = said(capsys, *words)
+    why = os.strerror(errno.EROFS if read_only else errno.EFBIG)
+    place = {
+        "nothing": f"checkpoint_path {tmp_path / 'checkpoint.pt'} cannot be written: {why}. Nothing was kept",
+        "an epoch": f"checkpoint_path {tmp_path / 'checkpoint.pt'} cannot be written: {why}. The old file stays",
+        "all": f"{tmp_path / 'history.json'}: cannot be written: {why}",
+    }[done]
+    assert (status, out.err, out.out) == (1, f"bisam: {place}\n", "")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert said(capsys, *words)[0] == 0
+
+
+def test_a_history_that_cannot_be_written_is_said_before_any_work(tmp_path, capsys):
+    (tmp_path / "history.json").mkdir()
+    status, out = said(capsys, "train", *FAST, "--output", str(tmp_path))
+    assert status == 1 and out.err == f"bisam: {tmp_path / 'history.json'}: cannot be written: it is a folder\n" and not out.out
+    assert os.listdir(tmp_path) == ["history.json"]
+
+
 def test_methods_lists_every_recipe(capsys):
     status, out = said(capsys, "methods")
     assert status == 0 and all(name in out.out for name in RECIPES)
@@ -126,6 +179,34 @@ def test_an_output_that_cannot_be_written_is_said_before_the_first_cell(tmp_path
     (tmp_path / "file").write_text("")
     status, out = said(capsys, "notebook", "lower_bounds", "--output", str(tmp_path / "file" / "out.ipynb"))
     assert status == 1 and "cannot be written" in out.err
+
+
+@pytest.mark.parametrize("accident", ["full", "interrupted", "failing"])
+def test_an_executed_notebook_takes_the_place_of_another_only_as_a_whole(accident, tmp_path, capsys, monkeypatch):
+    import papermill
+
+    def execute(source, draft, *_, **__):
+        Path(draft).write_text("half")  # papermill writes after every cell
+        if accident == "interrupted":
+            raise KeyboardInterrupt
+        if accident == "failing":
+            raise papermill.PapermillExecutionError(1, 2, "x", "ValueError", "no luck", [])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    output = tmp_path / "out.ipynb"
+    output.write_text("old")
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    if accident == "full":
+        monkeypatch.setattr("bisam.files.os.replace", full)
+    status, out = said(capsys, "notebook", "lower_bounds", "--output", str(output))
+    expected = {
+        "full": (1, f"bisam: output {output} cannot be written: No space left on device\n"), "interrupted": (130, "bisam: stopped"),
+        "failing": (1, "bisam: cell 2 of lower_bounds failed with ValueError: no luck"),
+    }[accident]  # fmt: skip
+    assert status == expected[0] and out.err.startswith(expected[1])
+    assert output.read_text() == ("half" if accident == "failing" else "old") and os.listdir(tmp_path) == ["out.ipynb"]
 
 
 def write_notebook(folder, body):

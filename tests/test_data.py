@@ -591,12 +591,12 @@ def test_without_a_place_for_decoded_images_there_is_a_warning(accident, tmp_pat
     if accident == "in the way":
         (tmp_path / "flowers.npz").mkdir()
     if accident == "read-only":
-        monkeypatch.setattr(_images.tempfile, "mkstemp", refused)
+        monkeypatch.setattr("bisam.files._begun", refused)
     if accident == "full":
         monkeypatch.setattr(np, "savez", refused)
     with pytest.warns(UserWarning, match=r"decoded images cannot be kept in .*flowers\.npz"):
         task = load("folder:flowers", tmp_path)
-    assert len(task.test) == 12 and not list(tmp_path.glob("*.part"))
+    assert len(task.test) == 12 and not list(tmp_path.rglob("*.part"))
 
 
 def test_two_processes_that_decode_at_once_both_succeed(tmp_path):

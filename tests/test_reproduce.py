@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import bisam
-from bisam import data, experiments, ledger, reproduce
+from bisam import cli, data, experiments, ledger, reproduce
 from bisam.cli import main
 from bisam.ledger import LedgerError
 from bisam.reproduce import Settings, carry_out, hours, plan, rerun
@@ -154,6 +154,37 @@ def test_cost_is_that_of_the_runs_that_are_missing(folder, settings):
     assert planned[0].passes == planned[1].passes == 4  # SGD has twice the epochs
 
 
+def test_the_price_follows_the_batch_size(folder, settings, monkeypatch):
+    """A step that costs a second and a hundredth of one an image: small batches pay for their many steps."""
+    monkeypatch.setattr(reproduce, "_seconds_of_a_step", lambda run, task, size: (1 + size / 100) * 1e-3)
+    one = plan("try", only=["sam", "noise40"], folder=folder)[0]
+    runs = [dataclasses.replace(one, file=f"b{size}", run=one.run.replace(batch_size=size)) for size in (10, 50, 1000)]
+    for run, size in zip(runs, (10, 50, 1000), strict=True):
+        assert hours([run], settings) == pytest.approx(run.passes * 1000 / size * (1 + size / 100) * 1e-3 / 3600)
+    assert hours(runs, settings) == pytest.approx(sum(hours([run], settings) for run in runs))
+
+
+def test_where_a_step_is_slow_a_few_images_stand_for_it(folder, settings, monkeypatch):
+    asked = []
+    monkeypatch.setattr(reproduce, "_seconds_of_a_step", lambda run, task, size: (asked.append(size), size * 0.1)[1])
+    one = plan("try", only=["sam", "noise40"], folder=folder)[0]
+    assert hours([one], settings) == pytest.approx(one.passes * 1000 * 0.1 / 3600) and asked == [32]
+
+
+def test_missing_data_hide_no_other_price(folder, settings, capsys):
+    there = plan("try", only=["sam", "noise40"], folder=folder)
+    there.append(dataclasses.replace(there[0], experiment="other", file="c", run=there[0].run.replace(data="cifar10")))
+    settings = dataclasses.replace(settings, root=str(folder / "nowhere"))
+    found = reproduce.prices(there, settings)
+    assert found["try", "digits"] > 0 and isinstance(found["other", "cifar10"], data.DataError)
+    with pytest.raises(data.DataError, match="cifar10"):
+        hours(there, settings)
+    cli._print_price(there, settings, goes_on=True)
+    said = capsys.readouterr().out
+    assert "try: 0 of 2 runs recorded, 8 passes over the images to go, about" in said and "without what follows" in said
+    assert "how long the runs on cifar10 take cannot be said: data 'cifar10' is not there" in said
+
+
 # -- carrying out -----------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +245,40 @@ def test_missing_data_are_named_before_anything_starts(folder, settings, tmp_pat
     with pytest.raises(data.DataError, match="cifar"):
         carry_out([one], dataclasses.replace(settings, root=str(tmp_path / "nowhere")), progress=False)
     assert not (folder / "runs").exists()
+
+
+def test_without_a_terminal_every_run_that_is_done_is_a_line(folder, settings, capsys):
+    good, bad = plan("try", only=["sgd", "noise40"], folder=folder)
+    carry_out([dataclasses.replace(bad, run=bad.run.replace(lr=1e30)), good], settings)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"1 of 2: {bad.file}: failed: epoch 1") and second == f"2 of 2: {good.file}: recorded"
+    carry_out([good], settings, progress=False)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "a b", "", ".x", "-x"])
+def test_names_that_lead_elsewhere_are_refused_before_any_work(folder, settings, name, monkeypatch):
+    (folder / "claims.toml").write_text(TOML.replace("[experiment.other]", f"[experiment.{json.dumps(name)}]"))
+    with pytest.raises(ValueError, match="experiment must be letters, digits"):
+        plan(name, folder=folder)
+    with pytest.raises(ValueError, match="experiment must be letters, digits"):
+        plan("T1", folder=folder)
+    one = plan("try", folder=folder)[0]
+    for wrong in ({"file": name}, {"experiment": name}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be letters, digits"):
+            dataclasses.replace(one, **wrong)
+    assert sorted(path.name for path in folder.iterdir()) == ["claims.toml"]
+
+
+@pytest.mark.parametrize("changes, message", [
+    ("seeds = 100000000", "seeds must be at most 10000 in experiment 'other', got 100000000"),
+    ("seeds = 10001", "seeds must be at most 10000"),
+    ("seeds = 9999\naxes = { lr = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1] }", "must make at most 100000 runs in experiment 'other', got 109989"),
+])  # fmt: skip
+def test_more_runs_than_memory_holds_are_refused_when_they_are_read(folder, changes, message):
+    (folder / "claims.toml").write_text(TOML.replace("seeds = 1\n", changes + "\n"))
+    with pytest.raises(ValueError, match=message):
+        plan("other", folder=folder)
 
 
 def test_smoke_runs_stay_out_of_the_evidence():

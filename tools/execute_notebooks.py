@@ -11,7 +11,6 @@ import argparse
 import ast
 import hashlib
 import json
-import os
 import platform
 import re
 import sys
@@ -19,6 +18,8 @@ import time
 from pathlib import Path
 
 import nbformat
+
+from bisam.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 STATUS = ROOT / "book" / "status.json"
@@ -154,9 +155,7 @@ def store(path: Path, notebook: nbformat.NotebookNode) -> None:
         "language_info": {"name": "python"},
     })
     nbformat.validate(notebook)
-    draft = path.with_suffix(".part")
-    draft.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    write_whole(path, nbformat.writes(notebook) + "\n")
 
 
 def merged(outputs: list) -> list:
@@ -184,7 +183,7 @@ def write_status(name: str, seconds: float) -> None:
     entry = {name: found[name] for name in ("python", "torch", "device", "wall_seconds", "commit")}
     entry |= {"matplotlib": version("matplotlib"), "numpy": version("numpy"), "system": platform.system()}
     status = {**read_status(), name: entry}
-    STATUS.write_text(json.dumps(dict(sorted(status.items())), indent=1) + "\n", encoding="utf-8")
+    write_whole(STATUS, json.dumps(dict(sorted(status.items())), indent=1) + "\n")
 
 
 if __name__ == "__main__":
