@@ -10,21 +10,23 @@ from .radius import Constant, Learned
 if TYPE_CHECKING:
     from .train import Run, _State
 
+HISTORY = ("rows",)  # what the first step does not make, and what is checked by itself
 COUNTS = ("epoch", "broken")
 COLUMNS = (*COUNTS, "lr", "train_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
 
 
 def check(state: _State, saved: object) -> None:
     """A ``CheckpointError`` unless what was saved has the form of this state, which makes a step to show it and must be loaded after that."""
-    if not isinstance(saved, dict) or not {"randomness", "rows"} <= set(saved):
-        raise CheckpointError("the state has no randomness and no rows")
-    there = saved["randomness"]
+    if not isinstance(saved, dict) or not set(HISTORY) <= set(saved):
+        raise CheckpointError(f"state must hold {', '.join(HISTORY)}")
+    there = saved.get("randomness")
     if isinstance(there, list) and len(there) != state.workers.size:
         raise CheckpointError(
             f"it was written by {len(there)} processes and can only be continued by as many; "
             f"this is a training with {state.workers.size}"
         )
-    check_form({**saved, "rows": []}, _form(state, saved))
+    form = _form(state, saved)
+    check_form(*({name: part for name, part in one.items() if name not in HISTORY} for one in (saved, form)))
     _check_rows(saved["rows"], state.run)
     if saved["seconds"] < 0:
         raise CheckpointError(f"state.seconds must be 0 or greater, got {saved['seconds']!r}")

@@ -212,7 +212,8 @@ def fit(
     kill at any moment costs at most one epoch, and the resumed training ends at the same bits as an uncut one (on the
     same machine with the same number of threads, on which the order of sums depends).
 
-    Under ``torchrun`` the processes share every batch and come to the same weights; the first writes the checkpoint.
+    Under ``torchrun`` the processes share every batch and come to the same weights; the first writes the checkpoint. Apart from
+    that one training at a time works on a checkpoint: it holds a lock beside the file, which goes with its process.
 
     Args:
         run: what to do.
@@ -226,7 +227,8 @@ def fit(
         One row an epoch, and the model with its weights after the last one.
 
     Raises:
-        bisam.checkpoint.CheckpointError: the file cannot be read, belongs to another run, or cannot be written.
+        bisam.checkpoint.CheckpointError: the file is damaged in any bit, belongs to another run, does not fit this one, is in the
+            hands of another training, or cannot be written; the file is as it was.
         bisam.data.DataError: the data are not there, or broken.
         FloatingPointError: a gradient is inf or NaN; the message says at which epoch, the checkpoint stays.
         ValueError: the batch size exceeds the number of training images, or cannot be shared by the processes.

@@ -181,6 +181,34 @@ def test_an_output_that_cannot_be_written_is_said_before_the_first_cell(tmp_path
     assert status == 1 and "cannot be written" in out.err
 
 
+@pytest.mark.parametrize("accident", ["full", "interrupted", "failing"])
+def test_an_executed_notebook_takes_the_place_of_another_only_as_a_whole(accident, tmp_path, capsys, monkeypatch):
+    import papermill
+
+    def execute(source, draft, *_, **__):
+        Path(draft).write_text("half")  # papermill writes after every cell
+        if accident == "interrupted":
+            raise KeyboardInterrupt
+        if accident == "failing":
+            raise papermill.PapermillExecutionError(1, 2, "x", "ValueError", "no luck", [])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    output = tmp_path / "out.ipynb"
+    output.write_text("old")
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    if accident == "full":
+        monkeypatch.setattr("bisam.files.os.replace", full)
+    status, out = said(capsys, "notebook", "lower_bounds", "--output", str(output))
+    expected = {
+        "full": (1, f"bisam: output {output} cannot be written: No space left on device\n"), "interrupted": (130, "bisam: stopped"),
+        "failing": (1, "bisam: cell 2 of lower_bounds failed with ValueError: no luck"),
+    }[accident]  # fmt: skip
+    assert status == expected[0] and out.err.startswith(expected[1])
+    assert output.read_text() == ("half" if accident == "failing" else "old") and os.listdir(tmp_path) == ["out.ipynb"]
+
+
 def write_notebook(folder, body):
     cells = [
         {"cell_type": "code", "id": "a", "metadata": {"tags": ["parameters"]}, "source": "n: int = 1  # n; allowed: [0, 9]",

@@ -139,3 +139,20 @@ def test_borrowed_pictures_are_those_of_the_notebooks():
 def test_status_lists_every_notebook():
     status = json.loads((ROOT / "book" / "status.json").read_text(encoding="utf-8"))
     assert sorted(status) == [path.stem for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("writer", ["store", "status"])
+def test_a_disk_that_is_full_keeps_the_notebook_and_the_status_as_they_were(writer, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    execute, path = tool("execute_notebooks"), tmp_path / "lower_bounds.ipynb"
+    before = (ROOT / "notebooks" / path.name).read_bytes()
+    path.write_bytes(before)
+    monkeypatch.setattr(execute, "STATUS", tmp_path / "status.json")
+    execute.STATUS.write_text('{"lower_bounds": {}}')
+    monkeypatch.setattr("bisam.files.os.replace", full)
+    with pytest.raises(OSError, match=rf"cannot be written: No space left on device: '{tmp_path}"):
+        execute.store(path, execute.nbformat.read(path, as_version=4)) if writer == "store" else execute.write_status("lower_bounds", 1.0)
+    assert path.read_bytes() == before and execute.STATUS.read_text() == '{"lower_bounds": {}}'
+    assert sorted(name.name for name in tmp_path.iterdir()) == [path.name, "status.json"]
