@@ -25,8 +25,12 @@ class Batch:
         autocast: ``torch.bfloat16`` or ``torch.float16`` to compute the forward pass in mixed precision. (Under an
             autocast context of your own around the whole step the backward passes would run in it too.)
 
-    After a step, ``at_w`` holds the logits of its first pass, at w and without a graph, for accuracies and logs, and
-    ``at_worst`` those at :math:`w + \epsilon`; ``None`` if not all samples have been seen there.
+    After a step there are logits of it, without a graph, for accuracies and logs. ``at_w`` are those at w, before the base has moved
+    it. ``at_worst`` are those where the descent gradient was taken, at :math:`w + \epsilon` (with a start that is kept, at
+    :math:`w + \delta + \epsilon`); ``None`` if nothing climbed, or if not all samples have been seen there. Of a
+    :class:`~bisam.selection.TopK`, ``chosen`` is the batch of the samples that both passes saw, with logits of its own. Network and data are in
+    the state in which the step saw them: batch norm with the statistics of what went through together, dropout with the
+    masks of the first pass (drawn anew for ``at_worst`` if the recipe says ``same_noise=False``).
 
     Raises:
         TypeError, ValueError: an empty batch, targets that are not whole numbers or not one a sample.
@@ -53,6 +57,7 @@ class Batch:
         self.model, self.inputs, self.targets, self.autocast = model, inputs, targets, autocast
         self.at_w: Tensor | None = None
         self.at_worst: Tensor | None = None
+        self.chosen: Batch | None = None
         self.drawn: Noise | None = None  # the random state before the first pass of a step
         self._checked = False
 
@@ -83,6 +88,21 @@ class Batch:
             return [self]
         parts = zip(self.inputs.split(size), self.targets.split(size), strict=True)
         return [Batch(self.model, inputs, targets, self.autocast) for inputs, targets in parts]
+
+    @staticmethod
+    def joined(parts: list[Batch]) -> Batch:
+        """One batch of all samples of some, with their logits."""
+        inputs, targets = (torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "targets"))
+        whole = Batch(parts[0].model, inputs, targets, parts[0].autocast)
+        whole.take_logits(parts)
+        return whole
+
+    def take_logits(self, parts: list[Batch]) -> None:
+        """Takes over the logits of the parts that this batch went through the model in."""
+        for name in ("at_w", "at_worst"):
+            found = [getattr(part, name) for part in parts]
+            if all(logits is not None for logits in found):
+                setattr(self, name, torch.cat(found))
 
     def noise(self) -> Noise:
         """The random state of the devices that this batch is computed on, as it is now."""

@@ -49,7 +49,7 @@ class Recipe:
         descent: the loss whose gradient at :math:`w + \epsilon` moves the weights.
         geometry: the shape of the set that the perturbation moves in.
         radius: its size; ``Constant(0)`` is the base optimiser, at the cost of one pass, whatever the other fields.
-        start: where the ascent gradient is taken, if not at w.
+        start: where the ascent gradient is taken, if not at w; a forward pass at w is then added, for the loss and logits there.
         direction: what is made of the ascent gradient before the climb.
         selection: which samples the gradients are taken on, if not on all.
         micro_batch: samples that share one climb, if not the whole batch does; the gradients of the parts are averaged.
@@ -192,6 +192,8 @@ def _passes(recipe: Recipe) -> float:
         second = recipe.selection.fraction
     if isinstance(recipe.selection, MostSensitive):
         second = FORWARD + recipe.selection.fraction
+    if recipe.start is not None:  # the first pass is elsewhere; what is said of w takes a forward pass there
+        first += FORWARD * (recipe.selection.fraction if isinstance(recipe.selection, TopK) else 1)
     if isinstance(recipe.geometry, Masked) and recipe.geometry.per == "tensor":
         first -= (1 - recipe.geometry.keep) * FORWARD  # half of the backward pass: the gradients of the weights
     if recipe.gradient_at_w == "descent":

@@ -138,10 +138,10 @@ class Run:
 class History:
     r"""What a training left: one row an epoch, and the trained model.
 
-    A row holds ``epoch`` (from 1), ``lr``, ``train_loss`` (mean descent loss at w over the epoch), ``train_accuracy``
-    (on the labels trained on, while training), ``broken`` (how many training samples were right at w and wrong at
-    :math:`w + \epsilon` in their step; 0 where nothing climbs), ``validation_accuracy`` and ``test_accuracy``; accuracies in
-    percent. Where the radius is learned there is one more, ``rho``, the radius after the last step of the epoch.
+    A row holds ``epoch`` (from 1), ``lr``, ``train_loss`` (mean over the epoch of the descent loss of each batch at the w of its
+    step), ``train_accuracy`` (at these same w, on the labels trained on), ``broken`` (how many training samples were right at
+    the w of their step and wrong where its descent gradient was taken, as :class:`~bisam.batch.Batch` says; with ``TopK`` among the
+    chosen samples; 0 where nothing climbs), ``validation_accuracy`` and ``test_accuracy``; accuracies in percent. Where the radius is learned there is one more, ``rho``, the radius after the last step of the epoch.
 
     Source:
         The selection rule is that of Xie et al. (2024), section 4.1 of the early version.
@@ -467,7 +467,8 @@ def _right(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _broken(batch: Batch) -> Tensor | int:
-    """How many samples are right at w and wrong at w + epsilon, in training mode."""
+    """How many of the samples that both passes saw are right at w and wrong at w + epsilon, in training mode."""
+    batch = batch if batch.chosen is None else batch.chosen
     if batch.at_worst is None:
         return 0
     return (_right(batch.at_w, batch.targets) & ~_right(batch.at_worst, batch.targets)).sum()
