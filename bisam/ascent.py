@@ -146,7 +146,7 @@ class Ascent:
         """A step of the base alone: one pass, and the whole batch."""
         for piece, part in _parts(pieces):
             with self._counted(piece):
-                logits = piece.logits()
+                logits = _with_graph(piece.logits())
             piece.at_w = logits.detach().clone()  # the memory of the logits may be that of a CUDA graph
             loss = self.recipe.descent.values(logits, piece.targets).mean()
             self._backward(_part(loss, part))
@@ -225,7 +225,7 @@ class Ascent:
             # The backward passes belong inside: norm layers look at their statistics again.
             with self._on_this_worker(), held_buffers(self.model) if is_ranked else self._counted(piece):
                 with replayed(piece) if is_ranked else nullcontext():
-                    logits = piece.logits()
+                    logits = _with_graph(piece.logits())
                 if recipe.gradient_at_w == "descent":
                     loss = _part(recipe.descent.values(logits, piece.targets).mean(), part)
                     extra = _plus(extra, self.plain_gradient(loss), 1.0)
@@ -493,6 +493,16 @@ class Ascent:
         finally:
             away.back()
             torch.clear_autocast_cache()
+
+
+def _with_graph(logits: Tensor) -> Tensor:
+    """Logits that a gradient can be taken of, or an error that says what to do."""
+    if not logits.requires_grad:
+        raise ValueError(
+            "model must have a parameter that requires a gradient and leads to the logits: unfreeze some with "
+            "requires_grad_(True), and keep torch.no_grad() out of its forward pass"
+        )
+    return logits
 
 
 def replayed(piece: Batch):

@@ -45,15 +45,14 @@ class Batch:
     """
 
     def __init__(self, model: nn.Module, inputs: Tensor, targets: Tensor, autocast: torch.dtype | None = None):
-        if not callable(model):
-            raise TypeError(f"model must be callable, got {type(model).__name__}")
+        _checks.function("model", model, "callable")
         if not isinstance(inputs, Tensor):
             raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}")
         if inputs.ndim == 0:
             raise ValueError("inputs must have shape (n, ...), one row a sample; got ()")
         _checks.labels(targets, len(inputs))
-        if autocast not in (None, torch.bfloat16, torch.float16):
-            raise ValueError(f"autocast must be torch.bfloat16, torch.float16 or None, got {autocast!r}")
+        if autocast is not None and autocast is not torch.bfloat16 and autocast is not torch.float16:
+            raise ValueError(f"autocast must be torch.bfloat16, torch.float16 or None, got {_checks.shown(autocast)}")
         self.model, self.inputs, self.targets, self.autocast = model, inputs, targets, autocast
         self.at_w: Tensor | None = None
         self.at_worst: Tensor | None = None
@@ -64,7 +63,11 @@ class Batch:
     def logits(self) -> Tensor:
         """Scores of the samples, shape ``(n, K)``, with the graph that leads to the weights."""
         with torch.autocast(self.inputs.device.type, self.autocast) if self.autocast else nullcontext():
-            logits = self.model(self.inputs)
+            try:
+                logits = self.model(self.inputs)
+            except Exception as error:
+                error.add_note(f"the model was given inputs of shape {tuple(self.inputs.shape)}, {self.inputs.dtype}")
+                raise
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(self.targets):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"the model must return logits of shape ({len(self.targets)}, K), got {got}")
@@ -78,13 +81,19 @@ class Batch:
 
     def subset(self, places: Tensor) -> Batch:
         """The samples at the given places, shape ``(k,)``, as a batch of its own."""
-        part = Batch(self.model, self.inputs[places], self.targets[places], self.autocast)
+        if not isinstance(places, Tensor) or places.ndim != 1 or places.is_floating_point() or places.is_complex():
+            raise TypeError(f"places must be a tensor of whole numbers of shape (k,), got {_checks.shown(places)}")
+        try:
+            inputs, targets = self.inputs[places], self.targets[places]
+        except IndexError as error:
+            raise ValueError(f"places must be below {len(self)}, the number of samples: {error}") from None
+        part = Batch(self.model, inputs, targets, self.autocast)
         part._checked, part.drawn = self._checked, self.drawn
         return part
 
     def split(self, size: int) -> list[Batch]:
         """Parts of ``size`` samples in order; the last may be smaller."""
-        if size >= len(self):
+        if _checks.whole("size", size) >= len(self):
             return [self]
         parts = zip(self.inputs.split(size), self.targets.split(size), strict=True)
         return [Batch(self.model, inputs, targets, self.autocast) for inputs, targets in parts]
@@ -131,8 +140,12 @@ class Noise:
     """
 
     def __init__(self, device: torch.device | str = "cpu"):
-        self.device = torch.device(device)
-        self._state = self._read()
+        _checks.part("device", device, (torch.device, str), 'a device such as "cpu"')
+        try:
+            self.device = torch.device(device)
+            self._state = self._read()
+        except (RuntimeError, AssertionError) as error:  # torch says in both ways that a device is not there
+            raise ValueError(f"device must be one that this machine has, got {_checks.shown(device)}: {error}") from None
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
@@ -145,7 +158,8 @@ class Noise:
             self._write(after)
 
     def _read(self) -> tuple[Tensor, Tensor | None]:
-        other = None if self.device.type == "cpu" else torch.get_device_module(self.device).get_rng_state(self.device)
+        # Nothing is computed on the meta device, and so nothing is drawn there.
+        other = None if self.device.type in ("cpu", "meta") else torch.get_device_module(self.device).get_rng_state(self.device)
         return torch.get_rng_state(), other
 
     def _write(self, state: tuple[Tensor, Tensor | None]) -> None:
@@ -176,7 +190,7 @@ def held_buffers(model: nn.Module) -> Iterator[None]:
     """
     places = [
         (module, name, buffer)
-        for module in model.modules()
+        for module in _checks.module("model", model).modules()
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
@@ -270,7 +284,8 @@ class Statistics:
 
 
 def _norm_layers(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+    layers = _checks.module("model", model).modules()
+    return [module for module in layers if isinstance(module, nn.modules.batchnorm._NormBase)]
 
 
 class SharedStatistics:
