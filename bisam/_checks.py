@@ -6,7 +6,7 @@ import math
 import numbers
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -86,13 +86,13 @@ def optional(name: str, value: object, of: Callable, **more):
     return None if value is None else of(name, value, **more)
 
 
-def each(name: str, value: object, of: Callable, length: int | None = None, **more) -> tuple:
+def each(name: str, value: object, each_of: Callable, length: int | None = None, **more) -> tuple:
     """A tuple or list of at least one entry, or of so many, each of which passes a check."""
     if not isinstance(value, (tuple, list)) or not value:
         raise TypeError(f"{name} must be a tuple with at least one entry, got {shown(value)}")
     if length is not None and len(value) != length:
         raise ValueError(f"{name} must have {length} entries, got {shown(value)}")
-    return tuple(of(name, entry, **more) for entry in value)
+    return tuple(each_of(name, entry, **more) for entry in value)
 
 
 def keep(part: object, check: Callable, *names: str, **more) -> None:
@@ -118,12 +118,23 @@ def text(name: str, value: object) -> str:
     return value
 
 
-def path(name: str, value: object) -> Path:
+def line(name: str, value: object, most: int = 200) -> str:
+    """Text that can stand in a line of a table or in the name of a file."""
+    if not text(name, value).isprintable() or len(value) > most:
+        raise ValueError(f"{name} must be text of one line that can be printed, at most {most} characters; got {shown(value)}")
+    return value
+
+
+def path(name: str, value: object, words: str = "the path of a file") -> Path:
     """The path of a file or folder, given as text or as a path."""
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
-        raise TypeError(f"{name} must be a path, got {shown(value)} of type {type(value).__name__}")
-    if not os.fspath(value) or "\0" in os.fspath(value):
-        raise ValueError(f"{name} must be the path of a file or folder, got {shown(value)}")
+        raise TypeError(f"{name} must be {words}, not {shown(value)} of type {type(value).__name__}")
+    try:
+        parts = os.fsencode(value).split(b"/")
+    except UnicodeEncodeError:  # half a pair of surrogates
+        parts = [b"\0"]
+    if parts == [b""] or any(len(part) > 255 or b"\0" in part for part in parts):
+        raise ValueError(f"{name} must be {words}, each part of it at most 255 bytes long; got {shown(value)}")
     return Path(value)
 
 
@@ -155,11 +166,21 @@ def a_set(name: str, value: object):
     return part(name, value, methods, "a set such as L2()")
 
 
+def sequence(name: str, value: object) -> Sequence:
+    """A list, a tuple or a range: something with an order and a length, and no text."""
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be a list, got {shown(value)} of type {type(value).__name__}")
+    return value
+
+
 def parameters(name: str, value: object) -> list:
     """Parameters or groups of them, as an optimiser takes them: a list that holds something."""
     if isinstance(value, (str, bytes, torch.Tensor, Mapping)) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be parameters such as model.parameters(), got {shown(value)} of type {type(value).__name__}")
-    found = list(value)
+    try:
+        found = list(value)
+    except TypeError:  # an array without an axis
+        found = []
     if not found:
         raise ValueError(f"{name} must hold at least one parameter, got none")
     for entry in found:
@@ -188,6 +209,11 @@ def tensors(name: str, value: object) -> Mapping[str, torch.Tensor]:
         if not isinstance(key, str) or not isinstance(entry, torch.Tensor):
             raise TypeError(f"{name} must be a dictionary from name to tensor, got {shown(key)}: {shown(entry)}")
     return value
+
+
+def plain(name: object) -> str:
+    """A name inside a sentence: as it is if it can be printed in a line, and otherwise as :func:`shown` has it."""
+    return name if isinstance(name, str) and 0 < len(name) <= SHOWN and name.isprintable() else shown(name)
 
 
 def shown(value: object) -> str:
@@ -232,7 +258,7 @@ def scores(logits: object, targets: object) -> None:
         raise TypeError(f"logits must be a floating-point tensor of shape (n, K), got {kind}")
     if logits.ndim != 2 or logits.shape[0] == 0 or logits.shape[1] == 0:
         raise ValueError(f"logits must have shape (n, K) with n > 0 and K > 0, got {tuple(logits.shape)}")
-    labels(targets, len(logits))
+    labels(targets, len(logits), samples="rows of logits")
     if logits.device.type != "cpu" or not _values_can_be_read(logits):
         return
     in_range(targets, logits.shape[1])
@@ -252,15 +278,15 @@ def true_scores(logits: torch.Tensor, targets: torch.Tensor) -> None:
         )
 
 
-def labels(targets: object, n: int | None = None, name: str = "targets") -> None:
+def labels(targets: object, n: int | None = None, name: str = "targets", samples: str = "samples") -> None:
     """Integer targets of shape (n,), n > 0; of any n if it is not given."""
     if not isinstance(targets, torch.Tensor):
         raise TypeError(f"{name} must be a tensor of class numbers, got {type(targets).__name__}")
     if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
         raise TypeError(f"{name} must hold whole class numbers (torch.int64), got {targets.dtype}")
     if targets.ndim != 1 or n not in (None, len(targets)):
-        wanted = "n" if n is None else n
-        raise ValueError(f"{name} must have shape ({wanted},), one class number a sample; got {tuple(targets.shape)}")
+        wanted, there = ("n", "") if n is None else (n, f" for {n} {samples}")
+        raise ValueError(f"{name} must have shape ({wanted},), one class number a sample; got {tuple(targets.shape)}{there}")
     if len(targets) == 0:
         raise ValueError(f"{name} must hold at least one sample, got an empty batch")
 

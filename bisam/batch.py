@@ -50,7 +50,7 @@ class Batch:
             raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}")
         if inputs.ndim == 0:
             raise ValueError("inputs must have shape (n, ...), one row a sample; got ()")
-        _checks.labels(targets, len(inputs))
+        _checks.labels(targets, len(inputs), samples="inputs")
         if autocast is not None and autocast is not torch.bfloat16 and autocast is not torch.float16:
             raise ValueError(f"autocast must be torch.bfloat16, torch.float16 or None, got {_checks.shown(autocast)}")
         self.model, self.inputs, self.targets, self.autocast = model, inputs, targets, autocast
@@ -87,13 +87,16 @@ class Batch:
             inputs, targets = self.inputs[places], self.targets[places]
         except IndexError as error:
             raise ValueError(f"places must be below {len(self)}, the number of samples: {error}") from None
+        if len(targets) == 0:
+            raise ValueError("places must hold at least one place, got none")
         part = Batch(self.model, inputs, targets, self.autocast)
         part._checked, part.drawn = self._checked, self.drawn
         return part
 
     def split(self, size: int) -> list[Batch]:
         """Parts of ``size`` samples in order; the last may be smaller."""
-        if _checks.whole("size", size) >= len(self):
+        size = _checks.whole("size", size)
+        if size >= len(self):
             return [self]
         parts = zip(self.inputs.split(size), self.targets.split(size), strict=True)
         return [Batch(self.model, inputs, targets, self.autocast) for inputs, targets in parts]
@@ -145,7 +148,7 @@ class Noise:
             self.device = torch.device(device)
             self._state = self._read()
         except (RuntimeError, AssertionError) as error:  # torch says in both ways that a device is not there
-            raise ValueError(f"device must be one that this machine has, got {_checks.shown(device)}: {error}") from None
+            raise ValueError(f"device must be one that this machine has, got {_checks.shown(device)}: {_checks.shown(error)}") from None
 
     @contextmanager
     def replayed(self) -> Iterator[None]:

@@ -35,6 +35,7 @@ def check_writable(path: Path) -> None:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     check_writable(Path(folder) / "new" / "run.pt")
     """
+    path = _checks.path("path", path)
     try:
         _checks.writable(path)
     except OSError as error:
@@ -63,6 +64,11 @@ def write(path: Path, run: dict, state: dict) -> None:
         ...     read(path, run={"seed": 0})
         {'epoch': 3}
     """
+    path = _checks.path("path", path)
+    for name, value in (("run", run), ("state", state)):
+        _checks.part(name, value, dict, "a dictionary of plain values and tensors")
+    if path.is_dir():
+        raise CheckpointError(f"checkpoint_path {path} is a folder")
     draft = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(draft, "wb") as file:
@@ -98,6 +104,8 @@ def read(path: Path, run: dict) -> dict:
         ...     print(str(error)[:45])
         checkpoint_path no such file cannot be read (
     """
+    path = _checks.path("path", path)
+    _checks.part("run", run, dict, "a dictionary of plain values")
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
         written, state = stored["run"], stored["state"]
@@ -122,5 +130,5 @@ def _leaves(tree: dict, path: str = "") -> dict[str, object]:
     """The values of nested dictionaries by dotted names, so that only what differs is shown."""
     found = {}
     for name, value in tree.items():
-        found |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}
+        found |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
     return found

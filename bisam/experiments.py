@@ -243,7 +243,7 @@ class Claim:
 
 
 def _toml(folder: Path) -> dict:
-    path = folder / "claims.toml"
+    path = _checks.path("folder", folder, "the path of a folder") / "claims.toml"
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

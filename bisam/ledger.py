@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from . import data
+from . import _checks, data
 from .experiments import RESULTS, Claim, Experiment, LedgerError, claims, experiment, experiments
 from .train import History, Run, weights_digest
 
@@ -91,7 +91,8 @@ def is_recorded(name: str, file: str, folder: Path = RESULTS) -> bool:
 
 
 def _path(name: str, file: str, folder: Path) -> Path:
-    return folder / "runs" / name / f"{file}.json"
+    folder = _checks.path("folder", folder, "the path of a folder")
+    return folder / "runs" / _checks.line("name", name) / f"{_checks.line('file', file)}.json"
 
 
 def load(name: str, folder: Path = RESULTS) -> dict[str, dict]:
@@ -111,7 +112,8 @@ def load(name: str, folder: Path = RESULTS) -> dict[str, dict]:
         >>> load("an experiment without records")
         {}
     """
-    return {path.stem: read(path) for path in sorted((folder / "runs" / name).glob("*.json"))}
+    place = _checks.path("folder", folder, "the path of a folder") / "runs" / _checks.line("name", name)
+    return {path.stem: read(path) for path in sorted(place.glob("*.json"))}
 
 
 def evidence(name: str, folder: Path = RESULTS, plan: Experiment | None = None) -> dict[str, dict]:
@@ -174,8 +176,9 @@ def read(path: Path) -> dict:
         >>> read(RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json")["scale"]
         'laptop'
     """
+    path = _checks.path("path", path)
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # no JSON, or no UTF-8
         raise LedgerError(f"{path} is no JSON: {error}") from None
     except OSError as error:
@@ -262,6 +265,8 @@ def environment(device: str, seconds: float) -> dict:
         >>> environment("cpu", 1.5)["wall_seconds"]
         1.5
     """
+    _checks.device("device", device)
+    seconds = _checks.nonnegative("seconds", seconds)
     if device.startswith("cuda"):
         device_name = torch.cuda.get_device_name(device)
     else:

@@ -219,7 +219,7 @@ class SharpnessAware(torch.optim.Optimizer):
                 "step() without a batch must follow a `with opt.perturbed(model):` block or opt.backward(batch); "
                 "otherwise the base optimiser would run alone under another name"
             )
-        if closure is not None and _checks.function("closure", closure, "a function without arguments")() is not None:
+        if closure is not None and _called(closure) is not None:
             raise TypeError("closure must not compute a loss: its gradient would replace the one at the worst point")
         self._move()
 
@@ -514,6 +514,8 @@ class SharpnessAware(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict) -> None:
         """Loads what :meth:`state_dict` wrote, or the state of the base alone."""
         _checks.part("state_dict", state_dict, dict, "what state_dict() returns")
+        if not {"state", "param_groups"} <= set(state_dict):
+            raise ValueError(f"state_dict must hold state and param_groups, got {_checks.shown(list(state_dict))}")
         own = state_dict.get("sharpness_aware", {})
         self.base.load_state_dict({key: value for key, value in state_dict.items() if key != "sharpness_aware"})
         self.skipped = own.get("skipped", 0)
@@ -550,6 +552,15 @@ class SharpnessAware(torch.optim.Optimizer):
 
     def __repr__(self) -> str:
         return f"SharpnessAware({self.recipe.name}, {self.base!r})"
+
+
+def _called(closure: Callable):
+    _checks.function("closure", closure, "a function without arguments")
+    try:
+        return closure()
+    except Exception as error:
+        error.add_note("closure was called without arguments")
+        raise
 
 
 def _enabled(scaler):

@@ -79,8 +79,8 @@ class Schedule:
     rhos: tuple[float, ...]
 
     def __post_init__(self):
-        _checks.keep(self, _checks.each, "steps", of=_checks.whole, least=0)
-        _checks.keep(self, _checks.each, "rhos", of=_checks.nonnegative)
+        _checks.keep(self, _checks.each, "steps", each_of=_checks.whole, least=0)
+        _checks.keep(self, _checks.each, "rhos", each_of=_checks.nonnegative)
         if any(late <= early for early, late in zip(self.steps, self.steps[1:], strict=False)):
             raise ValueError(f"steps must rise, got {_checks.shown(self.steps)}")
         if len(self.rhos) != len(self.steps):
@@ -236,7 +236,9 @@ class LossBudget:
             raise ValueError(f"hold and total must be given together, got {both}")
         if self.hold is not None:
             _checks.keep(self, _checks.whole, "hold", least=0)
-            _checks.keep(self, _checks.whole, "total", least=self.hold + 1)
+            _checks.keep(self, _checks.whole, "total")
+            if self.total <= self.hold:
+                raise ValueError(f"total must be above hold = {self.hold}, got {self.total}")
 
     def now(self, memory: Memory) -> float:
         """The budget of this step, or 0 if the radius is."""

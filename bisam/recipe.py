@@ -85,7 +85,7 @@ class Recipe:
     same_noise: bool = True
 
     def __post_init__(self):
-        _checks.text("name", self.name)
+        _checks.line("name", self.name)
         for field, method, words in _AXES:
             value = getattr(self, field)
             if value is not None or field not in _OPTIONAL:
@@ -448,8 +448,8 @@ def _plain(value):
 
 
 def _built(value):
-    if value == "inf":
-        return math.inf
+    if isinstance(value, str):
+        return math.inf if value == "inf" else value
     if not isinstance(value, dict):
         return value
     kind = _checks.choice("choices: kind", value.get("kind"), tuple(_PARTS))

@@ -74,6 +74,7 @@ def published(**columns: str) -> list[dict]:
         rows = list(csv.DictReader(file))
     for name in columns:
         _checks.choice("column", name, tuple(rows[0]))
+        _checks.text(name, columns[name])
     chosen = [row for row in rows if all(row[name] == value for name, value in columns.items())]
     kinds = {"mean": float, "std": float, "n_runs": int}
     return [{name: kinds[name](value) if name in kinds and value else value for name, value in row.items()} for row in chosen]

@@ -68,10 +68,11 @@ class Settings:
     checkpoints: Path = CHECKPOINTS
 
     def __post_init__(self):
-        _checks.whole("workers", self.workers)
+        _checks.keep(self, _checks.whole, "workers")
         _checks.device("device", self.device)
-        if self.minutes is not None:
-            _checks.positive("minutes", self.minutes)
+        _checks.optional("root", self.root, of=_checks.path, words="the path of a folder")
+        _checks.keep(self, _checks.optional, "minutes", of=_checks.positive)
+        _checks.keep(self, _checks.path, "folder", "checkpoints", words="the path of a folder")
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def plan(
         >>> {planned.run.recipe.name for planned in plan("first_run", only=["sam", "noise40"], seeds=2)}
         {'sam'}
     """
-    found = []
+    found, folder = [], _checks.path("folder", folder, "the path of a folder")
     for chosen in _asked(name, scale, folder):
         there = ledger.evidence(chosen.name, _home(chosen, folder), plan=chosen)
         count = chosen.seeds if seeds is None else _checks.whole("seeds", seeds)
@@ -146,7 +147,7 @@ def plan(
 def _asked(name: str, scale: str | None, folder: Path) -> list[Experiment]:
     if scale is not None:
         _checks.choice("scale", scale, SCALES)
-    if name in ELSEWHERE:
+    if _checks.text("name", name) in ELSEWHERE:
         raise ValueError(f"name {name!r} cannot be run: {ELSEWHERE[name]}")
     known = experiments(folder)
     tables = sorted({table for one in known.values() for table in one.tables})
@@ -165,7 +166,7 @@ def _filtered(found: list[Planned], only: Sequence[str]) -> list[Planned]:
     for planned in found:
         for kind, word in planned.words.items():
             kinds.setdefault(kind, set()).add(word)
-    for word in only:
+    for word in _checks.sequence("only", only):
         _checks.choice("only", word, tuple(sorted(set().union(*kinds.values()))))
     wanted = {kind: set(only) & words for kind, words in kinds.items() if set(only) & words}
     return [one for one in found if all(one.words.get(kind) in words for kind, words in wanted.items())]

@@ -97,21 +97,16 @@ class Run:
         if isinstance(self.recipe, str):
             object.__setattr__(self, "recipe", recipe(self.recipe))
         if not isinstance(self.recipe, Recipe):
-            raise TypeError(f"recipe must be a bisam.Recipe or one of {', '.join(RECIPES)}; got {self.recipe!r}")
+            raise TypeError(f"recipe must be a bisam.Recipe or one of {', '.join(RECIPES)}; got {_checks.shown(self.recipe)}")
         data.check_name(self.data)
         _checks.choice("model", self.model, tuple(models.MODELS))
-        for name in ("epochs", "batch_size"):
-            _checks.whole(name, getattr(self, name))
-        _checks.positive("lr", self.lr)
-        _checks.nonnegative("weight_decay", self.weight_decay)
-        for name in ("momentum", "label_noise"):
-            _checks.fraction(name, getattr(self, name))
+        _checks.keep(self, _checks.whole, "epochs", "batch_size")
+        _checks.keep(self, _checks.positive, "lr")
+        _checks.keep(self, _checks.nonnegative, "weight_decay")
+        _checks.keep(self, _checks.fraction, "momentum", "label_noise")
         _checks.choice("noise_reading", self.noise_reading, data.READINGS)
-        for name in ("seed", "split_seed"):
-            _checks.whole(name, getattr(self, name), least=0)
-        for name in ("train_images", "test_images"):
-            if getattr(self, name) is not None:
-                _checks.whole(name, getattr(self, name))
+        _checks.keep(self, _checks.whole, "seed", "split_seed", least=0)
+        _checks.keep(self, _checks.optional, "train_images", "test_images", of=_checks.whole)
         for name in ("validation_noise", "channels_last", "per_worker"):
             _checks.flag(name, getattr(self, name))
         _checks.choice("augment", self.augment, tuple(augment.AUGMENTATIONS))
@@ -131,6 +126,12 @@ class Run:
     @staticmethod
     def from_dict(fields: dict) -> Run:
         """The run that :meth:`to_dict` wrote."""
+        _checks.part("fields", fields, dict, "a dictionary as Run.to_dict() makes it")
+        if "recipe" not in fields:
+            raise ValueError(f"fields must hold a recipe, got {_checks.shown(list(fields))}")
+        known = [one.name for one in dataclasses.fields(Run)]
+        for name in fields:
+            _checks.choice("a name among the fields", name, known)
         return Run(**{**fields, "recipe": Recipe.from_dict(fields["recipe"])})
 
 
@@ -181,6 +182,8 @@ class History:
 
     def curve(self, name: str) -> list[float]:
         """One column of the rows, such as ``"test_accuracy"``."""
+        for row in self.rows:
+            _checks.choice("name of the column", name, tuple(row))
         return [row[name] for row in self.rows]
 
 
@@ -227,11 +230,11 @@ def fit(
         >>> len(history.rows), history.last_test_accuracy > 60
         (2, True)
     """
-    if stop_after is not None:
-        _checks.whole("stop_after", stop_after)
-    if minutes is not None:
-        _checks.positive("minutes", minutes)
-    path = None if checkpoint_path is None else Path(checkpoint_path)
+    _checks.part("run", run, Run, "a bisam.Run")
+    _checks.flag("progress", progress)
+    stop_after = _checks.optional("stop_after", stop_after, of=_checks.whole)
+    minutes = _checks.optional("minutes", minutes, of=_checks.positive)
+    path = _checks.optional("checkpoint_path", checkpoint_path, of=_checks.path)
     if path is not None:
         checkpoint.check_writable(path)
     task = data.load(
@@ -414,6 +417,8 @@ def labelled(run: Run, task: Data, part: str = "train") -> Split:
         >>> int((noisy.targets != task.train.targets).sum())
         400
     """
+    _checks.part("run", run, Run, "a bisam.Run")
+    _checks.part("task", task, Data, "a bisam.data.Data")
     split = getattr(task, _checks.choice("part", part, ("train", "validation")))
     if not run.label_noise or (part == "validation" and not run.validation_noise):
         return split
@@ -488,7 +493,7 @@ def weights_digest(model: nn.Module) -> str:
         False
     """
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in _checks.module("model", model).state_dict().items():
         raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         digest.update(name.encode() + raw)
     return digest.hexdigest()[:16]

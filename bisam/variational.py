@@ -255,7 +255,7 @@ _NUMBERS = {
 def _checked(settings: dict) -> dict:
     """The settings of a group as plain numbers."""
     found = {name: check(name, settings[name]) for name, check in _NUMBERS.items()}
-    return {**found, "betas": _checks.each("betas", settings["betas"], of=_checks.fraction, length=2)}
+    return {**found, "betas": _checks.each("betas", settings["betas"], each_of=_checks.fraction, length=2)}
 
 
 def _samples(base: Variational, weight: Tensor) -> float:
