@@ -4,86 +4,236 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
+
+SHOWN = 120  # so many characters of a value are shown
+
+
+# -- numbers: each function returns a plain int or float, and callers keep that ------------------------------------------------------
 
 
 def real(name: str, value: object) -> float:
     """A finite real number, or a ``TypeError`` / ``ValueError`` that names it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a real number, not {value!r} of type {type(value).__name__}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-    return float(value)
+        raise TypeError(f"{name} must be a real number, not {shown(value)} of type {type(value).__name__}")
+    try:
+        found = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be below 1.8e308 in size, got {shown(value)}") from None
+    if not math.isfinite(found):
+        raise ValueError(f"{name} must be finite, got {shown(value)}")
+    return found
 
 
 def positive(name: str, value: object) -> float:
     """A finite number above zero."""
-    if real(name, value) <= 0:
-        raise ValueError(f"{name} must be greater than 0, got {value!r}")
-    return float(value)
+    found = real(name, value)
+    if found <= 0:
+        raise ValueError(f"{name} must be greater than 0, got {shown(value)}")
+    return found
 
 
 def nonnegative(name: str, value: object) -> float:
     """A finite number, zero or above."""
-    if real(name, value) < 0:
-        raise ValueError(f"{name} must be 0 or greater, got {value!r}")
-    return float(value)
+    found = real(name, value)
+    if found < 0:
+        raise ValueError(f"{name} must be 0 or greater, got {shown(value)}")
+    return found
 
 
 def fraction(name: str, value: object) -> float:
     """A number in [0, 1)."""
-    if not 0 <= real(name, value) < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value!r}")
-    return float(value)
+    found = real(name, value)
+    if not 0 <= found < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {shown(value)}")
+    return found
 
 
 def share(name: str, value: object) -> float:
     """A number in (0, 1]."""
-    if not 0 < real(name, value) <= 1:
-        raise ValueError(f"{name} must be greater than 0 and at most 1, got {value!r}")
-    return float(value)
-
-
-def flag(name: str, value: object) -> bool:
-    """True or False, and nothing that only counts as such."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return value
+    found = real(name, value)
+    if not 0 < found <= 1:
+        raise ValueError(f"{name} must be greater than 0 and at most 1, got {shown(value)}")
+    return found
 
 
 def whole(name: str, value: object, least: int = 1) -> int:
     """A whole number, at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be a whole number, not {value!r} of type {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value!r}")
-    if value >= 2**63:
-        raise ValueError(f"{name} must be below 2^63, got {value!r}")
-    return int(value)
+        raise TypeError(f"{name} must be a whole number, not {shown(value)} of type {type(value).__name__}")
+    found = int(value)
+    if found < least:
+        raise ValueError(f"{name} must be at least {least}, got {shown(value)}")
+    if found >= 2**63:
+        raise ValueError(f"{name} must be below 2^63, got {shown(value)}")
+    return found
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False, and nothing that only counts as such."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return value
+
+
+def optional(name: str, value: object, of: Callable, **more):
+    """``None``, or what a check makes of the value."""
+    return None if value is None else of(name, value, **more)
+
+
+def each(name: str, value: object, each_of: Callable, length: int | None = None, **more) -> tuple:
+    """A tuple or list of at least one entry, or of so many, each of which passes a check."""
+    if not isinstance(value, (tuple, list)) or not value:
+        raise TypeError(f"{name} must be a tuple with at least one entry, got {shown(value)}")
+    if length is not None and len(value) != length:
+        raise ValueError(f"{name} must have {length} entries, got {shown(value)}")
+    return tuple(each_of(name, entry, **more) for entry in value)
+
+
+def keep(part: object, check: Callable, *names: str, **more) -> None:
+    """Puts into fields of a frozen dataclass what a check makes of them: numbers of other libraries become plain ones."""
+    for name in names:
+        object.__setattr__(part, name, check(name, getattr(part, name), **more))
+
+
+# -- text and objects ---------------------------------------------------------------------------------------------------------------
 
 
 def choice(name: str, value: object, allowed) -> str:
-    """One of ``allowed``."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+    """One of ``allowed``, which are text."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {shown(value)}")
+    return value
+
+
+def text(name: str, value: object) -> str:
+    """Text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {shown(value)} of type {type(value).__name__}")
+    return value
+
+
+def line(name: str, value: object, most: int = 200) -> str:
+    """Text that can stand in a line of a table or in the name of a file."""
+    if not text(name, value).isprintable() or len(value) > most:
+        raise ValueError(f"{name} must be text of one line that can be printed, at most {most} characters; got {shown(value)}")
+    return value
+
+
+def path(name: str, value: object, words: str = "the path of a file") -> Path:
+    """The path of a file or folder, given as text or as a path."""
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
+        raise TypeError(f"{name} must be {words}, not {shown(value)} of type {type(value).__name__}")
+    try:
+        parts = os.fsencode(value).split(b"/")
+    except UnicodeEncodeError:  # half a pair of surrogates
+        parts = [b"\0"]
+    if parts == [b""] or any(len(part) > 255 or b"\0" in part for part in parts):
+        raise ValueError(f"{name} must be {words}, each part of it at most 255 bytes long; got {shown(value)}")
+    return Path(value)
+
+
+def part(name: str, value: object, wanted: type | tuple, words: str):
+    """The object itself, if it is of the wanted type, or has the wanted methods; ``words`` say what else is meant.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        wanted: a type, or a tuple of types of which it must be one, or a tuple of names of methods that it must have.
+        words: such as ``"a set such as L2()"``.
+    """
+    methods = isinstance(wanted, tuple) and isinstance(wanted[0], str)
+    is_one = all(offers(value, method) for method in wanted) if methods else isinstance(value, wanted)
+    if not is_one:
+        stop = ";" if "," in words else ","
+        raise TypeError(f"{name} must be {words}{stop} got {shown(value)} of type {type(value).__name__}")
     return value
 
 
 def offers(part: object, method: str) -> bool:
-    """An object, not a class, that has the method."""
-    return not isinstance(part, type) and callable(getattr(part, method, None))
+    """An object, neither a class nor a container nor a number, that has the method: a dictionary's ``values`` are no losses."""
+    return not isinstance(part, (type, Collection, numbers.Number, torch.Tensor)) and callable(getattr(part, method, None))
+
+
+def a_set(name: str, value: object):
+    """A set to climb in: it can say where the worst point is, at once or after it is prepared for a step."""
+    methods = ("prepared",) if offers(value, "prepared") else ("perturbation", "dual_norm")
+    return part(name, value, methods, "a set such as L2()")
+
+
+def sequence(name: str, value: object) -> Sequence:
+    """A list, a tuple or a range: something with an order and a length, and no text."""
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be a list, got {shown(value)} of type {type(value).__name__}")
+    return value
+
+
+def parameters(name: str, value: object) -> list:
+    """Parameters or groups of them, as an optimiser takes them: a list that holds something."""
+    if isinstance(value, (str, bytes, torch.Tensor, Mapping)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be parameters such as model.parameters(), got {shown(value)} of type {type(value).__name__}")
+    try:
+        found = list(value)
+    except TypeError:  # an array without an axis
+        found = []
+    if not found:
+        raise ValueError(f"{name} must hold at least one parameter, got none")
+    for entry in found:
+        if not isinstance(entry, (torch.Tensor, dict, tuple)):
+            raise TypeError(f"{name} must be parameters or groups of them, got {shown(entry)} of type {type(entry).__name__}")
+    return found
+
+
+def module(name: str, value: object) -> torch.nn.Module:
+    """A network."""
+    return part(name, value, torch.nn.Module, "a torch.nn.Module")
+
+
+def function(name: str, value: object, words: str) -> Callable:
+    """Something that can be called, and no class."""
+    if not callable(value) or isinstance(value, type):
+        raise TypeError(f"{name} must be {words}, got {shown(value)} of type {type(value).__name__}")
+    return value
+
+
+def tensors(name: str, value: object) -> Mapping[str, torch.Tensor]:
+    """A dictionary from names to tensors, such as weights or a perturbation."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dictionary from name to tensor, got {shown(value)} of type {type(value).__name__}")
+    for key, entry in value.items():
+        if not isinstance(key, str) or not isinstance(entry, torch.Tensor):
+            raise TypeError(f"{name} must be a dictionary from name to tensor, got {shown(key)}: {shown(entry)}")
+    return value
+
+
+def plain(name: object) -> str:
+    """A name inside a sentence: as it is if it can be printed in a line, and otherwise as :func:`shown` has it."""
+    return name if isinstance(name, str) and 0 < len(name) <= SHOWN and name.isprintable() else shown(name)
+
+
+def shown(value: object) -> str:
+    """The value for an error message: short, printable, and there also if the value cannot say what it is."""
+    try:
+        said = f"tensor of shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, torch.Tensor) and value.numel() > 4 else repr(value)
+        said = said.encode("utf-8", "backslashreplace").decode()
+    except Exception as error:  # whatever a repr does, the message must come; the digits of a huge integer raise as well
+        said = f"<{type(value).__name__}, whose repr fails with {type(error).__name__}>"
+    return said if len(said) <= SHOWN else f"{said[: SHOWN - 25]} ... {said[-20:]}"
 
 
 def device(name: str, value: object) -> str:
     """``"cpu"`` or a CUDA device that this machine has."""
-    if not isinstance(value, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", value):
-        raise ValueError(f'{name} must be "cpu" or a CUDA device such as "cuda:0", got {value!r}')
+    if not isinstance(value, str) or not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", value):
+        raise ValueError(f'{name} must be "cpu" or a CUDA device such as "cuda:0", got {shown(value)}')
     there = torch.cuda.device_count()
     if value != "cpu" and int(value.removeprefix("cuda").removeprefix(":") or 0) >= there:
         found = f"{there} CUDA devices" if there else "no CUDA device"
-        raise ValueError(f"{name} {value!r} is not there: torch finds {found} on this machine")
+        raise ValueError(f"{name} {shown(value)} is not there: torch finds {found} on this machine")
     return value
 
 
@@ -99,7 +249,7 @@ def scores(logits: object, targets: object, true_is_finite: bool = False) -> Non
         raise TypeError(f"logits must be a floating-point tensor of shape (n, K), got {kind}")
     if logits.ndim != 2 or logits.shape[0] == 0 or logits.shape[1] == 0:
         raise ValueError(f"logits must have shape (n, K) with n > 0 and K > 0, got {tuple(logits.shape)}")
-    labels(targets, len(logits))
+    labels(targets, len(logits), samples="rows of logits")
     if logits.device.type != "cpu" or not _values_can_be_read(logits):
         return
     in_range(targets, logits.shape[1])
@@ -113,31 +263,27 @@ def scores(logits: object, targets: object, true_is_finite: bool = False) -> Non
             raise ValueError(f"logits must be finite for the true class; {out} of {len(logits)} samples rule theirs out with -inf")
 
 
-def labels(targets: object, n: int) -> None:
-    """Integer targets of shape (n,), n > 0."""
+def labels(targets: object, n: int | None = None, name: str = "targets", samples: str = "samples") -> None:
+    """Integer targets of shape (n,), n > 0; of any n if it is not given."""
     if not isinstance(targets, torch.Tensor):
-        raise TypeError(f"targets must be a tensor of class numbers, got {type(targets).__name__}")
+        raise TypeError(f"{name} must be a tensor of class numbers, got {type(targets).__name__}")
     if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
-        raise TypeError(f"targets must hold whole class numbers (torch.int64), got {targets.dtype}")
-    if targets.ndim != 1 or len(targets) != n:
-        raise ValueError(f"targets must have shape ({n},), one class number a sample; got {tuple(targets.shape)}")
-    if n == 0:
-        raise ValueError("targets must hold at least one sample, got an empty batch")
+        raise TypeError(f"{name} must hold whole class numbers (torch.int64), got {targets.dtype}")
+    if targets.ndim != 1 or n not in (None, len(targets)):
+        wanted, there = ("n", "") if n is None else (n, f" for {n} {samples}")
+        raise ValueError(f"{name} must have shape ({wanted},), one class number a sample; got {tuple(targets.shape)}{there}")
+    if len(targets) == 0:
+        raise ValueError(f"{name} must hold at least one sample, got an empty batch")
 
 
-def in_range(targets: torch.Tensor, classes: int) -> None:
+def in_range(targets: torch.Tensor, classes: int, name: str = "targets") -> None:
     """Every target in 0 .. classes - 1 (read from the device: call it where that is cheap)."""
     low, high = (bound.item() for bound in torch.aminmax(targets.detach()))
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
-        raise ValueError(f"targets must be in 0 .. {classes - 1} (the logits have {classes} columns), got {wrong}")
+        raise ValueError(f"{name} must be in 0 .. {classes - 1} (the logits have {classes} columns), got {wrong}")
 
 
 def _values_can_be_read(tensor: torch.Tensor) -> bool:
     """False while compiling and inside ``torch.func`` transforms, where a tensor has no single value."""
     return not torch.compiler.is_compiling() and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-
-
-def is_set(part: object) -> bool:
-    """An object that can say where to climb, at once or after it is prepared for a step."""
-    return offers(part, "perturbation") or offers(part, "prepared")

@@ -105,6 +105,8 @@ class Ascent:
     def of_batch(self, pieces: list[Batch]) -> Outcome:
         """Leaves the gradient of the whole batch in the parameters, which have none when it begins."""
         total = sum(len(piece) for piece in pieces)
+        for piece in pieces:
+            piece.at_w = piece.at_worst = piece.chosen = None  # a batch may have been in another step before
         balls = [pieces]
         if self.climbs and self.recipe.micro_batch is not None:
             balls = [[part] for piece in pieces for part in piece.split(self.recipe.micro_batch)]
@@ -136,15 +138,15 @@ class Ascent:
             while n < len(piece):
                 parts.append(next(found))
                 n += len(parts[-1])
-            piece.at_w = torch.cat([part.at_w for part in parts])
-            if all(part.at_worst is not None for part in parts):
-                piece.at_worst = torch.cat([part.at_worst for part in parts])
+            piece.take_logits(parts)
+            if all(part.chosen is not None for part in parts):
+                piece.chosen = Batch.joined([part.chosen for part in parts])
 
     def _at_w(self, pieces: list[Batch], share: float) -> None:
         """A step of the base alone: one pass, and the whole batch."""
         for piece, part in _parts(pieces):
             with self._counted(piece):
-                logits = piece.logits()
+                logits = _with_graph(piece.logits())
             piece.at_w = logits.detach().clone()  # the memory of the logits may be that of a CUDA graph
             loss = self.recipe.descent.values(logits, piece.targets).mean()
             self._backward(_part(loss, part))
@@ -160,6 +162,8 @@ class Ascent:
         if is_ranked:
             pieces = self._ranked(pieces)
         with self._displaced() as away:
+            if recipe.start is not None:
+                self._look_at_w(pieces, is_ranked)
             self._scatter(away)
             first, extra = self._first_pass(pieces, is_ranked)
             at_w = first if recipe.gradient_at_w == "ascent" else extra
@@ -183,12 +187,21 @@ class Ascent:
                 piece.at_w = piece.logits().clone()
             self._note_loss(piece)
             places = recipe.selection.chosen(piece.at_w, piece.targets, recipe.raised, recipe.descent)
-            found.append(piece.subset(places))
+            piece.chosen = piece.subset(places)
+            found.append(piece.chosen)
         return found
 
     def _remember_noise(self, piece: Batch) -> None:
         """Called before the first pass over a piece, whose dropout masks the others are to draw again."""
         piece.drawn = piece.noise() if self.recipe.same_noise else None
+
+    def _look_at_w(self, pieces: list[Batch], is_ranked: bool) -> None:
+        """A pass at w for the record, where the first pass is elsewhere: it draws the same numbers and leaves no trace."""
+        noise = pieces[0].noise()
+        with torch.no_grad(), held_buffers(self.model), noise.replayed():
+            for piece in pieces:
+                with replayed(piece) if is_ranked else nullcontext():
+                    piece.at_w = piece.logits().clone()
 
     def _scatter(self, away: Displacement) -> None:
         """Moves to where the recipe wants the ascent gradient taken, if that is not w."""
@@ -212,11 +225,14 @@ class Ascent:
             # The backward passes belong inside: norm layers look at their statistics again.
             with self._on_this_worker(), held_buffers(self.model) if is_ranked else self._counted(piece):
                 with replayed(piece) if is_ranked else nullcontext():
-                    logits = piece.logits()
+                    logits = _with_graph(piece.logits())
                 if recipe.gradient_at_w == "descent":
                     loss = _part(recipe.descent.values(logits, piece.targets).mean(), part)
                     extra = _plus(extra, self.plain_gradient(loss), 1.0)
+                at_w = piece.at_w  # there already where this pass is not at w
                 value = self._raise(logits, piece, part, inputs)
+                if recipe.start is not None:
+                    piece.at_w, value = at_w, None
             if len(pieces) > 1:
                 first = _plus(first, self.optimizer._take(), 1.0)
             if not is_ranked:
@@ -480,6 +496,16 @@ class Ascent:
         finally:
             away.back()
             torch.clear_autocast_cache()
+
+
+def _with_graph(logits: Tensor) -> Tensor:
+    """Logits that a gradient can be taken of, or an error that says what to do."""
+    if not logits.requires_grad:
+        raise ValueError(
+            "model must have a parameter that requires a gradient and leads to the logits: unfreeze some with "
+            "requires_grad_(True), and keep torch.no_grad() out of its forward pass"
+        )
+    return logits
 
 
 def replayed(piece: Batch):

@@ -59,10 +59,9 @@ class Augment:
     cutout_probability: float = 0.5
 
     def __post_init__(self):
-        _checks.whole("crop", self.crop, least=0)
+        _checks.keep(self, _checks.whole, "crop", "cutout", least=0)
         _checks.flag("flip", self.flip)
-        _checks.whole("cutout", self.cutout, least=0)
-        _checks.share("cutout_probability", self.cutout_probability)
+        _checks.keep(self, _checks.share, "cutout_probability")
 
     def __call__(self, inputs: Tensor, data: Data, generator: torch.Generator) -> Tensor:
         """A new batch; the given one is left alone.

@@ -25,8 +25,12 @@ class Batch:
         autocast: ``torch.bfloat16`` or ``torch.float16`` to compute the forward pass in mixed precision. (Under an
             autocast context of your own around the whole step the backward passes would run in it too.)
 
-    After a step, ``at_w`` holds the logits of its first pass, at w and without a graph, for accuracies and logs, and
-    ``at_worst`` those at :math:`w + \epsilon`; ``None`` if not all samples have been seen there.
+    After a step there are logits of it, without a graph, for accuracies and logs. ``at_w`` are those at w, before the base has moved
+    it. ``at_worst`` are those where the descent gradient was taken, at :math:`w + \epsilon` (with a start that is kept, at
+    :math:`w + \delta + \epsilon`); ``None`` if nothing climbed, or if not all samples have been seen there. Of a
+    :class:`~bisam.selection.TopK`, ``chosen`` is the batch of the samples that both passes saw, with logits of its own. Network and data are in
+    the state in which the step saw them: batch norm with the statistics of what went through together, dropout with the
+    masks of the first pass (drawn anew for ``at_worst`` if the recipe says ``same_noise=False``).
 
     Raises:
         TypeError, ValueError: an empty batch, targets that are not whole numbers or not one a sample.
@@ -41,25 +45,29 @@ class Batch:
     """
 
     def __init__(self, model: nn.Module, inputs: Tensor, targets: Tensor, autocast: torch.dtype | None = None):
-        if not callable(model):
-            raise TypeError(f"model must be callable, got {type(model).__name__}")
+        _checks.function("model", model, "callable")
         if not isinstance(inputs, Tensor):
             raise TypeError(f"inputs must be a tensor, got {type(inputs).__name__}")
         if inputs.ndim == 0:
             raise ValueError("inputs must have shape (n, ...), one row a sample; got ()")
-        _checks.labels(targets, len(inputs))
-        if autocast not in (None, torch.bfloat16, torch.float16):
-            raise ValueError(f"autocast must be torch.bfloat16, torch.float16 or None, got {autocast!r}")
+        _checks.labels(targets, len(inputs), samples="inputs")
+        if autocast is not None and autocast is not torch.bfloat16 and autocast is not torch.float16:
+            raise ValueError(f"autocast must be torch.bfloat16, torch.float16 or None, got {_checks.shown(autocast)}")
         self.model, self.inputs, self.targets, self.autocast = model, inputs, targets, autocast
         self.at_w: Tensor | None = None
         self.at_worst: Tensor | None = None
+        self.chosen: Batch | None = None
         self.drawn: Noise | None = None  # the random state before the first pass of a step
         self._checked = False
 
     def logits(self) -> Tensor:
         """Scores of the samples, shape ``(n, K)``, with the graph that leads to the weights."""
         with torch.autocast(self.inputs.device.type, self.autocast) if self.autocast else nullcontext():
-            logits = self.model(self.inputs)
+            try:
+                logits = self.model(self.inputs)
+            except Exception as error:
+                error.add_note(f"the model was given inputs of shape {tuple(self.inputs.shape)}, {self.inputs.dtype}")
+                raise
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(self.targets):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"the model must return logits of shape ({len(self.targets)}, K), got {got}")
@@ -73,16 +81,40 @@ class Batch:
 
     def subset(self, places: Tensor) -> Batch:
         """The samples at the given places, shape ``(k,)``, as a batch of its own."""
-        part = Batch(self.model, self.inputs[places], self.targets[places], self.autocast)
+        if not isinstance(places, Tensor) or places.ndim != 1 or places.is_floating_point() or places.is_complex():
+            raise TypeError(f"places must be a tensor of whole numbers of shape (k,), got {_checks.shown(places)}")
+        try:
+            inputs, targets = self.inputs[places], self.targets[places]
+        except IndexError as error:
+            raise ValueError(f"places must be below {len(self)}, the number of samples: {error}") from None
+        if len(targets) == 0:
+            raise ValueError("places must hold at least one place, got none")
+        part = Batch(self.model, inputs, targets, self.autocast)
         part._checked, part.drawn = self._checked, self.drawn
         return part
 
     def split(self, size: int) -> list[Batch]:
         """Parts of ``size`` samples in order; the last may be smaller."""
+        size = _checks.whole("size", size)
         if size >= len(self):
             return [self]
         parts = zip(self.inputs.split(size), self.targets.split(size), strict=True)
         return [Batch(self.model, inputs, targets, self.autocast) for inputs, targets in parts]
+
+    @staticmethod
+    def joined(parts: list[Batch]) -> Batch:
+        """One batch of all samples of some, with their logits."""
+        inputs, targets = (torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "targets"))
+        whole = Batch(parts[0].model, inputs, targets, parts[0].autocast)
+        whole.take_logits(parts)
+        return whole
+
+    def take_logits(self, parts: list[Batch]) -> None:
+        """Takes over the logits of the parts that this batch went through the model in."""
+        for name in ("at_w", "at_worst"):
+            found = [getattr(part, name) for part in parts]
+            if all(logits is not None for logits in found):
+                setattr(self, name, torch.cat(found))
 
     def noise(self) -> Noise:
         """The random state of the devices that this batch is computed on, as it is now."""
@@ -111,8 +143,12 @@ class Noise:
     """
 
     def __init__(self, device: torch.device | str = "cpu"):
-        self.device = torch.device(device)
-        self._state = self._read()
+        _checks.part("device", device, (torch.device, str), 'a device such as "cpu"')
+        try:
+            self.device = torch.device(device)
+            self._state = self._read()
+        except (RuntimeError, AssertionError) as error:  # torch says in both ways that a device is not there
+            raise ValueError(f"device must be one that this machine has, got {_checks.shown(device)}: {_checks.shown(error)}") from None
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
@@ -125,7 +161,8 @@ class Noise:
             self._write(after)
 
     def _read(self) -> tuple[Tensor, Tensor | None]:
-        other = None if self.device.type == "cpu" else torch.get_device_module(self.device).get_rng_state(self.device)
+        # Nothing is computed on the meta device, and so nothing is drawn there.
+        other = None if self.device.type in ("cpu", "meta") else torch.get_device_module(self.device).get_rng_state(self.device)
         return torch.get_rng_state(), other
 
     def _write(self, state: tuple[Tensor, Tensor | None]) -> None:
@@ -156,7 +193,7 @@ def held_buffers(model: nn.Module) -> Iterator[None]:
     """
     places = [
         (module, name, buffer)
-        for module in model.modules()
+        for module in _checks.module("model", model).modules()
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
@@ -250,7 +287,8 @@ class Statistics:
 
 
 def _norm_layers(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+    layers = _checks.module("model", model).modules()
+    return [module for module in layers if isinstance(module, nn.modules.batchnorm._NormBase)]
 
 
 class SharedStatistics:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import files
+from . import _checks, files
 
 __all__ = ["CheckpointError", "check_form", "check_writable", "lock", "read", "write"]
 
@@ -42,6 +42,7 @@ def check_writable(path: Path) -> None:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     check_writable(Path(folder) / "new" / "run.pt")
     """
+    path = _checks.path("path", path)
     try:
         files.check_writable(path)
     except OSError as error:
@@ -61,7 +62,7 @@ def lock(path: Path) -> Path:
         >>> lock(Path("/runs/run.pt")).name
         'run.pt.lock'
     """
-    return Path(f"{os.path.realpath(path)}.lock")
+    return Path(f"{os.path.realpath(_checks.path('path', path))}.lock")
 
 
 def write(path: Path, run: dict, state: dict) -> None:
@@ -89,6 +90,9 @@ def write(path: Path, run: dict, state: dict) -> None:
         ...     read(path, run={"seed": 0})
         {'epoch': 3}
     """
+    path = _checks.path("path", path)
+    for name, value in (("run", run), ("state", state)):
+        _checks.part(name, value, dict, "a dictionary of plain values and tensors")
     archive = io.BytesIO()
     torch.save({"format": FORMAT, "run": run, "state": state}, archive)
     archive.seek(-2, os.SEEK_END)  # the last two bytes of a zip archive are the length of its comment
@@ -125,6 +129,8 @@ def read(path: Path, run: dict) -> dict:
         ...     print(str(error)[:45])
         checkpoint_path no such file cannot be read (
     """
+    path = _checks.path("path", path)
+    _checks.part("run", run, dict, "a dictionary of plain values")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -159,7 +165,7 @@ def _leaves(tree: dict, path: str = "") -> dict[str, object]:
     """The values of nested dictionaries by dotted names, so that only what differs is shown."""
     found = {}
     for name, value in tree.items():
-        found |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}
+        found |= _leaves(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
     return found
 
 

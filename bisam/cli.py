@@ -35,6 +35,9 @@ def _status(words: list[str] | None) -> int:
     from .data import DataError
     from .ledger import LedgerError
 
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
     arguments = _parser().parse_args(words)
     try:
         status = arguments.do(arguments)
@@ -69,12 +72,32 @@ def _drop_output() -> None:
 
 
 def _fail(message: object, status: int) -> int:
-    print(f"bisam: {message}", file=sys.stderr)
+    print(f"bisam: {_printable(message)}", file=sys.stderr)
     return status
 
 
+def _printable(message: object) -> str:
+    """A message without the characters that steer a terminal, which may have been typed as a name."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(message))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors are short whatever was typed, and an option that gets ``--`` has got nothing."""
+
+    def error(self, message: str):
+        said = _printable(message)
+        super().error(said if len(said) <= 1000 else f"{said[:500]} ... {said[-300:]}")
+
+    def parse_known_args(self, args=None, namespace=None):
+        found, rest = super().parse_known_args(args, namespace)
+        for name, value in vars(found).items():
+            if value == [] and isinstance(self.get_default(name), (str, Path, type(None))) and name not in ("only", "p"):
+                self.error(f"argument --{name.replace('_', '-')}: expected one argument")
+        return found, rest
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bisam", description="Sharpness-aware training: run, train, record.")
+    parser = _Parser(prog="bisam", description="Sharpness-aware training: run, train, record.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _notebook_words(commands.add_parser("notebook", help="run a notebook of the book with your parameters"))
@@ -157,7 +180,7 @@ def _train(arguments: argparse.Namespace) -> int:
         return 0
     summary = {
         "run": wanted.to_dict(), "rows": history.rows, "skipped": history.skipped, "seconds": history.seconds,
-        "environment": environment(wanted.device, history.seconds),
+        "environment": environment(wanted.device, history.seconds, wanted.precision),
     }
     files.write_whole(written, json.dumps(summary, indent=1) + "\n")
     print(f"test accuracy {history.selected_test_accuracy:.2f} % at epoch {history.selected_epoch}, chosen by validation")

@@ -49,7 +49,7 @@ class Decomposed:
     at_w: str = "descent"
 
     def __post_init__(self):
-        _checks.nonnegative("alpha", self.alpha)
+        _checks.keep(self, _checks.nonnegative, "alpha")
         _checks.choice("at_w", self.at_w, AT_W)
 
     def combined(self, r: Tensors, p: Tensors, memory: Memory, share: float = 1.0) -> Tensors:
@@ -101,8 +101,8 @@ class Look:
     at_w: str = "descent"
 
     def __post_init__(self):
-        _checks.whole("every", self.every)
-        _checks.nonnegative("alpha", self.alpha)
+        _checks.keep(self, _checks.whole, "every")
+        _checks.keep(self, _checks.nonnegative, "alpha")
         _checks.choice("at_w", self.at_w, AT_W)
 
     def climbs(self, memory: Memory) -> bool:

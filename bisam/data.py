@@ -34,6 +34,9 @@ class Split:
         inputs: shape ``(n, channels, height, width)``; uint8 images, or floats that a network can take as they are.
         targets: shape ``(n,)``, whole numbers.
 
+    Raises:
+        TypeError, ValueError: no tensors, no samples, or not one class number a sample.
+
     Source:
         Ours.
 
@@ -44,6 +47,12 @@ class Split:
 
     inputs: Tensor
     targets: Tensor
+
+    def __post_init__(self):
+        _checks.part("inputs", self.inputs, Tensor, "a tensor of samples")
+        if self.inputs.ndim == 0:
+            raise ValueError("inputs must have shape (n, ...), one row a sample; got ()")
+        _checks.labels(self.targets, len(self.inputs), samples="inputs")
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -69,7 +78,7 @@ class Data:
         std: for uint8 images, the standard deviation of each channel in the same units.
 
     Raises:
-        ValueError: uint8 images without one mean and one positive deviation a channel.
+        TypeError, ValueError: a field of the wrong type; uint8 images without one mean and one positive deviation a channel.
 
     Source:
         Ours.
@@ -88,13 +97,19 @@ class Data:
     std: tuple[float, ...] | None = None
 
     def __post_init__(self):
+        _checks.line("name", self.name)
+        _checks.keep(self, _checks.whole, "classes")
+        for name in ("train", "validation", "test"):
+            split = _checks.part(name, getattr(self, name), Split, "a bisam.data.Split")
+            _checks.in_range(split.targets, self.classes, f"targets of {name}, with classes = {self.classes},")
+        _checks.keep(self, _channels, "mean", "std")
         if self.train.inputs.dtype != torch.uint8:
             return
         channels = self.shape[0]
         if len(self.mean or ()) != channels or len(self.std or ()) != channels or min(self.std) <= 0:
             raise ValueError(
                 f"mean and std must hold a number for each of the {channels} channels of uint8 images, std above 0; "
-                f"got {self.mean!r} and {self.std!r}"
+                f"got {_checks.shown(self.mean)} and {_checks.shown(self.std)}"
             )
 
     @property
@@ -153,6 +168,11 @@ class Data:
             )
         mean, std = _scaling(self.mean, self.std, inputs.device)
         return inputs.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+def _channels(name: str, value: object) -> tuple[float, ...] | None:
+    """A number for each channel, or ``None``."""
+    return _checks.optional(name, value, of=_checks.each, each_of=_checks.real)
 
 
 @functools.lru_cache(maxsize=32)
@@ -243,8 +263,6 @@ def _from_files(
     test_images: int | None = None,
     split_seed: int = 0,
 ) -> Data:
-    if root is not None and not isinstance(root, (str, os.PathLike)):
-        raise TypeError(f"root must be the path of a folder, not {root!r} of type {type(root).__name__}")
     place = Path(root if root is not None else os.environ.get("BISAM_DATA") or "data").expanduser().absolute()
     return _cut(name, place, _images.stamp(name, place), train_images, test_images, split_seed)
 
@@ -270,9 +288,10 @@ def check_name(name: object) -> str:
     """
     if isinstance(name, str) and re.fullmatch(_images.FOLDER + r"\w[\w.-]*", name):
         return name
-    if name not in tuple(DATA):
+    if not isinstance(name, str) or name not in DATA:
         raise ValueError(
-            f"data must be one of {', '.join(DATA)} or folder:NAME, NAME of letters, digits, _, - and .; got {name!r}"
+            f"data must be one of {', '.join(DATA)} or folder:NAME, NAME of letters, digits, _, - and .; "
+            f"got {_checks.shown(name)}"
         )
     return name
 
@@ -320,11 +339,10 @@ def load(
         10
     """
     check_name(name)
-    if train_images is not None:
-        _checks.whole("train_images", train_images, least=10)
-    if test_images is not None:
-        _checks.whole("test_images", test_images)
-    _checks.whole("split_seed", split_seed, least=0)
+    root = _checks.optional("root", root, of=_checks.path, words="the path of a folder")
+    train_images = _checks.optional("train_images", train_images, of=_checks.whole, least=10)
+    test_images = _checks.optional("test_images", test_images, of=_checks.whole)
+    split_seed = _checks.whole("split_seed", split_seed, least=0)
     if name.startswith(_images.FOLDER) or name in _images.FETCHED:
         return _from_files(name, root, train_images, test_images, split_seed)
     given = {"train_images": train_images, "test_images": test_images, "split_seed": split_seed or None}
@@ -362,10 +380,9 @@ def symmetric_noise(targets: Tensor, rate: float, classes: int, seed: int, readi
         >>> int((symmetric_noise(clean, 0.4, classes=10, seed=0) != clean).sum())
         4
     """
-    _checks.labels(targets, len(targets))
-    _checks.fraction("rate", rate)
-    _checks.whole("classes", classes, least=2)
-    _checks.whole("seed", seed, least=0)
+    _checks.labels(targets)
+    rate, classes = _checks.fraction("rate", rate), _checks.whole("classes", classes, least=2)
+    seed = _checks.whole("seed", seed, least=0)
     _checks.choice("reading", reading, READINGS)
     _checks.in_range(targets, classes)
     draw = torch.Generator().manual_seed(seed)

@@ -20,12 +20,16 @@ class Diagnostics:
 
     Args:
         step: how many steps were made before.
-        loss: L(w), the descent loss before the climb.
-        loss_rise: how much the climb raised it; at or below 0 step after step means that the climb does not climb.
-        zero_one_rise: how much the climb raised the share of misclassified samples.
+        loss: L(w), the descent loss of the batch where the step begins, also where the ascent gradient is taken elsewhere.
+        loss_rise: :math:`L(w + \epsilon) - L(w)`, how much higher it is where the descent gradient is taken (with a start that is
+            kept, at :math:`w + \delta + \epsilon`); at or below 0 step after step means that the climb does not climb. Over
+            the samples that both passes see: with ``TopK`` the chosen ones.
+        zero_one_rise: the same of the share of misclassified samples.
         rho: the radius asked for (of a loss budget: the budget).
-        length: the Euclidean length of the climb, :math:`\|\epsilon\|_2`; for the round ball it is rho.
-        ascent_norm: the dual norm of the ascent gradient; 0 means that nothing pulls, and the step was the base's.
+        length: the Euclidean length of the climb, :math:`\|\epsilon\|_2`, without the random part of a start; for the round ball
+            it is rho.
+        ascent_norm: the dual norm of the ascent gradient, where it was taken (with a start, at :math:`w + \delta`); 0 means that
+            nothing pulls, and the step was the base's.
         descent_norm: the Euclidean norm of the gradient that the base is given.
         cosine: of the ascent gradient g and the gradient p that the base is given.
         skipped: steps skipped so far because a gradient was not finite.

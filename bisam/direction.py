@@ -59,11 +59,10 @@ class Averaged:
     start: str = "gradient"
 
     def __post_init__(self):
-        _checks.real("gradient", self.gradient)
-        _checks.real("average", self.average)
+        _checks.keep(self, _checks.real, "gradient", "average")
         if self.gradient == 0 and self.average == 0:
             raise ValueError("gradient and average must not both be 0: there would be no direction")
-        _checks.fraction("decay", self.decay)
+        _checks.keep(self, _checks.fraction, "decay")
         _checks.flag("lagged", self.lagged)
         _checks.choice("start", self.start, STARTS)
 
@@ -124,7 +123,7 @@ class RandomStart:
     kept: bool = True
 
     def __post_init__(self):
-        _checks.nonnegative("scale", self.scale)
+        _checks.keep(self, _checks.nonnegative, "scale")
         _checks.flag("kept", self.kept)
 
     def offset(self, weights: Tensors, memory: Memory) -> Tensors:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from .train import exact_kernels
+from . import _checks
+from .train import PRECISIONS, exact_kernels
 
 __all__ = ["commit", "differences", "environment"]
 
@@ -48,7 +49,9 @@ def environment(device: str, seconds: float, precision: str = "float32") -> dict
         >>> environment("cpu", 1.5)["wall_seconds"]
         1.5
     """
-    cuda = device.startswith("cuda")
+    cuda = _checks.device("device", device).startswith("cuda")
+    seconds = _checks.nonnegative("seconds", seconds)
+    _checks.choice("precision", precision, tuple(PRECISIONS))
     here = f"{platform.machine()} CPU, {torch.get_num_threads()} of {os.cpu_count()} threads"
     with exact_kernels(device):  # as the run saw them
         exact = {"matmul_precision": torch.get_float32_matmul_precision(), "tf32": cuda and torch.backends.cudnn.allow_tf32}

@@ -331,7 +331,7 @@ def listed(folder: Path = RESULTS) -> _claims.Listed:
         >>> listed().faults
         []
     """
-    path = folder / "claims.toml"
+    path = _checks.path("folder", folder, "the path of a folder") / "claims.toml"
     try:
         return _listed(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from . import _checks
+
 try:
     import fcntl
 except ImportError:  # Windows, where files are whole all the same, but nothing is locked and no draft is swept
@@ -48,12 +50,10 @@ def safe_name(what: str, name: object) -> str:
         Traceback (most recent call last):
         ValueError: file must be letters, digits and _ . - + =, beginning with a letter, a digit or _; got '../evil'
     """
-    if not isinstance(name, str):
-        raise TypeError(f"{what} must be a text, not {name!r} of type {type(name).__name__}")
-    if len(name) > LONGEST:
+    if len(_checks.text(what, name)) > LONGEST:
         raise ValueError(f"{what} must have at most {LONGEST} characters, got {len(name)}: {name[:40]!r}...")
     if not NAME.fullmatch(name):
-        raise ValueError(f"{what} must be letters, digits and _ . - + =, beginning with a letter, a digit or _; got {name!r}")
+        raise ValueError(f"{what} must be letters, digits and _ . - + =, beginning with a letter, a digit or _; got {_checks.shown(name)}")
     return name
 
 

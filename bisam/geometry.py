@@ -140,10 +140,12 @@ class Lp:
     p: float = 2.0
 
     def __post_init__(self):
-        if isinstance(self.p, bool) or not isinstance(self.p, numbers.Real):
-            raise TypeError(f"p must be a real number, not {self.p!r} of type {type(self.p).__name__}")
-        if not self.p >= 1:
-            raise ValueError(f"p must be 1 or greater, math.inf included; got {self.p!r}")
+        if isinstance(self.p, numbers.Real) and not self.p >= 1:
+            raise ValueError(f"p must be 1 or greater, math.inf included; got {_checks.shown(self.p)}")
+        if isinstance(self.p, numbers.Real) and self.p == math.inf:
+            object.__setattr__(self, "p", math.inf)
+        else:
+            _checks.keep(self, _checks.real, "p")
 
     @property
     def q(self) -> float:
@@ -218,7 +220,7 @@ class Adaptive:
     scaled: str = "weights"
 
     def __post_init__(self):
-        _checks.nonnegative("eta", self.eta)
+        _checks.keep(self, _checks.nonnegative, "eta")
         _checks.choice("scaled", self.scaled, ("weights", "all"))
 
     def norm(self, perturbation: Tensors, weights: Tensors) -> Tensor:

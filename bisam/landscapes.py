@@ -44,7 +44,7 @@ def weights_of(model: nn.Module) -> Tensors:
         >>> sorted(weights_of(nn.Linear(2, 3)))
         ['bias', 'weight']
     """
-    return {name: p.detach().clone() for name, p in _module(model).named_parameters()}
+    return {name: p.detach().clone() for name, p in _checks.module("model", model).named_parameters()}
 
 
 def gaussian(model: nn.Module, seed: int) -> Tensors:
@@ -71,7 +71,7 @@ def gaussian(model: nn.Module, seed: int) -> Tensors:
     draw = torch.Generator().manual_seed(_checks.whole("seed", seed, least=0))
     return {
         name: torch.randn(p.shape, generator=draw, dtype=torch.float64).to(p.device, p.dtype)
-        for name, p in _module(model).named_parameters()
+        for name, p in _checks.module("model", model).named_parameters()
     }
 
 
@@ -167,9 +167,17 @@ class Subspace:
     def _entry(self, name: str, coordinates: Sequence[float | Tensor]) -> Tensor:
         point = self.origin[name]
         for step, axis in zip(coordinates, self.axes, strict=True):
-            step = torch.as_tensor(step, dtype=point.dtype, device=point.device)
+            step = _coordinate(step).to(point.device, point.dtype)
             point = point + step.reshape(*step.shape, *[1] * axis[name].ndim) * axis[name]
         return point
+
+
+def _coordinate(value: float | Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        if value.is_complex() or value.dtype == torch.bool or not value.isfinite().all():
+            raise ValueError(f"coordinates must be finite real numbers, got {_checks.shown(value)}")
+        return value
+    return torch.tensor(_checks.real("coordinates", value), dtype=torch.float64)
 
 
 def line_between(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> Subspace:
@@ -294,7 +302,9 @@ def landscape(
     _check_grid(model, subspace, coordinates)
     _check_samples(inputs, targets, metrics)
     _checks.choice("batch_norm", batch_norm, BATCH_NORM)
-    _checks.whole("chunk", chunk)
+    chunk = _checks.whole("chunk", chunk)
+    if dtype is not None and not _checks.part("dtype", dtype, torch.dtype, "a torch.dtype or None").is_floating_point:
+        raise ValueError(f"dtype must be one of floating-point numbers, got {dtype}")
     size = len(targets) if batch_size is None else _checks.whole("batch_size", batch_size)
     if batch_norm == "estimated" and size < len(targets):
         raise ValueError(
@@ -311,7 +321,7 @@ def landscape(
         for index in torch.arange(len(points)).split(chunk):
             weights = subspace.at(*points[index].unbind(1))
             for x, y in pieces:
-                logits = torch.func.vmap(network, in_dims=(0, None))(weights, x)
+                logits = _logits(network, weights, x)
                 for name, metric in metrics.items():
                     sums[name][index] += _summed(name, metric, logits, y)
             advance(len(index))
@@ -328,6 +338,18 @@ def _network(model: nn.Module, batch_norm: str, dtype: torch.dtype | None) -> Ca
         twin.to(dtype)
     buffers = dict(twin.named_buffers())
     return lambda weights, x: torch.func.functional_call(twin, {**weights, **buffers}, (x,))
+
+
+def _logits(network: Callable[[Tensors, Tensor], Tensor], weights: Tensors, inputs: Tensor) -> Tensor:
+    """The logits at several points, shape ``(points, n, K)``."""
+    try:
+        logits = torch.func.vmap(network, in_dims=(0, None))(weights, inputs)
+    except Exception as error:
+        error.add_note(f"model was given inputs of shape {tuple(inputs.shape)}, {inputs.dtype}, at several points at a time")
+        raise
+    if not isinstance(logits, Tensor) or logits.ndim != 3:
+        raise ValueError(f"model must return logits of shape (n, K) for the inputs, got {_checks.shown(logits)} for several points")
+    return logits
 
 
 def _forget_statistics(twin: nn.Module) -> None:
@@ -348,7 +370,11 @@ def _summed(name: str, metric: Metric, logits: Tensor, targets: Tensor) -> Tenso
     count, n, classes = logits.shape
     finite = logits.isfinite().flatten(1).all(1)
     usable = torch.where(finite[:, None, None], logits, 0.0).reshape(count * n, classes)
-    values = metric(usable, targets.repeat(count))
+    try:
+        values = metric(usable, targets.repeat(count))
+    except Exception as error:
+        error.add_note(f"metrics[{name!r}] was given logits of shape {tuple(usable.shape)} and the targets, {count} times")
+        raise
     if not isinstance(values, Tensor) or values.shape != (count * n,):
         shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ValueError(f"metrics[{name!r}] must return one number a sample, shape ({count * n},); got {shape}")
@@ -375,7 +401,7 @@ def _dot(a: Tensors, b: Tensors) -> Tensor:
 @contextlib.contextmanager
 def _bar(total: int, show: bool) -> Iterator[Callable[[int], None]]:
     """A bar over the points of the grid, on a terminal only."""
-    if not show:
+    if not _checks.flag("progress", show):
         yield lambda done: None
         return
     from rich.console import Console
@@ -390,17 +416,12 @@ def _bar(total: int, show: bool) -> Iterator[Callable[[int], None]]:
 # -- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _module(model: object) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    return model
-
-
 def _same_shapes(name: str, tensors: object, other: str, weights: object) -> None:
     """Two dictionaries with the same names and shapes."""
     for title, found in ((name, tensors), (other, weights)):
-        if not isinstance(found, Mapping) or not all(isinstance(part, Tensor) for part in found.values()):
-            raise TypeError(f"{title} must be a dictionary from name to tensor, got {type(found).__name__}")
+        for key, part in _checks.tensors(title, found).items():
+            if not part.is_floating_point():
+                raise TypeError(f"{title}[{key!r}] must hold floating-point numbers, got {part.dtype}")
     if set(tensors) != set(weights):
         odd = sorted(set(tensors) ^ set(weights))
         raise ValueError(f"{name} must have the names that {other} has; only one of them has {', '.join(odd)}")
@@ -412,24 +433,25 @@ def _same_shapes(name: str, tensors: object, other: str, weights: object) -> Non
 
 
 def _check_grid(model: object, subspace: object, coordinates: object) -> None:
-    _module(model)
+    _checks.module("model", model)
     if not isinstance(subspace, Subspace):
         raise TypeError(f"subspace must be a bisam.landscapes.Subspace, got {type(subspace).__name__}")
     _same_shapes("subspace", subspace.origin, "model", dict(model.named_parameters()))
     wanted = len(subspace.axes)
     if not isinstance(coordinates, (list, tuple)) or len(coordinates) != wanted:
-        raise ValueError(f"coordinates must be a list of {wanted} tensors, one a direction; got {coordinates!r}")
+        raise ValueError(f"coordinates must be a list of {wanted} tensors, one a direction; got {_checks.shown(coordinates)}")
     for axis in coordinates:
-        if not isinstance(axis, Tensor) or axis.ndim != 1 or len(axis) == 0 or not axis.isfinite().all():
-            raise ValueError(f"coordinates must hold tensors of shape (points,) with finite values, got {axis!r}")
+        if not isinstance(axis, Tensor) or axis.ndim != 1 or len(axis) == 0 or axis.is_complex() or axis.dtype == torch.bool or not axis.isfinite().all():
+            raise ValueError(f"coordinates must hold tensors of shape (points,) with finite values, got {_checks.shown(axis)}")
 
 
 def _check_samples(inputs: object, targets: object, metrics: object) -> None:
     if not isinstance(inputs, Tensor):
         raise TypeError(f"inputs must be a tensor of shape (n, ...), got {type(inputs).__name__}")
-    _checks.labels(targets, len(inputs))
+    if inputs.ndim == 0:
+        raise ValueError("inputs must have shape (n, ...), one row a sample; got ()")
+    _checks.labels(targets, len(inputs), samples="inputs")
     if not isinstance(metrics, Mapping) or not metrics:
-        raise ValueError(f"metrics must name at least one function of logits and targets, got {metrics!r}")
+        raise ValueError(f"metrics must name at least one function of logits and targets, got {_checks.shown(metrics)}")
     for name, metric in metrics.items():
-        if not callable(metric) or isinstance(metric, type):
-            raise TypeError(f"metrics[{name!r}] must be a function of logits and targets, got {metric!r}")
+        _checks.function(f"metrics[{_checks.shown(name)}]", metric, "a function of logits and targets")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import _record, data, files
+from . import _checks, _record, data, files
 from ._record import bits, packed
 from .environment import commit, differences, environment
 from .experiments import RESULTS, Claim, Experiment, LedgerError, claims, experiment, experiments
@@ -156,6 +156,7 @@ def is_recorded(name: str, file: str, folder: Path = RESULTS) -> bool:
 
 
 def _path(name: str, file: str, folder: Path) -> Path:
+    folder = _checks.path("folder", folder, "the path of a folder")
     return folder / "runs" / files.safe_name("name", name) / f"{files.safe_name('file', file)}.json"
 
 
@@ -176,7 +177,8 @@ def load(name: str, folder: Path = RESULTS) -> dict[str, dict]:
         >>> load("an_experiment_without_records")
         {}
     """
-    return {path.stem: read(path) for path in sorted((folder / "runs" / files.safe_name("name", name)).glob("*.json"))}
+    place = _checks.path("folder", folder, "the path of a folder") / "runs" / files.safe_name("name", name)
+    return {path.stem: read(path) for path in sorted(place.glob("*.json"))}
 
 
 def evidence(name: str, folder: Path = RESULTS, plan: Experiment | None = None) -> dict[str, dict]:
@@ -282,7 +284,7 @@ class Reading:
     faults: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        self.path = Path(self.path)
+        self.path = _checks.path("path", self.path)
         try:
             self.record = _record.parsed(_text(self.path))
         except OSError as error:

@@ -61,9 +61,8 @@ class Masked:
     divisor: str = "kept"
 
     def __post_init__(self):
-        if not _checks.is_set(self.inner):
-            raise TypeError(f"inner must be a set such as L2(), got {self.inner!r}")
-        _checks.share("keep", self.keep)
+        _checks.a_set("inner", self.inner)
+        _checks.keep(self, _checks.share, "keep")
         _checks.choice("per", self.per, ("coordinate", "tensor"))
         _checks.choice("divisor", self.divisor, ("kept", "dropped"))
         if self.divisor == "dropped" and self.keep == 1:
@@ -164,8 +163,7 @@ class Only:
     layers: str = "norm"
 
     def __post_init__(self):
-        if not _checks.is_set(self.inner):
-            raise TypeError(f"inner must be a set such as L2(), got {self.inner!r}")
+        _checks.a_set("inner", self.inner)
         _checks.choice("layers", self.layers, ("norm",))
 
     def active(self, model: nn.Module, memory: Memory) -> set[str]:

@@ -6,6 +6,8 @@ import copy
 
 import torch
 
+from . import _checks
+
 __all__ = ["Memory"]
 
 
@@ -32,7 +34,8 @@ class Memory:
     """
 
     def __init__(self, base: torch.optim.Optimizer, seed: int):
-        self.base, self.seed = base, seed
+        self.base = _checks.part("base", base, torch.optim.Optimizer, "a torch optimiser")
+        self.seed = _checks.whole("seed", seed, least=0)
         self.step = 0  # steps made so far
         self.named: dict[str, torch.Tensor] = {}  # the parameters of the step that is being made
         self._kept: dict[str, dict] = {}
@@ -57,7 +60,10 @@ class Memory:
         """The generator of this memory on a device."""
         key = str(device)
         if key not in self._generators:
-            self._generators[key] = torch.Generator(device).manual_seed(self.seed)
+            try:
+                self._generators[key] = torch.Generator(device).manual_seed(self.seed)
+            except RuntimeError as error:
+                raise ValueError(f"device {key} draws no random numbers, and the recipe needs some: {error}") from None
             saved = self._saved_for(device)
             if saved is not None:
                 self._generators[key].set_state(self._states.pop(saved).cpu())

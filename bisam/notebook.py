@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import files, parameters
+from . import _checks, files, parameters
 
 __all__ = ["NotebookError", "find", "names", "run"]
 
@@ -53,8 +53,8 @@ def find(name: str) -> Path:
         >>> find("first_run").name
         'first_run.ipynb'
     """
-    if name not in names():
-        raise NotebookError(f"there is no notebook {name}; there are: {', '.join(names())}")
+    if _checks.text("name", name) not in names():
+        raise NotebookError(f"there is no notebook {_checks.plain(name)}; there are: {', '.join(names())}")
     return folder() / f"{name}.ipynb"
 
 
@@ -83,6 +83,8 @@ def run(name: str, given: Mapping[str, str], output: Path | None = None, *, prog
         Traceback (most recent call last):
         bisam.parameters.ParameterError: alpha must be in (0, 100], got -1.0
     """
+    output = _checks.optional("output", output, of=_checks.path)
+    _checks.flag("progress", progress)
     path = find(name)
     values = parameters.from_text(parameters.from_notebook(path), given)
     output = output or Path("_build") / "notebooks" / path.name

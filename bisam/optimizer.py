@@ -60,8 +60,8 @@ class SharpnessAware(torch.optim.Optimizer):
         record: keep in ``last`` what happened in the last step. It costs a copy of the gradients and one read.
 
     Raises:
-        TypeError, ValueError: a base that is no optimiser or not the one that the recipe needs, an unknown ``nonfinite``,
-            something that is no recipe.
+        TypeError, ValueError: a base that is no optimiser, not the one that the recipe needs, or one that maximises (the
+            climb would lead where it wants to go); an unknown ``nonfinite``; something that is no recipe.
 
     Source:
         Foret et al. (2021), algorithm 1; Xie et al. (2024), algorithm 1.
@@ -111,9 +111,8 @@ class SharpnessAware(torch.optim.Optimizer):
     @recipe.setter
     def recipe(self, recipe: Recipe) -> None:
         if not isinstance(recipe, Recipe):
-            raise TypeError(f"recipe must be a bisam.Recipe, such as bisam.SAM; got {recipe!r}")
-        if recipe.radius.rho != 0:
-            recipe.check_base(self.base)
+            raise TypeError(f"recipe must be a bisam.Recipe, such as bisam.SAM; got {_checks.shown(recipe)}")
+        recipe.check_base(self.base)
         self._recipe = recipe
 
     # -- the step -------------------------------------------------------------------------------------------------
@@ -140,8 +139,9 @@ class SharpnessAware(torch.optim.Optimizer):
             The descent loss at w before the update, a scalar without a graph; ``None`` without a batch.
 
         Raises:
-            TypeError: ``batch`` is not a :class:`~bisam.batch.Batch`, ``validation`` is missing or not wanted, or
-                ``closure`` computes a loss.
+            TypeError: ``batch`` is not a :class:`~bisam.batch.Batch`, ``validation`` is missing or not wanted,
+                ``scaler`` is none, or ``closure`` computes a loss.
+            ValueError: no parameter of the model requires a gradient; a base that maximises.
             RuntimeError: no batch, and no ``perturbed`` block or ``backward`` since the last step.
             FloatingPointError: a gradient is not finite and ``nonfinite="raise"``; the weights are as before.
         """
@@ -188,7 +188,7 @@ class SharpnessAware(torch.optim.Optimizer):
             TypeError, FloatingPointError: as in :meth:`step`.
         """
         pieces, scaler = self._check(batch, validation), _enabled(scaler)
-        _checks.positive("weight", weight)
+        weight = _checks.positive("weight", weight)
         model, earlier = pieces[0].model, self._take()
         if not earlier:
             self._drop_handed()  # of gradients that were cleared without a step
@@ -219,7 +219,7 @@ class SharpnessAware(torch.optim.Optimizer):
                 "step() without a batch must follow a `with opt.perturbed(model):` block or opt.backward(batch); "
                 "otherwise the base optimiser would run alone under another name"
             )
-        if closure is not None and closure() is not None:
+        if closure is not None and _called(closure) is not None:
             raise TypeError("closure must not compute a loss: its gradient would replace the one at the worst point")
         self._move()
 
@@ -273,8 +273,10 @@ class SharpnessAware(torch.optim.Optimizer):
 
         Raises:
             RuntimeError: no parameter has a gradient: call ``backward`` on the ascent loss first.
-            ValueError: the model draws dropout masks and ``noise`` was not given; the recipe does more than climb
-                between two passes of yours, and needs :meth:`step` or :meth:`backward`.
+            TypeError: ``model`` is no module, or ``noise`` is none.
+            ValueError: another model than the one whose parameters the base holds; the model draws dropout masks and
+                ``noise`` was not given; the recipe does more than climb between two passes of yours, and needs :meth:`step`
+                or :meth:`backward`.
             FloatingPointError: a gradient is not finite and ``nonfinite="raise"``.
 
         Example:
@@ -289,9 +291,9 @@ class SharpnessAware(torch.optim.Optimizer):
             ...     descent(model(x), y).backward()
             >>> sgd.step(); sgd.zero_grad()
         """
-        self._check_block(model, noise)
+        known = self._check_block(model, noise)
         self._check_outside()
-        self._names = names_of(model)
+        self._names = known
         gradient = self._take()
         if is_replayed(model):
             gradient = {name: g.clone() for name, g in gradient.items()}
@@ -313,8 +315,13 @@ class SharpnessAware(torch.optim.Optimizer):
         self._finish(outcome, moment)
         self._licensed = True
 
-    def _check_block(self, model: nn.Module, noise: Noise | None) -> None:
-        recipe = self.recipe
+    def _check_block(self, model: nn.Module, noise: Noise | None) -> dict[Tensor, str]:
+        """The names of the model's parameters, or an error before anything is touched."""
+        recipe, known = self.recipe, names_of(_checks.module("model", model))
+        if not any(parameter in known for group in self.param_groups for parameter in group["params"]):
+            raise ValueError("model must be the one whose parameters the base holds; none of this model's are among them")
+        if noise is not None:
+            _checks.part("noise", noise, Noise, "a bisam.Noise")
         extra = [field for field in ("start", "selection", "micro_batch") if getattr(recipe, field) is not None]
         extra += ["radius"] if isinstance(recipe.radius, Learned) else []
         if isinstance(recipe.combination, Look) or recipe.gradient_at_w == "descent":
@@ -329,6 +336,7 @@ class SharpnessAware(torch.optim.Optimizer):
                 "noise must be given for a model with active dropout: take noise = bisam.Noise(device) before the "
                 "first pass and call perturbed(model, noise); or use a recipe with same_noise=False"
             )
+        return known
 
     # -- accidents ------------------------------------------------------------------------------------------------
 
@@ -338,6 +346,8 @@ class SharpnessAware(torch.optim.Optimizer):
         norms = {name: norm for name, norm in norms.items() if norm is not None}
         self.last = Diagnostics.of(outcome, norms, self, scaler) if self.record else None
         device = norms["descent"].device  # the ascent may have drawn no tensor, and its norm is then on the CPU
+        if device.type == "meta":
+            return  # there are shapes and no numbers
         finite = torch.isfinite(torch.stack([norm.detach().to(device) for norm in norms.values()])).all()
         if scaler is not None:
             self._tell_the_scaler(outcome)
@@ -409,16 +419,20 @@ class SharpnessAware(torch.optim.Optimizer):
         if any(piece.model is not model for piece in pieces):
             raise TypeError("the parts of a batch must have the same model")
         learns = isinstance(self.recipe.radius, Learned)
-        if learns != isinstance(validation, Batch):
+        if not isinstance(validation, Batch) if learns else validation is not None:
             wanted = "must be a bisam.Batch" if learns else "must be left out"
             raise TypeError(f"validation {wanted} for recipe {self.recipe.name!r}, got {type(validation).__name__}")
         if learns and validation.model is not model:
             raise TypeError("validation must be a batch of the same model as the training batch")
+        if pieces[0].inputs.device.type == "meta" and (learns or self.record):
+            field = "recipe must have no learned radius" if learns else "record must be False"
+            raise ValueError(f"{field} on the meta device, where there are shapes and no numbers")
         self._check_outside()
         self._names = names_of(model)
         return pieces
 
     def _check_outside(self) -> None:
+        self.recipe.check_base(self.base)  # its groups may have changed
         if self._inside:
             raise RuntimeError("a `with opt.perturbed(model):` block must be left before the next step or block begins")
         if not torch.is_grad_enabled():
@@ -499,6 +513,9 @@ class SharpnessAware(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Loads what :meth:`state_dict` wrote, or the state of the base alone."""
+        _checks.part("state_dict", state_dict, dict, "what state_dict() returns")
+        if not {"state", "param_groups"} <= set(state_dict):
+            raise ValueError(f"state_dict must hold state and param_groups, got {_checks.shown(list(state_dict))}")
         own = state_dict.get("sharpness_aware", {})
         self.base.load_state_dict({key: value for key, value in state_dict.items() if key != "sharpness_aware"})
         self.skipped = own.get("skipped", 0)
@@ -537,8 +554,19 @@ class SharpnessAware(torch.optim.Optimizer):
         return f"SharpnessAware({self.recipe.name}, {self.base!r})"
 
 
+def _called(closure: Callable):
+    _checks.function("closure", closure, "a function without arguments")
+    try:
+        return closure()
+    except Exception as error:
+        error.add_note("closure was called without arguments")
+        raise
+
+
 def _enabled(scaler):
     """The scaler, or ``None`` for one that is switched off and so looks at no gradient."""
+    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
+        _checks.part("scaler", scaler, ("is_enabled", "scale", "unscale_", "step", "update"), "a torch.amp.GradScaler")
     return scaler if scaler is not None and scaler.is_enabled() else None
 
 

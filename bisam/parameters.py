@@ -20,10 +20,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import _checks
+from ._checks import plain, shown
+
 __all__ = ["Parameter", "ParameterError", "check", "check_cells", "declared", "from_notebook", "from_text", "table"]
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool}
-LINE = re.compile(r"^(?P<name>[a-z]\w*): (?P<kind>int|float|str|bool) = (?P<default>.+?)\s+# (?P<help>.+)$")
+# A default is text in quotes or one word, so that no two parts of the pattern can share a character: its time is linear.
+LINE = re.compile(
+    r"^(?P<name>[a-z]\w*): (?P<kind>int|float|str|bool) = "
+    r"""(?P<default>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s#'"]\S*)\s+# (?P<help>\S.*)$"""
+)
 INTERVAL = re.compile(r"^(?P<left>[\[(])(?P<low>[^,]+),(?P<high>[^,]+)(?P<right>[\])])$")
 INJECTED = "# Parameters"  # how papermill begins the cell that it adds
 
@@ -44,6 +51,9 @@ class Parameter:
         allowed: an interval such as ``"(0, 1]"``, a list such as ``"smoke, laptop"``, ``"some of sgd, sam"``, or ``"any"`` or
             ``""`` for any value.
 
+    Raises:
+        TypeError, ParameterError: a field that is no text, an unknown kind, an interval whose ends are no numbers.
+
     Source:
         Ours.
 
@@ -59,27 +69,44 @@ class Parameter:
     help: str
     allowed: str = ""
 
+    def __post_init__(self):
+        for field in ("name", "help", "allowed"):
+            _checks.line(field, getattr(self, field), most=1000)
+        if not self.name.isidentifier():
+            raise ParameterError(f"name must be one that a variable can have, got {shown(self.name)}")
+        _checks.choice("kind", self.kind, tuple(TYPES))
+        interval = INTERVAL.match(self.allowed)
+        if interval and not all(map(_is_number, interval.group("low", "high"))):
+            raise ParameterError(f"allowed of {plain(self.name)} must have numbers as its ends, got {shown(self.allowed)}")
+
     def check(self, value: object) -> None:
         """Raises a :class:`ParameterError` unless the value has the declared type and is allowed."""
         if not self._has_type(value):
-            raise ParameterError(f"{self.name} must be of type {self.kind}, got {value!r} ({type(value).__name__})")
+            raise ParameterError(f"{self.name} must be of type {self.kind}, got {shown(value)} ({type(value).__name__})")
         interval = INTERVAL.match(self.allowed)
         if interval and not _inside(value, interval):
-            raise ParameterError(f"{self.name} must be in {self.allowed}, got {value!r}")
+            raise ParameterError(f"{self.name} must be in {self.allowed}, got {shown(value)}")
         if interval or self.allowed in ("", "any"):
             return
         listed = re.split(r",\s*", self.allowed.removeprefix("some of "))
         if self.allowed.startswith("some of "):
             given = re.split(r",\s*", str(value))
             if not set(given) <= set(listed) or len(given) > len(set(given)):
-                raise ParameterError(f"{self.name} must be {self.allowed}, each once, with commas between; got {value!r}")
+                raise ParameterError(f"{self.name} must be {self.allowed}, each once, with commas between; got {shown(value)}")
         elif str(value) not in listed:
-            raise ParameterError(f"{self.name} must be one of {self.allowed}; got {value!r}")
+            raise ParameterError(f"{self.name} must be one of {self.allowed}; got {shown(value)}")
 
     def _has_type(self, value: object) -> bool:
         if self.kind == "float":  # a whole number is a fine float
             return isinstance(value, (int, float)) and not isinstance(value, bool)
         return type(value) is TYPES[self.kind]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) == float(text)  # NaN is the number that is not itself
+    except ValueError:
+        return False
 
 
 def _inside(value: float, interval: re.Match) -> bool:
@@ -96,7 +123,8 @@ def declared(source: str) -> dict[str, Parameter]:
         source: the cell's code.
 
     Raises:
-        ParameterError: a line that is neither a declaration nor a comment, or a default that is not allowed itself.
+        ParameterError: a line that is neither a declaration nor a comment, a name that is declared twice, or a default that is no
+            plain value or not allowed itself.
 
     Source:
         Ours; the annotation is the one that papermill shows in its own help.
@@ -106,17 +134,27 @@ def declared(source: str) -> dict[str, Parameter]:
         '[0, 2]'
     """
     found = {}
-    for line in source.splitlines():
+    for line in _checks.text("source", source).splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         match = LINE.match(line)
         if match is None:
-            raise ParameterError(f"not a declaration `name: type = value  # help; allowed: ...`: {line!r}")
+            raise ParameterError(f"the source has a line that is not a declaration `name: type = value  # help; allowed: ...`: {shown(line)}")
+        if match["name"] in found:
+            raise ParameterError(f"{match['name']} is declared twice in the source")
         text, _, allowed = match["help"].partition("; allowed: ")
-        parameter = Parameter(match["name"], match["kind"], ast.literal_eval(match["default"]), text, allowed)
+        parameter = Parameter(match["name"], match["kind"], _literal(match["name"], match["default"]), text, allowed)
         parameter.check(parameter.default)
         found[parameter.name] = parameter
     return found
+
+
+def _literal(name: str, text: str) -> object:
+    """The value that a default spells out."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two of brackets in brackets
+        raise ParameterError(f"the default of {name} must be a plain number, text in quotes, True or False; got {shown(text)}") from None
 
 
 def from_notebook(path: str | Path) -> dict[str, Parameter]:
@@ -126,7 +164,9 @@ def from_notebook(path: str | Path) -> dict[str, Parameter]:
         path: the ``.ipynb`` file.
 
     Raises:
-        ParameterError: not exactly one cell is tagged ``parameters``, or it holds something else.
+        TypeError: something that is no path.
+        ParameterError: a file that cannot be read or is no notebook of format 4; not exactly one cell is tagged ``parameters``, or it
+            holds something else.
 
     Source:
         Ours.
@@ -136,11 +176,31 @@ def from_notebook(path: str | Path) -> dict[str, Parameter]:
         >>> sorted(from_notebook(find("lower_bounds")))
         ['alpha', 'gamma', 'mu_log', 'mu_tanh', 'scale']
     """
-    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    path = _checks.path("path", path)
+    here = plain(str(path))
+    tagged = [source for source, tags in _cells(path) if "parameters" in tags]
     if len(tagged) != 1:
-        raise ParameterError(f"{path} must have one cell tagged parameters, it has {len(tagged)}")
-    return declared("".join(tagged[0]["source"]))
+        raise ParameterError(f"path {here} must have one cell tagged parameters, it has {len(tagged)}")
+    try:
+        return declared(tagged[0])
+    except ParameterError as error:
+        raise ParameterError(f"path {here}: {error}") from None
+
+
+def _cells(path: Path) -> list[tuple[str, list]]:
+    """Source and tags of every cell of a notebook file."""
+    here = plain(str(path))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["nbformat"] != 4:
+            raise ParameterError(f"path {here} must be a notebook of format 4, got format {shown(found['nbformat'])}")
+        return [("".join(cell["source"]), list(cell["metadata"].get("tags", []))) for cell in found["cells"]]
+    except OSError as error:
+        raise ParameterError(f"path {here} cannot be read: {error.strerror or error}") from None
+    except ParameterError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ParameterError(f"path {here} must be a notebook, and is none: {type(error).__name__} {shown(error)}") from None
 
 
 def from_text(parameters: Mapping[str, Parameter], given: Mapping[str, str]) -> dict[str, object]:
@@ -161,12 +221,14 @@ def from_text(parameters: Mapping[str, Parameter], given: Mapping[str, str]) -> 
         {'n': 7}
     """
     values = {}
-    for name, text in given.items():
+    _declarations(parameters)
+    for name, text in _checks.part("given", given, Mapping, "a dictionary from name to text").items():
+        _checks.text(f"given {plain(name)}", text)
         kind = parameters[name].kind if name in parameters else "str"
         try:
             values[name] = {"true": True, "false": False}[text.lower()] if kind == "bool" else TYPES[kind](text)
         except (ValueError, KeyError):
-            raise ParameterError(f"{name} must be of type {kind}, got {text!r}") from None
+            raise ParameterError(f"{plain(name)} must be of type {kind}, got {shown(text)}") from None
     check(parameters, values)
     return values
 
@@ -190,10 +252,18 @@ def check(parameters: Mapping[str, Parameter], values: Mapping[str, object]) -> 
         bisam.parameters.ParameterError: there is no parameter m; there are:
           n: int = 3  # seeds; allowed: [1, 9]
     """
-    for name, value in values.items():
+    _declarations(parameters)
+    for name, value in _checks.part("values", values, Mapping, "a dictionary from name to value").items():
         if name not in parameters:
-            raise ParameterError(f"there is no parameter {name}; there are:\n{table(parameters)}")
+            raise ParameterError(f"there is no parameter {plain(name)}; there are:\n{table(parameters)}")
         parameters[name].check(value)
+
+
+def _declarations(parameters: object) -> Mapping[str, Parameter]:
+    _checks.part("parameters", parameters, Mapping, "what declared() returns")
+    for name, one in parameters.items():
+        _checks.part(f"parameters[{shown(name)}]", one, Parameter, "a Parameter")
+    return parameters
 
 
 def table(parameters: Mapping[str, Parameter]) -> str:
@@ -211,7 +281,7 @@ def table(parameters: Mapping[str, Parameter]) -> str:
     """
     return "\n".join(
         f"  {p.name}: {p.kind} = {p.default!r}  # {p.help}" + (f"; allowed: {p.allowed}" if p.allowed else "")
-        for p in parameters.values()
+        for p in _declarations(parameters).values()
     )
 
 
@@ -238,15 +308,26 @@ def check_cells(cells: Sequence[str], namespace: Mapping[str, object], name: str
     """
     from .notebook import find
 
+    if not isinstance(cells, (list, tuple)) or not all(isinstance(text, str) for text in cells):
+        raise TypeError(f"cells must be a list of texts, IPython's In; got {shown(cells)}")
+    _checks.part("namespace", namespace, Mapping, "a dictionary such as globals()")
+    _checks.text("name", name)
     declaring = [k for k, text in enumerate(cells) if any(map(LINE.match, text.splitlines()))]
     if not declaring and any(cells):
         raise ParameterError("no cell before this one declares parameters: run the cell tagged `parameters` first")
     parameters = declared(cells[declaring[-1]]) if declaring else from_notebook(find(name))
     injected = [text for text in cells[declaring[-1] + 1 :] if text.startswith(INJECTED)] if declaring else []
     names = list(parameters) + [name for text in injected for name in _assigned(text)]
-    check(parameters, {name: namespace.get(name) for name in names})
+    for name in names:
+        if name not in namespace:
+            raise ParameterError(f"the namespace must hold {name}, which the cells declare; it is not there")
+    check(parameters, {name: namespace[name] for name in names})
 
 
 def _assigned(source: str) -> list[str]:
-    targets = [node.targets for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assign)]
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise ParameterError(f"the cell that papermill added to the cells cannot be read: {shown(error)}") from None
+    targets = [node.targets for node in ast.walk(tree) if isinstance(node, ast.Assign)]
     return [target.id for group in targets for target in group if isinstance(target, ast.Name)]

@@ -45,7 +45,7 @@ class Constant:
     rho: float
 
     def __post_init__(self):
-        _checks.nonnegative("rho", self.rho)
+        _checks.keep(self, _checks.nonnegative, "rho")
 
     def now(self, memory: Memory) -> float:
         """The radius of this step."""
@@ -80,16 +80,10 @@ class Schedule:
     rhos: tuple[float, ...]
 
     def __post_init__(self):
-        for name in ("steps", "rhos"):
-            if not isinstance(getattr(self, name), (tuple, list)) or not getattr(self, name):
-                raise TypeError(f"{name} must be a tuple with at least one entry, got {getattr(self, name)!r}")
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for step in self.steps:
-            _checks.whole("steps", step, least=0)
+        _checks.keep(self, _checks.each, "steps", each_of=_checks.whole, least=0)
+        _checks.keep(self, _checks.each, "rhos", each_of=_checks.nonnegative)
         if any(late <= early for early, late in zip(self.steps, self.steps[1:], strict=False)):
-            raise ValueError(f"steps must rise, got {self.steps!r}")
-        for rho in self.rhos:
-            _checks.nonnegative("rhos", rho)
+            raise ValueError(f"steps must rise, got {_checks.shown(self.steps)}")
         if len(self.rhos) != len(self.steps):
             raise ValueError(f"rhos must hold one radius for each of the {len(self.steps)} steps, got {len(self.rhos)}")
 
@@ -142,11 +136,11 @@ class ByLearningRate:
     lr_min: float = 0.0
 
     def __post_init__(self):
-        _checks.nonnegative("rho", self.rho)
-        if _checks.nonnegative("least", self.least) > self.rho:
+        _checks.keep(self, _checks.nonnegative, "rho", "least", "lr_min")
+        if self.least > self.rho:
             raise ValueError(f"least must be at most rho = {self.rho!r}, got {self.least!r}")
-        _checks.nonnegative("lr_min", self.lr_min)
-        if self.lr_max is not None and _checks.positive("lr_max", self.lr_max) <= self.lr_min:
+        _checks.keep(self, _checks.optional, "lr_max", of=_checks.positive)
+        if self.lr_max is not None and self.lr_max <= self.lr_min:
             raise ValueError(f"lr_max must be above lr_min = {self.lr_min!r}, got {self.lr_max!r}")
 
     def now(self, memory: Memory) -> float:
@@ -193,14 +187,14 @@ class Phase:
     every: int = 1
 
     def __post_init__(self):
-        _checks.nonnegative("rho", self.rho)
-        _checks.whole("start", self.start, least=0)
-        _checks.whole("every", self.every)
+        _checks.keep(self, _checks.nonnegative, "rho")
+        _checks.keep(self, _checks.whole, "start", least=0)
+        _checks.keep(self, _checks.whole, "every")
 
     def now(self, memory: Memory) -> float:
         """The radius of this step."""
         since = memory.step - self.start
-        return float(self.rho) if since >= 0 and since % self.every == 0 else 0.0
+        return self.rho if since >= 0 and since % self.every == 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -237,19 +231,22 @@ class LossBudget:
     total: int | None = None
 
     def __post_init__(self):
-        _checks.nonnegative("budget", self.budget)
-        _checks.nonnegative("rho", self.rho)
+        _checks.keep(self, _checks.nonnegative, "budget", "rho")
         if (self.hold is None) != (self.total is None):
-            raise ValueError(f"hold and total must be given together, got {self.hold!r} and {self.total!r}")
+            both = f"{_checks.shown(self.hold)} and {_checks.shown(self.total)}"
+            raise ValueError(f"hold and total must be given together, got {both}")
         if self.hold is not None:
-            _checks.whole("total", self.total, least=_checks.whole("hold", self.hold, least=0) + 1)
+            _checks.keep(self, _checks.whole, "hold", least=0)
+            _checks.keep(self, _checks.whole, "total")
+            if self.total <= self.hold:
+                raise ValueError(f"total must be above hold = {self.hold}, got {self.total}")
 
     def now(self, memory: Memory) -> float:
         """The budget of this step, or 0 if the radius is."""
         if self.rho == 0:
             return 0.0
         if self.hold is None or memory.step < self.hold:
-            return float(self.budget)
+            return self.budget
         if memory.step >= self.total:
             return 0.0
         share = (memory.step - self.hold) / (self.total - self.hold)
@@ -304,17 +301,18 @@ class Learned:
     most: float = 1.0
 
     def __post_init__(self):
-        _checks.nonnegative("rate", self.rate)
+        _checks.keep(self, _checks.nonnegative, "rate")
         _checks.choice("form", self.form, FORMS)
-        _checks.whole("every", self.every)
-        if _checks.positive("least", self.least) > _checks.positive("most", self.most):
+        _checks.keep(self, _checks.whole, "every")
+        _checks.keep(self, _checks.positive, "least", "most", "rho")
+        if self.least > self.most:
             raise ValueError(f"least must be at most most = {self.most!r}, got {self.least!r}")
-        if not self.least <= _checks.positive("rho", self.rho) <= self.most:
+        if not self.least <= self.rho <= self.most:
             raise ValueError(f"rho must be from least = {self.least!r} to most = {self.most!r}, got {self.rho!r}")
 
     def now(self, memory: Memory) -> float:
         """The radius of this step."""
-        return memory.of("radius").setdefault("rho", float(self.rho))
+        return memory.of("radius").setdefault("rho", self.rho)
 
     def is_due(self, memory: Memory) -> bool:
         """Whether the step that is being made ends with an update of the radius."""
@@ -324,4 +322,4 @@ class Learned:
         """One step of gradient descent on the radius, within its limits."""
         if math.isfinite(hypergradient):
             moved = self.now(memory) - self.rate * hypergradient
-            memory.of("radius")["rho"] = min(float(self.most), max(float(self.least), moved))
+            memory.of("radius")["rho"] = min(self.most, max(self.least, moved))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +50,7 @@ class Recipe:
         descent: the loss whose gradient at :math:`w + \epsilon` moves the weights.
         geometry: the shape of the set that the perturbation moves in.
         radius: its size; ``Constant(0)`` is the base optimiser, at the cost of one pass, whatever the other fields.
-        start: where the ascent gradient is taken, if not at w.
+        start: where the ascent gradient is taken, if not at w; a forward pass at w is then added, for the loss and logits there.
         direction: what is made of the ascent gradient before the climb.
         selection: which samples the gradients are taken on, if not on all.
         micro_batch: samples that share one climb, if not the whole batch does; the gradients of the parts are averaged.
@@ -84,22 +85,16 @@ class Recipe:
     same_noise: bool = True
 
     def __post_init__(self):
-        for field in ("ascent", "descent"):
-            loss = getattr(self, field)
-            if not (_checks.offers(loss, "values") or (loss is None and field == "ascent")):
-                raise TypeError(f"{field} must be a loss such as CrossEntropy() or Surrogate(), got {loss!r}")
-        if not _checks.is_set(self.geometry):
-            raise TypeError(f"geometry must be a set such as L2(), got {self.geometry!r}")
-        if not (_checks.offers(self.radius, "now") and hasattr(self.radius, "rho")):
-            raise TypeError(f"radius must be a radius such as Constant(0.05), got {self.radius!r}")
-        for field, method, example in _OPTIONAL:
-            part = getattr(self, field)
-            if part is not None and not _checks.offers(part, method):
-                raise TypeError(f"{field} must be a choice such as {example}, or None; got {part!r}")
-        if self.micro_batch is not None:
-            _checks.whole("micro_batch", self.micro_batch)
-        if not isinstance(self.same_noise, bool):
-            raise TypeError(f"same_noise must be True or False, got {self.same_noise!r}")
+        _checks.line("name", self.name)
+        for field, method, words in _AXES:
+            value = getattr(self, field)
+            if value is not None or field not in _OPTIONAL:
+                _checks.part(field, value, (method,), words)
+        _checks.a_set("geometry", self.geometry)
+        if not hasattr(self.radius, "rho"):
+            raise TypeError(f"radius must be a radius with a rho, got {_checks.shown(self.radius)}")
+        _checks.keep(self, _checks.optional, "micro_batch", of=_checks.whole)
+        _checks.flag("same_noise", self.same_noise)
         if isinstance(self.combination, Look) and self.micro_batch is not None:
             raise ValueError("combination Look remembers one direction a step; micro_batch must be None with it")
 
@@ -142,7 +137,8 @@ class Recipe:
         Raises:
             TypeError, ValueError: the recipe has no radius, or ``rho`` is out of the range of its kind.
         """
-        if _checks.nonnegative("rho", rho) == 0:
+        rho = _checks.nonnegative("rho", rho)
+        if rho == 0:
             return self.replace(radius=Constant(0.0))
         if self.radius.rho == 0:
             raise ValueError(f"rho must be 0 for the recipe {self.name}, got {rho}; use another recipe, such as sam")
@@ -152,7 +148,13 @@ class Recipe:
         return self.replace(radius=dataclasses.replace(self.radius, rho=rho))
 
     def check_base(self, base: torch.optim.Optimizer) -> None:
-        """A ``TypeError`` if the recipe's parts need another base optimiser than this one."""
+        """A ``TypeError`` or ``ValueError`` if the recipe cannot work with this base optimiser."""
+        if self.radius.rho == 0:
+            return  # no climb: the base alone, whatever it is
+        if any(group.get("maximize", False) for group in base.param_groups):
+            raise ValueError(
+                "base must not have maximize=True: the climb would lead where the base wants to go; minimise the negative loss"
+            )
         own = [part for part in (self.geometry, self.start, self.combination) if isinstance(part, _OF_VARIATIONAL)]
         if own and not isinstance(base, Variational):
             raise TypeError(
@@ -170,16 +172,31 @@ class Recipe:
 
     @staticmethod
     def from_dict(choices: dict) -> Recipe:
-        """The recipe that :meth:`to_dict` wrote."""
-        return _built(choices)
+        """The recipe that :meth:`to_dict` wrote.
+
+        Args:
+            choices: name of a field to its plain value; a part is again such a dictionary, with its class as ``kind``.
+
+        Raises:
+            TypeError, ValueError: something else than such a dictionary; a field that is unknown or out of range.
+        """
+        _checks.part("choices", choices, dict, "a dictionary as Recipe.to_dict() makes it")
+        found = _built(choices)
+        if not isinstance(found, Recipe):
+            raise ValueError(f"choices must be those of kind 'Recipe', got those of kind {choices['kind']!r}")
+        return found
 
 
-_OPTIONAL = (
-    ("start", "offset", "RandomStart()"),
-    ("direction", "filtered", "Averaged(0.0, 1.0, decay=0.6)"),
-    ("selection", "chosen", "MostSensitive(0.5)"),
-    ("combination", "combined", "Decomposed(alpha=0.4)"),
+_AXES = (
+    ("ascent", "values", "a loss such as CrossEntropy() or Surrogate()"),
+    ("descent", "values", "a loss such as CrossEntropy()"),
+    ("radius", "now", "a radius such as Constant(0.05)"),
+    ("start", "offset", "a choice such as RandomStart(), or None"),
+    ("direction", "filtered", "a choice such as Averaged(0.0, 1.0, decay=0.6), or None"),
+    ("selection", "chosen", "a choice such as MostSensitive(0.5), or None"),
+    ("combination", "combined", "a choice such as Decomposed(alpha=0.4), or None"),
 )
+_OPTIONAL = ("ascent", "start", "direction", "selection", "combination")
 _OF_VARIATIONAL = (Precision, Posterior, Handed)
 
 
@@ -192,6 +209,8 @@ def _passes(recipe: Recipe) -> float:
         second = recipe.selection.fraction
     if isinstance(recipe.selection, MostSensitive):
         second = FORWARD + recipe.selection.fraction
+    if recipe.start is not None:  # the first pass is elsewhere; what is said of w takes a forward pass there
+        first += FORWARD * (recipe.selection.fraction if isinstance(recipe.selection, TopK) else 1)
     if isinstance(recipe.geometry, Masked) and recipe.geometry.per == "tensor":
         first -= (1 - recipe.geometry.keep) * FORWARD  # half of the backward pass: the gradients of the weights
     if recipe.gradient_at_w == "descent":
@@ -417,9 +436,11 @@ def _short(part) -> str:
 
 def _plain(value):
     if isinstance(value, tuple):
-        return list(value)
-    if value == math.inf:
-        return "inf"  # JSON has no infinity
+        return [_plain(entry) for entry in value]
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if value == math.inf:
+            return "inf"  # JSON has no infinity
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
     if not dataclasses.is_dataclass(value):
         return value
     fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -427,9 +448,14 @@ def _plain(value):
 
 
 def _built(value):
-    if value == "inf":
-        return math.inf
+    if isinstance(value, str):
+        return math.inf if value == "inf" else value
     if not isinstance(value, dict):
         return value
-    kind = _checks.choice("kind", value.get("kind"), tuple(_PARTS))
-    return _PARTS[kind](**{name: _built(part) for name, part in value.items() if name != "kind"})
+    kind = _checks.choice("choices: kind", value.get("kind"), tuple(_PARTS))
+    known = [field.name for field in dataclasses.fields(_PARTS[kind])]
+    for name in value:
+        if name != "kind":
+            _checks.choice(f"choices of kind {kind!r}", name, known)
+    # A name stays text, also if it reads "inf".
+    return _PARTS[kind](**{name: part if name == "name" else _built(part) for name, part in value.items() if name != "kind"})

@@ -71,10 +71,11 @@ class Settings:
 
     def __post_init__(self):
         check_alone("reproduce")
-        _checks.whole("workers", self.workers)
+        _checks.keep(self, _checks.whole, "workers")
         _checks.device("device", self.device)
-        if self.minutes is not None:
-            _checks.positive("minutes", self.minutes)
+        _checks.optional("root", self.root, of=_checks.path, words="the path of a folder")
+        _checks.keep(self, _checks.optional, "minutes", of=_checks.positive)
+        _checks.keep(self, _checks.path, "folder", "checkpoints", words="the path of a folder")
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def plan(
         >>> {planned.run.recipe.name for planned in plan("first_run", only=["sam", "noise40"], seeds=2)}
         {'sam'}
     """
-    found = []
+    found, folder = [], _checks.path("folder", folder, "the path of a folder")
     for chosen in _asked(name, scale, folder):
         files.safe_name("experiment", chosen.name)
         there = ledger.evidence(chosen.name, _home(chosen, folder), plan=chosen)
@@ -157,7 +158,7 @@ def plan(
 def _asked(name: str, scale: str | None, folder: Path) -> list[Experiment]:
     if scale is not None:
         _checks.choice("scale", scale, SCALES)
-    if name in ELSEWHERE:
+    if _checks.text("name", name) in ELSEWHERE:
         raise ValueError(f"name {name!r} cannot be run: {ELSEWHERE[name]}")
     known = experiments(folder)
     tables = sorted({table for one in known.values() for table in one.tables})
@@ -176,7 +177,7 @@ def _filtered(found: list[Planned], only: Sequence[str]) -> list[Planned]:
     for planned in found:
         for kind, word in planned.words.items():
             kinds.setdefault(kind, set()).add(word)
-    for word in only:
+    for word in _checks.sequence("only", only):
         _checks.choice("only", word, tuple(sorted(set().union(*kinds.values()))))
     wanted = {kind: set(only) & words for kind, words in kinds.items() if set(only) & words}
     return [one for one in found if all(one.words.get(kind) in words for kind, words in wanted.items())]

@@ -63,7 +63,7 @@ class MostSensitive:
     fraction: float = 0.5
 
     def __post_init__(self):
-        _checks.share("fraction", self.fraction)
+        _checks.keep(self, _checks.share, "fraction")
 
     def chosen(self, at_w: Tensor, at_worst: Tensor) -> Tensor:
         """The places of the chosen samples, in the order of the batch.
@@ -103,7 +103,7 @@ class TopK:
     by: str = "descent"
 
     def __post_init__(self):
-        _checks.share("fraction", self.fraction)
+        _checks.keep(self, _checks.share, "fraction")
         _checks.choice("by", self.by, ("descent", "ascent", "gradient"))
 
     def chosen(self, logits: Tensor, targets: Tensor, ascent, descent) -> Tensor:

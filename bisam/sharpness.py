@@ -50,6 +50,7 @@ COLUMNS = 8  # vectors multiplied at one go: each needs the memory of a pass
 POWERS = 5  # power iterations that find the scale of a matrix
 ITERATIONS = 300  # restarts of ARPACK before it gives up
 BOUNDS_TOLERANCE = 1e-2  # the ends of a spectrum need not be exact where its bumps are wide
+_A_BALL = "a ball such as L2() or Adaptive(), without a memory of its own"
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
@@ -137,7 +138,8 @@ def m_sharpness(
         (True, True)
     """
     _parts(x, y, chunk)  # for its checks
-    if _checks.whole("m", m) > len(x):
+    m = _checks.whole("m", m)
+    if m > len(x):
         raise ValueError(f"m must be at most {len(x)}, the number of samples; got {m}")
     total = 0.0
     with _bar("m-sharpness", math.ceil(len(x) / m), progress) as advance:
@@ -244,8 +246,11 @@ def misclassified(
         >>> misclassified(model, x, y, {"weight": torch.tensor([[-2.0], [0.0]])})
         Flips(broken=1, mended=1, wrong=1, n=2)
     """
-    parts, model = _parts(x, y, chunk), unwrapped(model)
+    parts, model = _parts(x, y, chunk), unwrapped(_checks.module("model", model))
+    _checks.labels(y, len(x), "y")
     known = dict(model.named_parameters())
+    if not _checks.tensors("perturbation", perturbation):
+        raise ValueError("perturbation must hold at least one tensor, got an empty dictionary")
     for name, move in perturbation.items():
         if name not in known:
             raise ValueError(f"perturbation must name parameters of the model, among them {', '.join(list(known)[:5])}; got {name!r}")
@@ -302,10 +307,10 @@ def top_eigenvalues(
         tensor([8.0000, 2.0000], dtype=torch.float64)
     """
     _checks.choice("which", which, tuple(_SHIFT))
-    _checks.positive("tolerance", tolerance)
-    _checks.whole("seed", seed, least=0)
+    tolerance, seed = _checks.positive("tolerance", tolerance), _checks.whole("seed", seed, least=0)
+    k = _checks.whole("k", k)
     with _matrix(model, loss, x, y, ggn, chunk, batch_norm, "eigenvalues", progress) as matrix:
-        if _checks.whole("k", k) > len(matrix):
+        if k > len(matrix):
             raise ValueError(f"k must be at most {len(matrix)}, the number of weights; got {k}")
         return _eigenvalues(matrix, k, which, tolerance, seed)
 
@@ -343,8 +348,7 @@ def trace(
         10.0
     """
     _checks.choice("estimator", estimator, tuple(_ESTIMATORS))
-    _checks.whole("products", products, least=3)
-    _checks.whole("seed", seed, least=0)
+    products, seed = _checks.whole("products", products, least=3), _checks.whole("seed", seed, least=0)
     name, multiple = _ESTIMATORS[estimator]
     with _matrix(model, loss, x, y, ggn, chunk, batch_norm, "trace", progress) as matrix:
         if products >= len(matrix):
@@ -389,8 +393,8 @@ def spectral_density(
         >>> round(float(torch.trapezoid(density, grid)), 2)
         1.0
     """
-    for name, value, least in (("products", products, 2), ("repeats", repeats, 1), ("points", points, 2), ("seed", seed, 0)):
-        _checks.whole(name, value, least)
+    products, repeats = _checks.whole("products", products, 2), _checks.whole("repeats", repeats)
+    points, seed = _checks.whole("points", points, 2), _checks.whole("seed", seed, 0)
     with _matrix(model, loss, x, y, ggn, chunk, batch_norm, "spectrum", progress) as matrix:
         if products >= len(matrix):
             raise ValueError(f"products must be below {len(matrix)}, the number of weights; got {products}")
@@ -414,8 +418,8 @@ class _Found:
 
 def _search(model, loss, parts, rho, geometry, steps, batch_norm, progress) -> _Found:
     """The climb of :func:`climb`, with the losses at both of its ends."""
-    geometry, model = _ball(geometry, steps), unwrapped(model)
-    _checks.nonnegative("rho", rho)
+    geometry, steps = _ball(geometry, steps)
+    model, rho = unwrapped(_checks.module("model", model)), _checks.nonnegative("rho", rho)
     _mean(loss)
     weights = _parameters(model)
     with _held(model, batch_norm), _bar("climb", (steps + 1) * len(parts), progress) as advance:
@@ -447,14 +451,15 @@ def _further(geometry, epsilon: Tensors, gradient: Tensors, home: Tensors, rho: 
     return moved if length <= rho else {name: part * (rho / length) for name, part in moved.items()}
 
 
-def _ball(geometry, steps: int):
+def _ball(geometry, steps: int) -> tuple[object, int]:
     geometry = L2() if geometry is None else geometry
-    _checks.whole("steps", steps)
-    if hasattr(geometry, "prepared") or hasattr(geometry, "active") or not _checks.offers(geometry, "perturbation"):
-        raise TypeError(f"geometry must be a ball such as L2() or Adaptive(), without a memory of its own; got {geometry!r}")
+    steps = _checks.whole("steps", steps)
+    _checks.part("geometry", geometry, ("perturbation", "norm"), _A_BALL)
+    if hasattr(geometry, "prepared") or hasattr(geometry, "active"):
+        raise TypeError(f"geometry must be {_A_BALL}; got {_checks.shown(geometry)}")
     if steps > 1 and isinstance(geometry, Unnormalised):
         raise ValueError(f"steps must be 1 with Unnormalised(), which is no ball; got {steps}")
-    return geometry
+    return geometry, steps
 
 
 def _parameters(model: nn.Module) -> dict[str, Tensor]:
@@ -472,24 +477,47 @@ def _parts(x: Tensor, y: Tensor, chunk: int) -> list[tuple[Tensor, Tensor]]:
             raise ValueError(f"{name} must hold at least one sample, got shape {tuple(value.shape)}")
     if len(x) != len(y):
         raise ValueError(f"x and y must pair up, got {len(x)} samples and {len(y)} targets")
-    _checks.whole("chunk", chunk)
+    chunk = _checks.whole("chunk", chunk)
     return list(zip(x.split(chunk), y.split(chunk), strict=True))
 
 
 def _mean(loss: Loss) -> Loss:
-    if not callable(loss):
-        raise TypeError(f"loss must be a function of outputs and targets, got {loss!r}")
+    _checks.function("loss", loss, "a function of outputs and targets")
     if getattr(loss, "reduction", "mean") != "mean":
         raise ValueError(f'loss must be the mean over the samples, reduction="mean"; got reduction={loss.reduction!r}')
     return loss
 
 
 def _value(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Tensor:
-    value = loss(model(inputs), targets)
+    value = _of_outputs(loss, _outputs(model, inputs), targets)
     if not isinstance(value, Tensor) or value.ndim:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"loss must return a scalar tensor, the mean over the samples; got {got}")
     return value
+
+
+def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
+    try:
+        return model(inputs)
+    except Exception as error:
+        error.add_note(f"model was given x of shape {tuple(inputs.shape)}, {inputs.dtype}")
+        raise
+
+
+def _of_outputs(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+    try:
+        return loss(outputs, targets)
+    except Exception as error:
+        if _are_classes(outputs, targets):
+            _checks.in_range(targets, outputs.shape[1], "y")
+        error.add_note(f"loss was given the outputs for x, {_checks.shown(outputs)}, and targets y, {_checks.shown(targets)}")
+        raise
+
+
+def _are_classes(outputs: object, targets: Tensor) -> bool:
+    """Whether targets can only be class numbers: whole, one a row of outputs."""
+    whole = not targets.is_floating_point() and not targets.is_complex() and targets.dtype != torch.bool
+    return whole and isinstance(outputs, Tensor) and outputs.ndim == 2 and targets.shape == outputs.shape[:1]
 
 
 def _loss(model, loss, parts, advance) -> float:
@@ -518,12 +546,22 @@ def _loss_and_gradient(model, loss, parts, weights: dict[str, Tensor], advance) 
 
 
 def _mistakes(model: nn.Module, parts) -> Tensor:
-    return torch.cat([zero_one(model(inputs), targets) for inputs, targets in parts]).bool()
+    found = []
+    for inputs, targets in parts:
+        logits = _outputs(model, inputs)
+        if _are_classes(logits, targets):
+            _checks.in_range(targets, logits.shape[1], "y")
+        try:
+            found.append(zero_one(logits, targets))
+        except (TypeError, ValueError) as error:
+            error.add_note("the logits are those of model for x, the targets are y")
+            raise
+    return torch.cat(found).bool()
 
 
 def _finite(what: str, value: float) -> float:
     if not math.isfinite(value):
-        raise FloatingPointError(f"{what} is not finite, it is {value}")
+        raise FloatingPointError(f"{what} is not finite, it is {value}: look for inf or NaN in x, in y and among the weights of the model")
     return value
 
 
@@ -571,7 +609,7 @@ def _held(model: nn.Module, batch_norm: str) -> Iterator[None]:
 @contextmanager
 def _bar(title: str, total: int | None, show: bool) -> Iterator[Callable[[int], None]]:
     """A bar, or with an unknown total a count, on a terminal only."""
-    if not show:
+    if not _checks.flag("progress", show):
         yield lambda done: None
         return
     from rich.console import Console
@@ -622,7 +660,7 @@ class _MeanLoss(nn.Module):
         self.loss = _mean(loss)
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self.loss(outputs, targets)
+        return _of_outputs(self.loss, outputs, targets)
 
 
 def _hessian() -> type:
@@ -668,8 +706,12 @@ class _Matrix:
                 raise FloatingPointError(
                     "the iteration broke down, as it does where the matrix has few distinct eigenvalues; ask for fewer products"
                 )
-            with _quiet(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
-                product = self._operator @ columns
+            try:
+                with _quiet(), sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
+                    product = self._operator @ columns
+            except Exception as error:
+                error.add_note("so it was with the second derivatives of loss(model(x), y)")
+                raise
             if not product.isfinite().all():
                 raise FloatingPointError("a product with the Hessian is not finite: look at the loss and its second derivatives at w")
             found.append(product)
@@ -695,7 +737,7 @@ class _Matrix:
 @contextmanager
 def _matrix(model, loss, x, y, ggn, chunk, batch_norm, title, progress) -> Iterator[_Matrix]:
     """The operator, with model and randomness held still."""
-    parts, model = _parts(x, y, chunk), unwrapped(model)
+    parts, model = _parts(x, y, chunk), unwrapped(_checks.module("model", model))
     build = _curvlinops().GGNLinearOperator if _checks.flag("ggn", ggn) else _hessian()
     weights = list(_parameters(model).values())
     with _held(model, batch_norm), _bar(title, None, progress) as advance:

@@ -113,7 +113,7 @@ def paired(ours: Sequence[float], theirs: Sequence[float], images: Crossed | Non
 
     from . import power  # which simulates the rule of this module
 
-    if len(ours) != len(theirs):
+    if len(_checks.sequence("ours", ours)) != len(_checks.sequence("theirs", theirs)):
         raise ValueError(f"ours and theirs must pair up, got {len(ours)} and {len(theirs)} numbers")
     if len(ours) < 2:
         raise ValueError(f"ours and theirs must hold at least 2 numbers each, got {len(ours)}")
@@ -206,8 +206,13 @@ def welch(mean1: float, std1: float, n1: int, mean2: float, std2: float, n2: int
     from scipy import stats
 
     difference = _checks.real("mean1", mean1) - _checks.real("mean2", mean2)
-    first = _checks.nonnegative("std1", std1) ** 2 / _checks.whole("n1", n1, 2)
-    second = _checks.nonnegative("std2", std2) ** 2 / _checks.whole("n2", n2, 2)
+    std1, std2, n1, n2 = (
+        *(_checks.nonnegative(name, std) for name, std in (("std1", std1), ("std2", std2))),
+        *(_checks.whole(name, n, 2) for name, n in (("n1", n1), ("n2", n2))),
+    )
+    first, second = std1 * std1 / n1, std2 * std2 / n2
+    if not math.isfinite(first + second):
+        raise ValueError(f"std1 and std2 must have squares within the range of a float, got {std1!r} and {std2!r}")
     if first + second == 0:
         raise ValueError("std1 and std2 must not both be 0: a difference is judged by the spread of the runs")
     test = stats.ttest_ind_from_stats(mean1, std1, n1, mean2, std2, n2, equal_var=False)
@@ -271,7 +276,7 @@ def pooled(comparisons: Sequence[Unpaired]) -> Pooled:
     """
     from scipy import stats
 
-    if not comparisons:
+    if not _checks.sequence("comparisons", comparisons):
         raise ValueError("comparisons must hold at least one result of welch(), got none")
     for each in comparisons:
         if not isinstance(each, Unpaired):

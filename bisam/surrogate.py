@@ -111,8 +111,7 @@ class Surrogate:
 
     def __post_init__(self):
         _checks.positive("mu", self.mu)
-        if not (_checks.offers(self.phi, "__call__") and _checks.offers(self.phi, "derivative")):
-            raise TypeError(f"phi must be a bound with a derivative, such as NegLog() or Tanh(); got {self.phi!r}")
+        _checks.part("phi", self.phi, ("__call__", "derivative"), "a bound with a derivative, such as NegLog() or Tanh()")
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         r"""The mean :math:`Q_{\phi,\mu}` over the batch, a scalar."""

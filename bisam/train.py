@@ -97,21 +97,16 @@ class Run:
         if isinstance(self.recipe, str):
             object.__setattr__(self, "recipe", recipe(self.recipe))
         if not isinstance(self.recipe, Recipe):
-            raise TypeError(f"recipe must be a bisam.Recipe or one of {', '.join(RECIPES)}; got {self.recipe!r}")
+            raise TypeError(f"recipe must be a bisam.Recipe or one of {', '.join(RECIPES)}; got {_checks.shown(self.recipe)}")
         data.check_name(self.data)
         _checks.choice("model", self.model, tuple(models.MODELS))
-        for name in ("epochs", "batch_size"):
-            _checks.whole(name, getattr(self, name))
-        _checks.positive("lr", self.lr)
-        _checks.nonnegative("weight_decay", self.weight_decay)
-        for name in ("momentum", "label_noise"):
-            _checks.fraction(name, getattr(self, name))
+        _checks.keep(self, _checks.whole, "epochs", "batch_size")
+        _checks.keep(self, _checks.positive, "lr")
+        _checks.keep(self, _checks.nonnegative, "weight_decay")
+        _checks.keep(self, _checks.fraction, "momentum", "label_noise")
         _checks.choice("noise_reading", self.noise_reading, data.READINGS)
-        for name in ("seed", "split_seed"):
-            _checks.whole(name, getattr(self, name), least=0)
-        for name in ("train_images", "test_images"):
-            if getattr(self, name) is not None:
-                _checks.whole(name, getattr(self, name))
+        _checks.keep(self, _checks.whole, "seed", "split_seed", least=0)
+        _checks.keep(self, _checks.optional, "train_images", "test_images", of=_checks.whole)
         for name in ("validation_noise", "channels_last", "per_worker"):
             _checks.flag(name, getattr(self, name))
         _checks.choice("augment", self.augment, tuple(augment.AUGMENTATIONS))
@@ -131,6 +126,12 @@ class Run:
     @staticmethod
     def from_dict(fields: dict) -> Run:
         """The run that :meth:`to_dict` wrote."""
+        _checks.part("fields", fields, dict, "a dictionary as Run.to_dict() makes it")
+        if "recipe" not in fields:
+            raise ValueError(f"fields must hold a recipe, got {_checks.shown(list(fields))}")
+        known = [one.name for one in dataclasses.fields(Run)]
+        for name in fields:
+            _checks.choice("a name among the fields", name, known)
         return Run(**{**fields, "recipe": Recipe.from_dict(fields["recipe"])})
 
 
@@ -138,10 +139,10 @@ class Run:
 class History:
     r"""What a training left: one row an epoch, and the trained model.
 
-    A row holds ``epoch`` (from 1), ``lr``, ``train_loss`` (mean descent loss at w over the epoch), ``train_accuracy``
-    (on the labels trained on, while training), ``broken`` (how many training samples were right at w and wrong at
-    :math:`w + \epsilon` in their step; 0 where nothing climbs), ``validation_accuracy`` and ``test_accuracy``; accuracies in
-    percent. Where the radius is learned there is one more, ``rho``, the radius after the last step of the epoch.
+    A row holds ``epoch`` (from 1), ``lr``, ``train_loss`` (mean over the epoch of the descent loss of each batch at the w of its
+    step), ``train_accuracy`` (at these same w, on the labels trained on), ``broken`` (how many training samples were right at
+    the w of their step and wrong where its descent gradient was taken, as :class:`~bisam.batch.Batch` says; with ``TopK`` among the
+    chosen samples; 0 where nothing climbs), ``validation_accuracy`` and ``test_accuracy``; accuracies in percent. Where the radius is learned there is one more, ``rho``, the radius after the last step of the epoch.
 
     Args:
         run: what was done.
@@ -194,6 +195,8 @@ class History:
 
     def curve(self, name: str) -> list[float]:
         """One column of the rows, such as ``"test_accuracy"``."""
+        for row in self.rows:
+            _checks.choice("name of the column", name, tuple(row))
         return [row[name] for row in self.rows]
 
 
@@ -242,11 +245,11 @@ def fit(
         >>> len(history.rows), history.last_test_accuracy > 60
         (2, True)
     """
-    if stop_after is not None:
-        _checks.whole("stop_after", stop_after)
-    if minutes is not None:
-        _checks.positive("minutes", minutes)
-    path = None if checkpoint_path is None else Path(checkpoint_path)
+    _checks.part("run", run, Run, "a bisam.Run")
+    _checks.flag("progress", progress)
+    stop_after = _checks.optional("stop_after", stop_after, of=_checks.whole)
+    minutes = _checks.optional("minutes", minutes, of=_checks.positive)
+    path = _checks.optional("checkpoint_path", checkpoint_path, of=_checks.path)
     if path is not None:
         checkpoint.check_writable(path)
     task = data.load(
@@ -463,6 +466,8 @@ def labelled(run: Run, task: Data, part: str = "train") -> Split:
         >>> int((noisy.targets != task.train.targets).sum())
         400
     """
+    _checks.part("run", run, Run, "a bisam.Run")
+    _checks.part("task", task, Data, "a bisam.data.Data")
     split = getattr(task, _checks.choice("part", part, ("train", "validation")))
     if not run.label_noise or (part == "validation" and not run.validation_noise):
         return split
@@ -521,7 +526,8 @@ def _right(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _broken(batch: Batch) -> Tensor | int:
-    """How many samples are right at w and wrong at w + epsilon, in training mode."""
+    """How many of the samples that both passes saw are right at w and wrong at w + epsilon, in training mode."""
+    batch = batch if batch.chosen is None else batch.chosen
     if batch.at_worst is None:
         return 0
     return (_right(batch.at_w, batch.targets) & ~_right(batch.at_worst, batch.targets)).sum()
@@ -541,7 +547,7 @@ def weights_digest(model: nn.Module) -> str:
         False
     """
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in _checks.module("model", model).state_dict().items():
         raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         digest.update(name.encode() + raw)
     return digest.hexdigest()[:16]

@@ -73,18 +73,21 @@ class Variational(torch.optim.Optimizer):
         damping: float = 0.1,
         precision: float = 1.0,
     ):
-        _checks.positive("lr", lr)
-        for beta in betas:
-            _checks.fraction("betas", beta)
-        _checks.positive("samples", samples)
-        prior = 40 / samples if prior is None else _checks.nonnegative("prior", prior)
-        _checks.nonnegative("damping", damping)
-        _checks.positive("precision", precision)
+        samples = _checks.positive("samples", samples)
+        prior = 40 / samples if prior is None else prior
         super().__init__(
-            params,
-            dict(lr=lr, betas=tuple(betas), samples=samples, prior=prior, damping=damping, precision=precision),
+            _checks.parameters("params", params),
+            _checked(dict(lr=lr, betas=betas, samples=samples, prior=prior, damping=damping, precision=precision)),
         )
         self._handed: dict[Tensor, Tensor] = {}
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Adds parameters, with settings of their own where the group has some.
+
+        Raises:
+            TypeError, ValueError: a number out of its range.
+        """
+        super().add_param_group({**param_group, **_checked({**self.defaults, **param_group})})
 
     def hand(self, gradients: dict[Tensor, Tensor]) -> None:
         """Gives the gradient r of the next step, by parameter."""
@@ -241,6 +244,18 @@ class Handed:
             return
         memory.base.hand({parameter: kept[name] for name, parameter in named.items() if name in kept})
         kept.clear()
+
+
+_NUMBERS = {
+    "lr": _checks.positive, "samples": _checks.positive, "prior": _checks.nonnegative, "damping": _checks.nonnegative,
+    "precision": _checks.positive,
+}  # fmt: skip
+
+
+def _checked(settings: dict) -> dict:
+    """The settings of a group as plain numbers."""
+    found = {name: check(name, settings[name]) for name, check in _NUMBERS.items()}
+    return {**found, "betas": _checks.each("betas", settings["betas"], each_of=_checks.fraction, length=2)}
 
 
 def _samples(base: Variational, weight: Tensor) -> float:

@@ -89,15 +89,16 @@ PASSES = {
     "sam-every-k": 6 / 5,
     "looksam": 6 / 5,
     "looksam-bisam-log": (2 + 2 / 3 + 4) / 5,
-    "bsam": 2,
-    "bsam-bisam-tanh": 2 + 2 / 3,
+    "rsam": 2 + 1 / 3,  # the first pass is elsewhere; one more forward pass says what the loss at w is
+    "bsam": 2 + 1 / 3,
+    "bsam-bisam-tanh": 2 + 1 / 3 + 2 / 3,
 }
 
 
 def test_passes_of_the_rows():
     for name, passes in PASSES.items():
         assert RECIPES[name].passes == pytest.approx(passes), name
-    for name in ("sam", "bisam-log", "asam", "msam", "rsam", "fsam", "vasso", "sam-on", "le-sam", "late-sam"):
+    for name in ("sam", "bisam-log", "asam", "msam", "fsam", "vasso", "sam-on", "le-sam", "late-sam"):
         assert RECIPES[name].passes == 2
     assert all(row.replace(radius=Constant(0)).passes == 1 for row in RECIPES.values())
     exact = bisam.LETS_SAM.replace(radius=bisam.Learned(0.05, 0.1, form="exact", every=2))

@@ -386,8 +386,10 @@ def test_flips_on_a_case_made_by_hand():
     assert (flips.broken, flips.mended, flips.wrong, flips.n) == (2, 2, 2, 5) and flips.wrong_there == 2
     shifted = {"weight": torch.tensor([[0.0], [5.0]], dtype=F64)}  # class 1 where x > 0
     assert misclassified(model, x[:2], y[:2], shifted) == bisam.Flips(broken=1, mended=1, wrong=1, n=2)
-    none = misclassified(model, x, y, {})
+    none = misclassified(model, x, y, {"weight": torch.zeros(2, 1, dtype=F64)})
     assert (none.broken, none.mended, none.wrong) == (0, 0, 2)
+    with pytest.raises(ValueError, match="perturbation must hold at least one tensor"):
+        misclassified(model, x, y, {})
 
 
 # -- nothing has changed --------------------------------------------------------------------------------------------------

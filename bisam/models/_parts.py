@@ -9,15 +9,19 @@ from .. import _checks
 
 def image_channels(model: str, shape: object, classes: object, least: int = 1) -> int:
     """The number of channels of a sample of the shape, or an error that says which shapes the network can take."""
-    _checks.whole("classes", classes)
     wanted = f"shape must be (channels, height, width), whole numbers, height and width at least {least} for {model}"
     if not isinstance(shape, (tuple, list)) or len(shape) != 3:
-        raise ValueError(f"{wanted}; got {shape!r}")
-    for size in shape:
-        _checks.whole("shape", size)
-    if min(shape[1:]) < least:
-        raise ValueError(f"{wanted}; got {tuple(shape)}")
-    return shape[0]
+        raise ValueError(f"{wanted}; got {_checks.shown(shape)}")
+    sizes = sample_shape(shape, classes)
+    if min(sizes[1:]) < least:
+        raise ValueError(f"{wanted}; got {sizes}")
+    return sizes[0]
+
+
+def sample_shape(shape: object, classes: object) -> tuple[int, ...]:
+    """The shape of a sample, after a check of it and of the number of classes."""
+    _checks.whole("classes", classes)
+    return _checks.each("shape", shape, each_of=_checks.whole)
 
 
 def conv3x3(inside: int, outside: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:

@@ -6,6 +6,7 @@ import math
 
 from torch import nn
 
+from .. import _checks
 from ._parts import image_channels
 
 __all__ = ["small_conv"]
@@ -34,6 +35,7 @@ def small_conv(shape: tuple[int, ...], classes: int, width: int = 16) -> nn.Sequ
         torch.Size([2, 10])
     """
     channels, (height, breadth) = image_channels("small_conv", shape, classes), shape[1:]
+    width = _checks.whole("width", width)
 
     def block(inside: int, outside: int, stride: int) -> list[nn.Module]:
         convolution = nn.Conv2d(inside, outside, 3, stride=stride, padding=1, bias=False)
