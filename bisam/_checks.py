@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy
 import torch
 
 SHOWN = 120  # so many characters of a value are shown
@@ -125,16 +126,16 @@ def line(name: str, value: object, most: int = 200) -> str:
     return value
 
 
-def path(name: str, value: object, words: str = "the path of a file") -> Path:
-    """The path of a file or folder, given as text or as a path."""
+def path(name: str, value: object, words: str = "the path of a file", longest: int = 255) -> Path:
+    """The path of a file or folder, given as text or as a path, no part of it longer than so many bytes."""
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
         raise TypeError(f"{name} must be {words}, not {shown(value)} of type {type(value).__name__}")
     try:
         parts = os.fsencode(value).split(b"/")
     except UnicodeEncodeError:  # half a pair of surrogates
         parts = [b"\0"]
-    if parts == [b""] or any(len(part) > 255 or b"\0" in part for part in parts):
-        raise ValueError(f"{name} must be {words}, each part of it at most 255 bytes long; got {shown(value)}")
+    if parts == [b""] or any(len(part) > longest or b"\0" in part for part in parts):
+        raise ValueError(f"{name} must be {words}, each part of it at most {longest} bytes long; got {shown(value)}")
     return Path(value)
 
 
@@ -171,6 +172,12 @@ def sequence(name: str, value: object) -> Sequence:
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise TypeError(f"{name} must be a list, got {shown(value)} of type {type(value).__name__}")
     return value
+
+
+def series(name: str, value: object) -> list[float]:
+    """Finite numbers, in a list, a tuple or an array of numpy with one axis."""
+    found = value.tolist() if isinstance(value, numpy.ndarray) and value.ndim == 1 else sequence(name, value)
+    return [real(name, entry) for entry in found]
 
 
 def parameters(name: str, value: object) -> list:

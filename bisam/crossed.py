@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy
+
+from . import _checks
+
 __all__ = ["ALPHA", "Crossed", "crossed"]
 
 ALPHA = 0.05  # level of every interval and test: ours, fixed before any run
@@ -49,7 +53,8 @@ def crossed(ours, theirs) -> Crossed:
         theirs: of the other method, with the same seeds and images in the same order.
 
     Raises:
-        ValueError: shapes that differ, or fewer than two seeds or images.
+        TypeError: no array of numbers.
+        ValueError: shapes that differ, fewer than two seeds or images, or numbers outside of [0, 1].
 
     Source:
         Two-way random effects by the method of moments, Searle, Casella & McCulloch (1992), chapter 4; degrees of freedom by
@@ -60,10 +65,9 @@ def crossed(ours, theirs) -> Crossed:
         >>> result.mean, result.low < 0 < result.high
         (37.5, True)
     """
-    import numpy
     from scipy import stats
 
-    first, second = (numpy.asarray(side, dtype=float) for side in (ours, theirs))
+    first, second = _shares("ours", ours), _shares("theirs", theirs)
     if first.shape != second.shape or first.ndim != 2 or min(first.shape) < 2:
         raise ValueError(f"ours and theirs must be of one shape, 2 seeds and 2 images at least, got {first.shape} and {second.shape}")
     n, m = first.shape
@@ -82,3 +86,16 @@ def crossed(ours, theirs) -> Crossed:
         p.append(float(2 * stats.t.sf(abs(mean) / error, df)) if error else float(mean == 0))
     half = max(halves)
     return Crossed(mean, error, float(freedom), max(p), mean - half, mean + half, m)
+
+
+def _shares(name: str, value: object) -> numpy.ndarray:
+    """An array of floats from 0 to 1, made of booleans or of numbers."""
+    try:
+        found = numpy.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # rows of different lengths, or a tensor that cannot be an array
+        found = numpy.asarray(None)
+    if found.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be an array of booleans or numbers, one row a seed; got {_checks.shown(value)}")
+    if not ((found >= 0) & (found <= 1)).all():
+        raise ValueError(f"{name} must hold booleans, or shares from 0 to 1; got {_checks.shown(value)}")
+    return found.astype(float)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy
 
-from . import ledger
+from . import _checks, ledger
 from .crossed import Crossed, crossed
 from .experiments import EQUAL_EPOCHS, RESULTS, Claim, Experiment
 from .published import published_difference
@@ -22,6 +22,7 @@ from .verdicts import FEWEST, NOT_IN_FAMILY, Fit, direction, earlier_verdict, ve
 __all__ = ["Decision", "decide", "decisions", "entries", "series"]
 
 OTHER = {"selected_test_accuracy": ("last epoch", "last_test_accuracy"), "last_test_accuracy": ("chosen epoch", "selected_test_accuracy")}
+RECORDS = "records by file name, as bisam.ledger.evidence() returns them"
 BITS = {"selected_test_accuracy": "selected", "last_test_accuracy": "last"}
 
 
@@ -89,9 +90,10 @@ def entries(records: dict[str, dict], method: str, place: dict | None = None) ->
         >>> len(entries(ledger.evidence("first_run"), "sam", {"label_noise": 0.4}))
         10
     """
-    found = {}
-    for entry in records.values():
-        run = entry["run"]
+    found, place = {}, _checks.optional("place", place, of=_checks.part, wanted=dict, words="a dictionary from axis to value")
+    _checks.text("method", method)
+    for entry in _checks.part("records", records, dict, RECORDS).values():
+        run = _checks.part("records", entry, dict, RECORDS)["run"]
         at = {**run, **{name: run["recipe"]["radius"].get(name) for name in ("rho", "rate")}}
         if run["recipe"]["name"] == method and all(at.get(name) == value for name, value in (place or {}).items()):
             found[run["seed"]] = entry
@@ -115,7 +117,7 @@ def series(records: dict[str, dict], method: str, metric: str, place: dict | Non
         >>> len(found), found[0] > 80
         (10, True)
     """
-    return _numbers([entries(records, method, place)], metric)
+    return _numbers([entries(records, method, place)], _checks.text("metric", metric))
 
 
 def decide(claim: Claim, folder: Path = RESULTS) -> Decision:
@@ -133,7 +135,7 @@ def decide(claim: Claim, folder: Path = RESULTS) -> Decision:
         >>> decision.result.pairs, decision.published
         (10, None)
     """
-    return _decided([claim], folder)[0]
+    return _decided([_checks.part("claim", claim, Claim, "a Claim")], folder)[0]
 
 
 def decisions(name: str | None = None, folder: Path = RESULTS) -> list[Decision]:
@@ -156,6 +158,8 @@ def decisions(name: str | None = None, folder: Path = RESULTS) -> list[Decision]
 def _decided(wanted: Sequence[Claim], folder: Path) -> list[Decision]:
     """The wanted claims; those of their families are decided too, since q is a matter of all of them."""
     plans, records = ledger.experiments(folder), functools.cache(lambda name: ledger.evidence(name, folder))
+    for claim in wanted:
+        _checks.choice(f"experiment of claim {claim.id}", claim.experiment, ("", *plans))
     ids, families = {claim.id for claim in wanted}, {claim.family for claim in wanted} - {""}
     others = [claim for claim in ledger.claims(None, folder) if claim.family in families and claim.id not in ids] if families else []
     found = [

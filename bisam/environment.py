@@ -95,6 +95,8 @@ def differences(there: dict, here: dict) -> list[str]:
         >>> differences({"torch": "2.6.0", "threads": 1}, {"torch": "2.7.0", "threads": 1})
         ['The record was made with torch 2.6.0, and this is 2.7.0.']
     """
+    for name, one in (("there", there), ("here", here)):
+        _checks.part(name, one, dict, "an environment as bisam.environment.environment() returns it")
     found = []
     for name in MOVES_BITS:
         if name in there and there[name] != here.get(name):

@@ -24,6 +24,7 @@ __all__ = ["check_writable", "held", "safe_name", "write_new", "write_whole"]
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
 LONGEST = 200  # characters of a name: with what is put behind it, it stays below the 255 that file systems allow
+LONGEST_PATH = 4095  # bytes of a path that systems take
 DRAFT = re.compile(r".+\.\d+-[0-9a-f]{16}\.part")
 NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
 
@@ -50,7 +51,7 @@ def safe_name(what: str, name: object) -> str:
         Traceback (most recent call last):
         ValueError: file must be letters, digits and _ . - + =, beginning with a letter, a digit or _; got '../evil'
     """
-    if len(_checks.text(what, name)) > LONGEST:
+    if len(_checks.text(_checks.text("what", what), name)) > LONGEST:
         raise ValueError(f"{what} must have at most {LONGEST} characters, got {len(name)}: {name[:40]!r}...")
     if not NAME.fullmatch(name):
         raise ValueError(f"{what} must be letters, digits and _ . - + =, beginning with a letter, a digit or _; got {_checks.shown(name)}")
@@ -81,10 +82,11 @@ def write_whole(path: Path, data: bytes | str | Callable[[IO[bytes]], object]) -
         ...     path.read_text()
         '{}'
     """
+    content = _content(data)
     with _named(path):
         path = Path(os.path.realpath(path))
         mode = _mode(path)
-        with _draft(path, data) as draft:
+        with _draft(path, content) as draft:
             if mode is not None:
                 os.chmod(draft, mode)
             os.replace(draft, path)
@@ -144,10 +146,11 @@ def write_new(path: Path, data: bytes | str) -> None:
         ...         print("kept", path.read_text())
         kept {}
     """
+    content = _content(data)
     with _named(path):
         if os.path.lexists(path):  # also looked at below; here it saves the work
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        with _draft(Path(path), data) as draft:
+        with _draft(Path(path), content) as draft:
             os.link(draft, path)
         _settle(Path(path).parent)
 
@@ -200,20 +203,42 @@ def _taken(path: Path) -> int | None:
             os.close(handle)  # the last holder has removed the file just before it was locked here
 
 
+def _content(data: bytes | str | Callable[[IO[bytes]], object]) -> bytes | Callable[[IO[bytes]], object]:
+    if isinstance(data, bytes):
+        return data
+    if not isinstance(data, str):
+        return _checks.function("data", data, "the whole content, as bytes or text, or a function that writes it to an open file")
+    try:
+        return data.encode()
+    except UnicodeEncodeError:  # half a pair of surrogates
+        raise ValueError(f"data must be text that UTF-8 can hold, got {_checks.shown(data)}") from None
+
+
 @contextlib.contextmanager
-def _draft(path: Path, data: bytes | str | Callable[[IO[bytes]], object]) -> Iterator[Path]:
+def _draft(path: Path, data: bytes | Callable[[IO[bytes]], object]) -> Iterator[Path]:
     """A complete draft beside a file, locked as long as its process lives, and gone after the block."""
     _sweep(path.parent)
     draft, file = _begun(path)
     try:
         with file:
-            data(file) if callable(data) else file.write(data.encode() if isinstance(data, str) else data)
+            _put(file, data)
             file.flush()
             os.fsync(file.fileno())
             yield draft
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
+
+
+def _put(file: IO[bytes], data: bytes | Callable[[IO[bytes]], object]) -> None:
+    if not callable(data):
+        file.write(data)
+        return
+    try:
+        data(file)
+    except Exception as error:
+        error.add_note("data was called with the open file")
+        raise
 
 
 def _begun(path: Path) -> tuple[Path, IO[bytes]]:
@@ -294,6 +319,7 @@ def _settle(folder: Path) -> None:
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Errors of the file system name the file that was asked for, not the draft, the folder or nothing."""
+    _checks.path("path", path, longest=LONGEST_PATH)  # a single part that is too long is for the file system to refuse
     try:
         yield
     except OSError as error:

@@ -132,7 +132,7 @@ def reasons(there: dict, here: dict) -> list[str]:
         'The record is of schema 2: since then Q is computed in ano'
     """
     ascent = there["run"]["recipe"].get("ascent") or {}
-    older = there["schema"] < SCHEMA and ascent.get("kind") == "Surrogate" and ascent["phi"]["kind"] in ("NegLog", "Tanh")
+    older = there["schema"] < SCHEMA and ascent.get("kind") == "Surrogate"
     rewritten = f"The record is of schema {there['schema']}: since then Q is computed in another form, whose last bits differ."
     return ([rewritten] if older else []) + differences(there["environment"], here["environment"])
 

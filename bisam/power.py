@@ -50,7 +50,7 @@ def power(effect: float, pairs: int, fewest: int = FEWEST_PAIRS) -> float:
     import numpy
 
     shift = abs(_checks.real("effect", effect))
-    if _checks.whole("pairs", pairs, 2) < fewest:
+    if (pairs := _checks.whole("pairs", pairs, 2)) < _checks.whole("fewest", fewest):
         return 0.0
     edges = _edges(pairs)
     # Edges of the other sign are those of the mirrored sample, and samples and mirror images are equally likely.
@@ -82,8 +82,8 @@ def detectable(pairs: int, chance: float = POWER, fewest: int = FEWEST_PAIRS) ->
         >>> [round(detectable(n), 1) for n in (5, 6, 12, 40)]
         [inf, 1.8, 0.9, 0.5]
     """
-    _chance(chance)
-    if _checks.whole("pairs", pairs, 2) < max(fewest, FEWEST_PAIRS):
+    chance, pairs = _chance(chance), _checks.whole("pairs", pairs, 2)
+    if pairs < max(_checks.whole("fewest", fewest), FEWEST_PAIRS):
         return math.inf
     return _inverse(pairs, chance)
 
@@ -124,10 +124,8 @@ def unpaired_detectable(comparison: Unpaired, chance: float = POWER) -> float:
     """
     from scipy import optimize, stats
 
-    _chance(chance)
-    if not isinstance(comparison, Unpaired):
-        raise TypeError(f"comparison must be a result of welch(), got {type(comparison).__name__}")
-    freedom = comparison.freedom
+    chance = _chance(chance)
+    freedom = _checks.part("comparison", comparison, Unpaired, "a result of welch()").freedom
     edge = stats.f.ppf(1 - ALPHA, 1, freedom)
 
     def lacking(effect: float) -> float:  # the square of a noncentral t is a noncentral F, which has both tails in one
@@ -139,9 +137,11 @@ def unpaired_detectable(comparison: Unpaired, chance: float = POWER) -> float:
     return float(optimize.brentq(lacking, 1e-6, farthest)) * comparison.error
 
 
-def _chance(chance: float) -> None:
-    if not ALPHA < _checks.real("chance", chance) < 1:
-        raise ValueError(f"chance must be in ({ALPHA}, 1), got {chance!r}")
+def _chance(chance: float) -> float:
+    found = _checks.real("chance", chance)
+    if not ALPHA < found < 1:
+        raise ValueError(f"chance must be in ({ALPHA}, 1), got {_checks.shown(chance)}")
+    return found
 
 
 @functools.cache

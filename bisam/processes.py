@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from . import _checks
+
 __all__ = ["Stopped", "follow_parent", "signals_held_back", "stoppable"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -31,7 +33,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, number: int):
         super().__init__(f"signal {number}")
-        self.number = int(number)
+        self.number = _checks.whole("number", number)
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def published_effect(claim: Claim) -> float | None:
         >>> round(published_effect(claim), 2)
         0.08
     """
-    if not claim.published:
+    if not _checks.part("claim", claim, Claim, "a Claim").published:
         return None
     ours, theirs = _sides(claim)
     return (ours["mean"] - theirs["mean"]) * (-1 if "error" in ours["metric"] else 1)

@@ -38,6 +38,7 @@ def counted(words: Sequence[str]) -> str:
         >>> counted(["holds", "not resolved", "holds"])
         '2 holds, 1 not resolved'
     """
+    words = [_checks.text("words", word) for word in _checks.sequence("words", words)]
     return ", ".join(f"{n} {word}" for word, n in sorted(Counter(words).items()))
 
 
@@ -58,7 +59,7 @@ def markdown(found: Sequence[Decision]) -> str:
     head = ("claim", "scale", "pairs", "difference [95 % interval]", "p", "q", "published", "verdict", BEFORE)
     lines = [_line(head), "| --- | --- | ---: | --- | ---: | ---: | ---: | --- | --- |"]
     beside = [_line(("claim", "training accuracy", "gap", "other epoch", "other budget of SGD", "marks")), "| --- | --- | --- | --- | --- | --- |"]
-    for each in found:
+    for each in _all(found):
         claim, result = each.claim, each.result
         numbers = ("", "", "") if result is None else (str(result.pairs), _gap(result), f"{result.p:.3f}")
         q, effect = ("" if number is None else f"{number:{form}}" for number, form in ((each.q, ".3f"), (each.published, "+.2f")))
@@ -70,6 +71,10 @@ def markdown(found: Sequence[Decision]) -> str:
         f"By the {BEFORE}: {counted([each.before for each in found])}.",
         f"{len(found)} claims: {counted([each.verdict for each in found])}.",
     ))  # fmt: skip
+
+
+def _all(found: object) -> list[Decision]:
+    return [_checks.part("found", each, Decision, "a list of Decision, as decisions() returns it") for each in _checks.sequence("found", found)]
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -149,7 +154,9 @@ def write(found: Sequence[Decision], path: Path) -> None:
         ...     print((Path(folder) / "claims.csv").read_text().splitlines()[0][:30])
         id,statement,ours,theirs,metri
     """
+    path = _checks.path("output", path)
     _checks.choice("output", path.suffix, FORMATS)
+    found = _all(found)
     if path.suffix == ".md":
         text = markdown(found) + "\n"
     elif path.suffix == ".json":

@@ -113,13 +113,14 @@ def paired(ours: Sequence[float], theirs: Sequence[float], images: Crossed | Non
 
     from . import power  # which simulates the rule of this module
 
-    if len(_checks.sequence("ours", ours)) != len(_checks.sequence("theirs", theirs)):
+    ours, theirs = _checks.series("ours", ours), _checks.series("theirs", theirs)
+    _checks.optional("images", images, of=_checks.part, wanted=Crossed, words="a result of crossed()")
+    if len(ours) != len(theirs):
         raise ValueError(f"ours and theirs must pair up, got {len(ours)} and {len(theirs)} numbers")
     if len(ours) < 2:
         raise ValueError(f"ours and theirs must hold at least 2 numbers each, got {len(ours)}")
     # Differences of rounded accuracies tie often; without rounding, noise in the 16th digit would break the ties.
-    pairs = zip(ours, theirs, strict=True)
-    difference = [round(_checks.real("ours", a) - _checks.real("theirs", b), 9) for a, b in pairs]
+    difference = [round(a - b, 9) for a, b in zip(ours, theirs, strict=True)]
     n, mean, spread = len(difference), float(numpy.mean(difference)), float(numpy.std(difference, ddof=1))
     if len(set(difference)) == 1:  # SciPy warns of what has no spread
         low = high = mean
@@ -205,12 +206,12 @@ def welch(mean1: float, std1: float, n1: int, mean2: float, std2: float, n2: int
     """
     from scipy import stats
 
-    difference = _checks.real("mean1", mean1) - _checks.real("mean2", mean2)
-    std1, std2, n1, n2 = (
+    mean1, mean2, std1, std2, n1, n2 = (
+        *(_checks.real(name, mean) for name, mean in (("mean1", mean1), ("mean2", mean2))),
         *(_checks.nonnegative(name, std) for name, std in (("std1", std1), ("std2", std2))),
         *(_checks.whole(name, n, 2) for name, n in (("n1", n1), ("n2", n2))),
     )
-    first, second = std1 * std1 / n1, std2 * std2 / n2
+    difference, first, second = mean1 - mean2, std1 * std1 / n1, std2 * std2 / n2
     if not math.isfinite(first + second):
         raise ValueError(f"std1 and std2 must have squares within the range of a float, got {std1!r} and {std2!r}")
     if first + second == 0:
@@ -279,8 +280,7 @@ def pooled(comparisons: Sequence[Unpaired]) -> Pooled:
     if not _checks.sequence("comparisons", comparisons):
         raise ValueError("comparisons must hold at least one result of welch(), got none")
     for each in comparisons:
-        if not isinstance(each, Unpaired):
-            raise TypeError(f"comparisons must hold results of welch(), got {type(each).__name__}")
+        _checks.part("comparisons", each, Unpaired, "results of welch()")
     models = len(comparisons)
     difference = math.fsum(each.difference for each in comparisons) / models
     error = math.sqrt(math.fsum(each.error**2 for each in comparisons)) / models

@@ -14,7 +14,7 @@ exact sign-flip test has :math:`p < 0.05`, over enough pairs. Rule 2 adds:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from . import _checks
 from .power import unpaired_detectable
@@ -49,6 +49,10 @@ class Published:
     effect: float
     comparison: Unpaired | None = None
 
+    def __post_init__(self):
+        _checks.keep(self, _checks.real, "effect")
+        _checks.optional("comparison", self.comparison, of=_checks.part, wanted=Unpaired, words="a result of welch()")
+
     @property
     def sight(self) -> float | None:
         """The difference that the published runs had one chance in three to find; ``None`` without their spread."""
@@ -82,6 +86,9 @@ class Fit:
     gap: float = 0.0
     their_gap: float = 0.0
 
+    def __post_init__(self):
+        _checks.keep(self, _checks.real, *(each.name for each in fields(self)))
+
     @property
     def in_regime(self) -> bool:
         """Whether both have fitted enough."""
@@ -104,8 +111,8 @@ def direction(ours: Paired, fewest: int = FEWEST_PAIRS) -> int:
         ...     Paired(mean=1.0, low=0.2, high=1.8, p=0.03, pairs=6, detectable=1.0), fewest=12)
         (1, 0)
     """
-    (low, high), seeds = ours.widest, ours.verdict
-    if ours.pairs < fewest or seeds == "not resolved" or low <= 0 <= high:
+    (low, high), seeds = _paired(ours).widest, ours.verdict
+    if ours.pairs < _checks.whole("fewest", fewest) or seeds == "not resolved" or low <= 0 <= high:
         return 0
     return 1 if seeds == "better" else -1
 
@@ -136,7 +143,8 @@ def prediction_interval(ours: Paired, published: Published) -> tuple[float, floa
     """
     from scipy import stats
 
-    mine, theirs = ours.error**2, 0.0
+    mine, theirs = _paired(ours).error ** 2, 0.0
+    _published(published)
     freedom = ours.pairs - 1.0
     if published.comparison is not None:
         theirs = published.comparison.error**2
@@ -186,10 +194,12 @@ def verdict(ours: Paired | None, published: Published | None = None, fewest: int
         >>> [verdict(unseen, Published(e)) for e in (0.2, 0.9)], verdict(seen), verdict(None)
         (['not resolved', 'not reproduced'], 'holds', 'not attempted')
     """
+    _checks.optional("published", published, of=lambda _, value: _published(value))
+    _checks.optional("fit", fit, of=_checks.part, wanted=Fit, words="a Fit")
+    fewest = _checks.whole("fewest", fewest)
     if ours is None:
         return "not attempted"
-    if not isinstance(ours, Paired):
-        raise TypeError(f"ours must be the Paired that paired() returns, or None, got {type(ours).__name__}")
+    _paired(ours)
     if fit is not None and not fit.in_regime:
         return "not in regime"
     if ours.pairs < fewest:
@@ -198,6 +208,14 @@ def verdict(ours: Paired | None, published: Published | None = None, fewest: int
     if published is None:
         return {1: "holds", -1: "refuted", 0: "not resolved"}[seen]
     return _seen(ours, published, seen) if seen else _unseen(ours, published)
+
+
+def _paired(ours: object) -> Paired:
+    return _checks.part("ours", ours, Paired, "the Paired that paired() returns")
+
+
+def _published(published: object) -> Published:
+    return _checks.part("published", published, Published, "a Published")
 
 
 def _seen(ours: Paired, published: Published, seen: int) -> str:
@@ -231,6 +249,10 @@ def within_family(p: Sequence[float]) -> list[float]:
     Args:
         p: one a claim; of a rule that asks for several things, the largest of their p.
 
+    Raises:
+        TypeError: no list, or not a number.
+        ValueError: a number outside of [0, 1].
+
     Source:
         Benjamini & Hochberg (1995), computed by SciPy. It is proved for independent claims and for positively dependent ones;
         claims that share runs are tested by simulation.
@@ -241,7 +263,11 @@ def within_family(p: Sequence[float]) -> list[float]:
     """
     from scipy import stats
 
-    return [float(q) for q in stats.false_discovery_control(list(p), method="bh")] if len(p) else []
+    p = _checks.series("p", p)
+    for each in p:
+        if not 0 <= each <= 1:
+            raise ValueError(f"p must hold numbers from 0 to 1, got {each!r}")
+    return [float(q) for q in stats.false_discovery_control(p, method="bh")] if p else []
 
 
 # -- the rule before --------------------------------------------------------------------------------------------------
@@ -275,8 +301,7 @@ def earlier_verdict(ours: Paired | None, published_effect: float | None = None) 
     effect = 0.0 if published_effect is None else _checks.real("published_effect", published_effect)
     if ours is None:
         return "not attempted"
-    if not isinstance(ours, Paired):
-        raise TypeError(f"ours must be the Paired that paired() returns, or None, got {type(ours).__name__}")
+    _paired(ours)
     if effect == 0:
         return {"better": "holds", "worse": "refuted", "not resolved": "not resolved"}[ours.verdict]
     inside = ours.low <= effect <= ours.high

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import _record, files, ledger
+from . import _checks, _record, files, ledger
 from .data import DataError
 from .experiments import RESULTS, Experiment, LedgerError, listed
 from .radius import Constant, Learned
@@ -74,7 +74,8 @@ def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
         >>> verify(RESULTS).faults
         []
     """
-    folder = Path(folder)
+    folder = _checks.path("folder", folder, "the path of a folder")
+    _checks.flag("progress", progress)
     if not folder.is_dir():
         raise LedgerError(f"{folder} is no folder with a ledger")
     found, plans = Verified(), {}

@@ -24,25 +24,38 @@ import bisam
 from bisam import (
     augment,
     checkpoint,
+    crossed,
     data,
+    decisions,
+    environment,
     experiments,
+    files,
     landscapes,
     ledger,
     models,
     notebook,
     parameters,
+    plans,
     plots,
+    power,
+    prices,
+    processes,
+    published,
     report,
     reproduce,
     statistics,
     train,
+    verdicts,
+    verify,
 )
 
-# Of these modules every public name is called. Of those that read the records (experiments, ledger, report, reproduce, statistics,
+# Of these modules every public name is called. Of those that read and write the records (experiments, ledger, report, reproduce,
 # checkpoint) the table has what people call with arguments of their own.
 MODULES = (
-    "", "augment", "batch", "bounds", "combination", "data", "direction", "geometry", "landscapes", "losses", "masks", "memory", "models",
-    "notebook", "optimizer", "parameters", "plots", "radius", "recipe", "selection", "sharpness", "surrogate", "train", "variational",
+    "", "augment", "batch", "bounds", "combination", "crossed", "data", "decisions", "direction", "environment", "files", "geometry",
+    "landscapes", "losses", "masks", "memory", "models", "notebook", "optimizer", "parameters", "plans", "plots", "power", "prices",
+    "processes", "published", "radius", "recipe", "selection", "sharpness", "statistics", "surrogate", "train", "variational", "verdicts",
+    "verify",
 )  # fmt: skip
 OWN = (parameters.ParameterError, notebook.NotebookError, data.DataError, ledger.LedgerError, checkpoint.CheckpointError, FloatingPointError)
 
@@ -188,6 +201,11 @@ def run_notebook(**given):
             raise
 
 
+def held_lock(path):
+    with files.held(path):
+        pass
+
+
 def replaced(**changes):
     return bisam.SAM.replace(**changes)
 
@@ -198,6 +216,12 @@ checkpoint.write(CHECKPOINT, bisam.Run().to_dict(), {"a": 1})
 (NOWHERE / "claims.toml").write_text(
     '[experiment.try]\ntitle = "a small one"\nscale = "smoke"\nmethods = ["sam"]\nseeds = 1\nepochs = 1\n', encoding="utf-8"
 )
+CLAIM = experiments.Claim("try/c", "try", "SAM is better.", "sam", "sgd", "last_test_accuracy", published={"table": "T1", "model": "Resnet-56"})
+RECORDS = ledger.load("first_run")
+PAIRED = statistics.paired([1.0, 2.0, 3.0, 2.0, 1.0, 2.0], [1.0, 2.5, 2.0, 1.0, 0.0, 1.0])
+CANNOT = {"path": "cannot be written"}
+WELCH = statistics.welch(1, 1, 3, 2, 1, 3)
+FIT = {field.name: 95.0 for field in dataclasses.fields(verdicts.Fit)}
 RHO = {"rho": 0.1}
 SHARP = {"model": net, "loss": CE, **SAMPLES}
 HESSIAN = {**SHARP, "ggn": False, "chunk": 6, "batch_norm": "running", "seed": 0, "progress": False}
@@ -361,13 +385,55 @@ GOOD = {
     "bisam.ledger.load": (ledger.load, {"name": "nothing", "folder": ledger.RESULTS}),
     "bisam.ledger.read": (ledger.read, {"path": ledger.RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json"},
                           {"path": "read"}),
-    "bisam.ledger.environment": (ledger.environment, {"device": "cpu", "seconds": 1.0}),
-    "bisam.report.published": (report.published, {"table": "T1"}),
-    "bisam.report.decisions": (report.decisions, {"name": "try", "folder": NOWHERE}, {"name": "experiment", "folder": "claims"}),
-    "bisam.reproduce.Settings": (reproduce.Settings, {"workers": 1, "device": "cpu", "root": None, "minutes": None}),
-    "bisam.reproduce.plan": (
-        reproduce.plan, {"name": "try", "scale": None, "seeds": None, "only": (), "folder": NOWHERE}, {"folder": "claims"},
+    "bisam.environment.environment": (environment.environment, {"device": "cpu", "seconds": 1.0, "precision": "float32"}),
+    "bisam.environment.differences": (environment.differences, {"there": {"torch": "1"}, "here": {"torch": "2"}}),
+    "bisam.published.published": (published.published, {"table": "T1"}),
+    "bisam.published.published_effect": (published.published_effect, {"claim": CLAIM}),
+    "bisam.published.published_difference": (published.published_difference, {"claim": CLAIM}),
+    "bisam.decisions.entries": (decisions.entries, {"records": RECORDS, "method": "sam", "place": {"label_noise": 0.4}}),
+    "bisam.decisions.series": (
+        decisions.series, {"records": RECORDS, "method": "sam", "metric": "last_test_accuracy", "place": {"label_noise": 0.4}},
     ),
+    "bisam.decisions.decide": (decisions.decide, {"claim": CLAIM, "folder": NOWHERE}, {"folder": "claims"}),
+    "bisam.decisions.decisions": (decisions.decisions, {"name": "try", "folder": NOWHERE}, {"name": "experiment", "folder": "claims"}),
+    "bisam.report.counted": (report.counted, {"words": ["holds"]}),
+    "bisam.report.markdown": (report.markdown, {"found": []}),
+    "bisam.report.write": (report.write, {"found": [], "path": NOWHERE / "claims.csv"}, {"path": "output"}),
+    "bisam.crossed.crossed": (crossed.crossed, {"ours": [[True, False], [True, True]], "theirs": [[False, False], [True, False]]}),
+    "bisam.power.power": (power.power, {"effect": 1.2, "pairs": 6, "fewest": 6}),
+    "bisam.power.detectable": (power.detectable, {"pairs": 6, "chance": 0.8, "fewest": 6}),
+    "bisam.power.unpaired_detectable": (power.unpaired_detectable, {"comparison": WELCH, "chance": 0.8}),
+    "bisam.verdicts.Published": (verdicts.Published, {"effect": 0.2, "comparison": WELCH}),
+    "bisam.verdicts.Fit": (verdicts.Fit, FIT),
+    "bisam.verdicts.direction": (verdicts.direction, {"ours": PAIRED, "fewest": 6}),
+    "bisam.verdicts.prediction_interval": (verdicts.prediction_interval, {"ours": PAIRED, "published": verdicts.Published(0.2, WELCH)}),
+    "bisam.verdicts.verdict": (
+        verdicts.verdict, {"ours": PAIRED, "published": verdicts.Published(0.2, WELCH), "fewest": 6, "fit": verdicts.Fit(**FIT)},
+    ),
+    "bisam.verdicts.within_family": (verdicts.within_family, {"p": [0.01, 0.04]}),
+    "bisam.verdicts.earlier_verdict": (verdicts.earlier_verdict, {"ours": PAIRED, "published_effect": 0.2}),
+    "bisam.verify.verify": (verify.verify, {"folder": NOWHERE, "progress": False}),
+    "bisam.files.safe_name": (files.safe_name, {"what": "file", "name": "a-b"}, {"name": "file"}),
+    "bisam.files.check_writable": (files.check_writable, {"path": NOWHERE / "a"}, CANNOT),
+    "bisam.files.write_whole": (files.write_whole, {"path": NOWHERE / "a", "data": "{}"}, CANNOT),
+    "bisam.files.write_new": (
+        lambda path=None, data="{}": files.write_new(Path(tempfile.mkdtemp()) / "a" if path is None else path, data), {"path": ..., "data": "{}"}, CANNOT,
+    ),
+    "bisam.files.held": (held_lock, {"path": NOWHERE / "lock"}, CANNOT),
+    "bisam.processes.Stopped": (processes.Stopped, {"number": 15}),
+    "bisam.plans.Settings": (
+        plans.Settings, {"workers": 1, "device": "cpu", "root": None, "minutes": None, "folder": NOWHERE, "checkpoints": NOWHERE},
+    ),
+    "bisam.plans.Planned": (
+        plans.Planned, {"experiment": "try", "file": "sam", "run": SMALL, "recorded": False, "words": {}},
+    ),
+    "bisam.plans.plan": (
+        plans.plan, {"name": "try", "scale": None, "seeds": None, "only": (), "folder": NOWHERE}, {"folder": "claims"},
+    ),
+    "bisam.plans.home": (plans.home, {"chosen": experiments.experiment("try", NOWHERE), "folder": NOWHERE}),
+    "bisam.prices.hours": (prices.hours, {"planned": [], "settings": plans.Settings()}),
+    "bisam.prices.prices": (prices.prices, {"planned": [], "settings": plans.Settings()}),
+    "bisam.reproduce.carry_out": (reproduce.carry_out, {"planned": [], "settings": plans.Settings(), "progress": False}),
     "bisam.checkpoint.check_writable": (checkpoint.check_writable, {"path": NOWHERE / "c.pt"}, {"path": "checkpoint_path"}),
     "bisam.checkpoint.read": (checkpoint.read, {"path": CHECKPOINT, "run": bisam.Run().to_dict()}, {"path": "checkpoint_path", "run": "checkpoint_path"}),
     "bisam.checkpoint.write": (checkpoint.write, {"path": NOWHERE / "d.pt", "run": bisam.Run().to_dict(), "state": {}}, {"path": "checkpoint_path"}),
@@ -393,9 +459,13 @@ GOOD |= {f"bisam.models.{name}": (on_meta(name), {"shape": (3, 32, 32), "classes
 # Public names without a call in the table, and why.
 NOT_CALLED = {
     "holds what the library has made, and is given back as it is": (
-        "bisam.Diagnostics", "bisam.Flips", "bisam.History", "bisam.plots.Look",
+        "bisam.Diagnostics", "bisam.Flips", "bisam.History", "bisam.plots.Look", "bisam.crossed.Crossed", "bisam.statistics.Paired",
+        "bisam.statistics.Unpaired", "bisam.statistics.Pooled", "bisam.decisions.Decision", "bisam.verify.Verified",
     ),
-    "takes nothing": ("bisam.data.digits", "bisam.notebook.names", "bisam.plots.style", "bisam.bounds.Identity"),
+    "takes nothing": (
+        "bisam.data.digits", "bisam.notebook.names", "bisam.plots.style", "bisam.bounds.Identity", "bisam.environment.commit",
+        "bisam.processes.follow_parent", "bisam.processes.signals_held_back", "bisam.processes.stoppable",
+    ),
     "a formula on a tensor, inside every pass": ("bisam.step", "bisam.geometry.euclidean_norm", "bisam.geometry.climb_", "bisam.combination.dot"),
     "a type to inherit from": ("bisam.bounds.Bound",),
 }
@@ -454,8 +524,9 @@ def outcome(name, argument, value):
     except Exception as error:
         said = message_of(error)
         named = any(re.search(rf"\b{re.escape(word)}\b", said) for word in words)
+        own = (*OWN, OSError) if name.startswith("bisam.files.") else OWN  # a file system's own error comes with the path
         foreign = bool(getattr(error, "__notes__", ()))  # a network's, a loss's or a metric's own error
-        if named and (isinstance(error, (TypeError, ValueError, *OWN)) or foreign) and len(said) < 2000:
+        if named and (isinstance(error, (TypeError, ValueError, *own)) or foreign) and len(said) < 2000:
             return "clear"
         return f"{type(error).__name__}: {said[:150]!r}"
     return "accepted"

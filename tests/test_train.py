@@ -762,7 +762,7 @@ def together(folder, name, stop=0, processes=2, per_worker=False, expect=0):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else [sys.executable]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(bisam.__file__).parents[1])}
     words = [*launch, str(script), str(folder), name, str(stop), str(per_worker)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=1800)
     assert (done.returncode == 0) == (expect == 0), done.stderr[-3000:]
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(processes)] if expect == 0 else done.stderr
 
