@@ -122,8 +122,9 @@ def plan(
         The runs, seed by seed as they are made, so that whatever is done first is paired.
 
     Raises:
-        ValueError: an unknown name, scale or word, seeds that the experiment does not have, or a name that cannot stand in a path.
-        LedgerError: a record that is there does not belong to the experiment as it is described now.
+        ValueError: an unknown name, scale or word, or seeds that the experiment does not have.
+        LedgerError: something in the list is wrong, such as a name that cannot stand in a path, or a record that is there does not
+            belong to the experiment as it is described now.
 
     Source:
         Ours.

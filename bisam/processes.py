@@ -32,8 +32,8 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, number: int):
-        super().__init__(f"signal {number}")
         self.number = _checks.whole("number", number)
+        super().__init__(f"signal {self.number}")
 
 
 @contextlib.contextmanager

@@ -294,3 +294,12 @@ def test_a_record_whose_numbers_do_not_fit_together_is_refused(ledger_folder, pa
     file.write_text(json.dumps(entry))
     with pytest.raises(LedgerError, match=message):
         ledger.evidence("try", ledger_folder)
+
+
+@pytest.mark.parametrize("name", [name for name, method in bisam.RECIPES.items() if method.to_dict()["ascent"]])
+def test_an_older_record_says_that_q_has_changed_where_q_is_what_is_climbed(name):
+    """Whatever its bound is: the identity, whose Q is a cross-entropy at another temperature, is in the same form."""
+    there = {"schema": 2, "run": {"recipe": bisam.RECIPES[name].to_dict()}, "environment": {}}
+    climbed = isinstance(bisam.RECIPES[name].ascent, bisam.Surrogate)
+    assert bool(ledger.reasons(there, there)) == climbed
+    assert not ledger.reasons({**there, "schema": ledger.SCHEMA}, there)

@@ -259,10 +259,12 @@ def test_without_a_terminal_every_run_that_is_done_is_a_line(folder, settings, c
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "a b", "", ".x", "-x"])
 def test_names_that_lead_elsewhere_are_refused_before_any_work(folder, settings, name, monkeypatch):
     (folder / "claims.toml").write_text(TOML.replace("[experiment.other]", f"[experiment.{json.dumps(name)}]"))
-    with pytest.raises(ValueError, match="experiment must be letters, digits"):
+    listed = rf"claims\.toml: experiment {re.escape(repr(name))}: the name must be letters, digits"
+    with pytest.raises(LedgerError, match=listed):
         plan(name, folder=folder)
-    with pytest.raises(ValueError, match="experiment must be letters, digits"):
+    with pytest.raises(LedgerError, match=listed):
         plan("T1", folder=folder)
+    (folder / "claims.toml").write_text(TOML)
     one = plan("try", folder=folder)[0]
     for wrong in ({"file": name}, {"experiment": name}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be letters, digits"):
@@ -277,7 +279,7 @@ def test_names_that_lead_elsewhere_are_refused_before_any_work(folder, settings,
 ])  # fmt: skip
 def test_more_runs_than_memory_holds_are_refused_when_they_are_read(folder, changes, message):
     (folder / "claims.toml").write_text(TOML.replace("seeds = 1\n", changes + "\n"))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(LedgerError, match=message):
         plan("other", folder=folder)
 
 
