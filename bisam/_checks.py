@@ -158,7 +158,9 @@ def part(name: str, value: object, wanted: type | tuple, words: str):
 
 def offers(part: object, method: str) -> bool:
     """An object, neither a class nor a container nor a number, that has the method: a dictionary's ``values`` are no losses."""
-    return not isinstance(part, (type, Collection, numbers.Number, torch.Tensor)) and callable(getattr(part, method, None))
+    if isinstance(part, (type, Collection, numbers.Number)) or torch.is_tensor(part):
+        return False
+    return callable(getattr(part, method, None))
 
 
 def a_set(name: str, value: object):

@@ -28,7 +28,7 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
     """Runs what has no record yet, each run from its checkpoint where there is one, and records it when it is done.
 
     Args:
-        planned: what :func:`plan` returned.
+        planned: what :func:`~bisam.plans.plan` returned.
         settings: how.
         progress: show a bar on the terminal; where there is none, a line on the error output for every run that is done.
 
