@@ -35,6 +35,7 @@ def hours(planned: Sequence[Planned], settings: Settings) -> float:
         Ours.
 
     Example:
+        >>> from bisam.plans import plan
         >>> hours(plan("first_run"), Settings())
         0.0
     """
@@ -56,6 +57,7 @@ def prices(planned: Sequence[Planned], settings: Settings) -> dict[tuple[str, st
         Ours.
 
     Example:
+        >>> from bisam.plans import plan
         >>> prices(plan("first_run"), Settings())
         {}
     """

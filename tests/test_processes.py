@@ -16,7 +16,7 @@ from bisam.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-PATIENCE = 120  # seconds that a busy machine may take for what takes one
+PATIENCE = 1800  # seconds; it ends what hangs, and a busy machine is no fault
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the processes are looked up in /proc, which is not there")
 
 TOML = """
@@ -40,6 +40,18 @@ if __name__ == "__main__":
     reproduce.prices = lambda planned, settings: {}
     sys.exit(cli.main(["record", "long", "--workers", sys.argv[2]]))
 """
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """Signals are heard here and in every process that is started: a shell that runs the tests behind it, or nohup, has them ignored."""
+    before = {number: signal.getsignal(number) for number in processes.SIGNALS}
+    ignored = [number for number, handler in before.items() if handler is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def until(condition, what):

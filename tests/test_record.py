@@ -215,7 +215,7 @@ def changed(**parts):
     (changed(environment={"threads": 77}), "environment.device must end in ' CPU, 77 of"),
     (changed(experiment="other"), "experiment is other, but the record lies in the folder of try"),
     (changed(run={"recipe": "sam"}), "run.recipe must be an object, got 'sam'"),
-    (changed(run={"recipe": {**GOOD["run"]["recipe"], "radius": {"kind": "Nothing"}}}), "run describes no run of this version: kind must be one of"),
+    (changed(run={"recipe": {**GOOD["run"]["recipe"], "radius": {"kind": "Nothing"}}}), "run describes no run of this version: choices: kind must be one of"),
     (changed(schema=2), "must not hold right in a record of that schema"),
 ])  # fmt: skip
 def test_contradictions_are_named(record, message, tmp_path):
