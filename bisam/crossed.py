@@ -54,7 +54,7 @@ def crossed(ours, theirs) -> Crossed:
 
     Raises:
         TypeError: no array of numbers.
-        ValueError: shapes that differ, fewer than two seeds or images, or numbers outside of [0, 1].
+        ValueError: shapes that differ, fewer than two seeds or images, or numbers that are not finite.
 
     Source:
         Two-way random effects by the method of moments, Searle, Casella & McCulloch (1992), chapter 4; degrees of freedom by
@@ -89,13 +89,13 @@ def crossed(ours, theirs) -> Crossed:
 
 
 def _shares(name: str, value: object) -> numpy.ndarray:
-    """An array of floats from 0 to 1, made of booleans or of numbers."""
+    """An array of finite floats, made of booleans or of numbers."""
     try:
         found = numpy.asarray(value)
     except (TypeError, ValueError, RuntimeError):  # rows of different lengths, or a tensor that cannot be an array
         found = numpy.asarray(None)
     if found.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be an array of booleans or numbers, one row a seed; got {_checks.shown(value)}")
-    if not ((found >= 0) & (found <= 1)).all():
-        raise ValueError(f"{name} must hold booleans, or shares from 0 to 1; got {_checks.shown(value)}")
+    if not numpy.isfinite(found).all():
+        raise ValueError(f"{name} must be finite, got {_checks.shown(value)}")
     return found.astype(float)

@@ -280,7 +280,8 @@ def pooled(comparisons: Sequence[Unpaired]) -> Pooled:
     if not _checks.sequence("comparisons", comparisons):
         raise ValueError("comparisons must hold at least one result of welch(), got none")
     for each in comparisons:
-        _checks.part("comparisons", each, Unpaired, "results of welch()")
+        if not isinstance(each, Unpaired):
+            raise TypeError(f"comparisons must hold results of welch(), got {_checks.shown(each)} of type {type(each).__name__}")
     models = len(comparisons)
     difference = math.fsum(each.difference for each in comparisons) / models
     error = math.sqrt(math.fsum(each.error**2 for each in comparisons)) / models

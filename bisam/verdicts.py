@@ -199,7 +199,7 @@ def verdict(ours: Paired | None, published: Published | None = None, fewest: int
     fewest = _checks.whole("fewest", fewest)
     if ours is None:
         return "not attempted"
-    _paired(ours)
+    _paired(ours, ", or None")
     if fit is not None and not fit.in_regime:
         return "not in regime"
     if ours.pairs < fewest:
@@ -210,8 +210,8 @@ def verdict(ours: Paired | None, published: Published | None = None, fewest: int
     return _seen(ours, published, seen) if seen else _unseen(ours, published)
 
 
-def _paired(ours: object) -> Paired:
-    return _checks.part("ours", ours, Paired, "the Paired that paired() returns")
+def _paired(ours: object, others: str = "") -> Paired:
+    return _checks.part("ours", ours, Paired, f"the Paired that paired() returns{others}")
 
 
 def _published(published: object) -> Published:
@@ -301,7 +301,7 @@ def earlier_verdict(ours: Paired | None, published_effect: float | None = None) 
     effect = 0.0 if published_effect is None else _checks.real("published_effect", published_effect)
     if ours is None:
         return "not attempted"
-    _paired(ours)
+    _paired(ours, ", or None")
     if effect == 0:
         return {"better": "holds", "worse": "refuted", "not resolved": "not resolved"}[ours.verdict]
     inside = ours.low <= effect <= ours.high

@@ -49,7 +49,7 @@ def test_a_name_that_is_more_than_a_name_is_refused(name):
 
 @pytest.mark.parametrize("name", [None, 5, b"a", Path("a"), ["a"]], ids=repr)
 def test_a_name_is_a_text(name):
-    with pytest.raises(TypeError, match=r"^file must be a text"):
+    with pytest.raises(TypeError, match=r"^file must be text, got"):
         files.safe_name("file", name)
 
 
@@ -214,7 +214,7 @@ def test_drafts_of_processes_that_were_killed_go_with_the_next_writer_of_any_fil
 def test_the_draft_of_a_living_process_and_the_files_of_others_are_left_alone(tmp_path):
     (tmp_path / "mine.part").write_text("")
     (tmp_path / "file.123.part").write_text("")
-    with files._draft(tmp_path / "file", "slow") as draft:
+    with files._draft(tmp_path / "file", b"slow") as draft:
         files.write_whole(tmp_path / "file", "quick")
         assert draft.read_text() == "slow"
     assert sorted(os.listdir(tmp_path)) == ["file", "file.123.part", "mine.part"]

@@ -127,6 +127,7 @@ def test_a_package_outside_a_checkout_has_no_commit(package):
 
 def test_a_gpu_is_named_with_its_driver_and_libraries(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU at {device}")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(environment, "_said", lambda *words, **where: "1.2.3\n1.2.3" if words[0] == "nvidia-smi" else None)
     there = environment.environment("cuda:0", 2.0, "bfloat16")
     assert (there["device"], there["driver"], there["cuda"]) == ("GPU at cuda:0", "1.2.3", torch.version.cuda)
@@ -296,10 +297,11 @@ def test_a_record_whose_numbers_do_not_fit_together_is_refused(ledger_folder, pa
         ledger.evidence("try", ledger_folder)
 
 
-@pytest.mark.parametrize("name", [name for name, method in bisam.RECIPES.items() if method.to_dict()["ascent"]])
+@pytest.mark.parametrize("name", [name for name, one in {**RECIPES, **CONTROLS}.items() if one.ascent])
 def test_an_older_record_says_that_q_has_changed_where_q_is_what_is_climbed(name):
     """Whatever its bound is: the identity, whose Q is a cross-entropy at another temperature, is in the same form."""
-    there = {"schema": 2, "run": {"recipe": bisam.RECIPES[name].to_dict()}, "environment": {}}
-    climbed = isinstance(bisam.RECIPES[name].ascent, bisam.Surrogate)
+    recipe = {**RECIPES, **CONTROLS}[name]
+    there = {"schema": 2, "run": {"recipe": recipe.to_dict()}, "environment": {}}
+    climbed = isinstance(recipe.ascent, bisam.Surrogate)
     assert bool(ledger.reasons(there, there)) == climbed
     assert not ledger.reasons({**there, "schema": ledger.SCHEMA}, there)

@@ -352,7 +352,7 @@ def test_the_state_is_written_in_three_formats(tmp_path, ending):
 
 
 def test_the_table_counts_its_verdicts(found):
-    lines = markdown(found.values()).splitlines()
+    lines = markdown(list(found.values())).splitlines()
     recorded = sum(decision.result is not None for decision in found.values())
     assert len(lines) == (2 + len(LIST["claim"])) + 1 + (2 + recorded) + 1 + 2
     assert lines[-1].startswith(f"{len(LIST['claim'])} claims: ") and lines[-2].startswith("By the rule of 0.1.0: ")

@@ -326,8 +326,8 @@ def test_sight_is_one_chance_in_three():
 
 
 @pytest.mark.parametrize("call, error, message", [
-    (lambda: verdict(0.3), TypeError, r"ours must be the Paired that paired\(\) returns, or None, got float"),
-    (lambda: earlier_verdict([], 0.1), TypeError, r"ours must be the Paired that paired\(\) returns, or None, got list"),
+    (lambda: verdict(0.3), TypeError, r"ours must be the Paired that paired\(\) returns, or None; got 0\.3 of type float"),
+    (lambda: earlier_verdict([], 0.1), TypeError, r"ours must be the Paired that paired\(\) returns, or None; got \[\] of type list"),
     (lambda: earlier_verdict(None, math.nan), ValueError, "published_effect must be finite, got nan"),
     (lambda: earlier_verdict(None, "0.1"), TypeError, "published_effect must be a real number, not '0.1'"),
     (lambda: power(math.nan, 12), ValueError, "effect must be finite, got nan"),
