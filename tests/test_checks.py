@@ -99,9 +99,8 @@ def test_a_base_that_maximises_is_refused_before_work_starts(when):
 
 
 def test_another_model_is_refused_in_a_block():
-    model, opt = reference.net(), None
-    opt = SharpnessAware(sgd(model), bisam.ASAM)
-    with pytest.raises(ValueError, match="model must be the one whose parameters the base holds"), opt.perturbed(reference.net()):
+    opt, other = SharpnessAware(sgd(reference.net()), bisam.ASAM), reference.net()
+    with pytest.raises(ValueError, match="model must be the one whose parameters the base holds"), opt.perturbed(other):
         pass
 
 
