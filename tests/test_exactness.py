@@ -322,13 +322,13 @@ def test_one_graph_for_the_compiler_with_the_same_numbers(phi, mu):
     q = Surrogate(phi, mu)
     torch.compiler.reset()
     compiled = torch.compile(q.__call__, fullgraph=True, dynamic=False, backend="aot_eager")
-    for margin in (-40.0, -2.0, 20.0):
+    for margin in (-80.0, -40.0, -2.0, 20.0, 80.0):
         logits, targets = batch(margin, 10, 16, torch.float32)
         leaf = logits.clone().requires_grad_()
         value = compiled(leaf, targets)
         value.backward()
-        torch.testing.assert_close(value, q(logits, targets), rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(leaf.grad, q.gradient(logits, targets), rtol=2e-6, atol=1e-38)
+        torch.testing.assert_close(value.double(), q(logits.double(), targets), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(leaf.grad.double(), q.gradient(logits.double(), targets), rtol=2e-6, atol=1e-38)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -343,3 +343,12 @@ def test_autocast_changes_nothing(phi, mu, dtype):
             value.backward()
             found[enabled] = value, leaf.grad, Surrogate(phi, mu).gradient(logits, targets)
     assert all(torch.equal(a, b) for a, b in zip(found[True], found[False], strict=True))
+
+
+@each_published
+@pytest.mark.parametrize("margin", [-50.0, -3.0, 1.0, 50.0])
+def test_the_closed_form_is_backward_to_the_last_bit(phi, mu, margin):
+    logits, targets = batch(margin, 10, 16, torch.float32)
+    leaf = logits.clone().requires_grad_()
+    Surrogate(phi, mu)(leaf, targets).backward()
+    assert torch.equal(leaf.grad, Surrogate(phi, mu).gradient(logits, targets))
