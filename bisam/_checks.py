@@ -246,19 +246,29 @@ def device(name: str, value: object) -> str:
     return value
 
 
-def scores(logits: object, targets: object, true_is_finite: bool = False) -> None:
-    """Logits of shape (n, K) and integer targets of shape (n,), n > 0, K > 0; values are checked on the CPU.
+def scores(logits: object, targets: object) -> None:
+    """Logits of shape (n, K) and integer targets of shape (n,), n > 0, K > 0; values are checked on the CPU."""
+    score_shapes(logits, targets)
+    score_values(logits, targets)
 
-    On other devices only shapes and types are looked at: reading values would stop the device at every step.
-    Under ``torch.compile`` the values are not looked at either, so that the graph stays whole. With ``true_is_finite`` no true
-    class may be ruled out by a score of minus infinity: its margins would be undefined.
-    """
+
+def score_shapes(logits: object, targets: object) -> None:
+    """What :func:`scores` can tell without a look at the values."""
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise TypeError(f"logits must be a floating-point tensor of shape (n, K), got {kind}")
     if logits.ndim != 2 or logits.shape[0] == 0 or logits.shape[1] == 0:
         raise ValueError(f"logits must have shape (n, K) with n > 0 and K > 0, got {tuple(logits.shape)}")
     labels(targets, len(logits), samples="rows of logits")
+
+
+def score_values(logits: torch.Tensor, targets: torch.Tensor, true_is_finite: bool = False) -> None:
+    """Classes that exist, and no NaN or +inf among the logits.
+
+    On other devices than the CPU nothing is looked at: reading values would stop the device at every step. Under
+    ``torch.compile`` neither, so that the graph stays whole. With ``true_is_finite`` no true class may be ruled out by a score
+    of minus infinity: its margins would be undefined.
+    """
     if logits.device.type != "cpu" or not _values_can_be_read(logits):
         return
     in_range(targets, logits.shape[1])

@@ -7,8 +7,8 @@ r"""The lower bound of the 0-1 loss that BiSAM's inner player maximises.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,11 +17,13 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from . import _checks
-from .bounds import GAMMA, Bound, NegLog, Tanh
+from .bounds import Bound, NegLog, Tanh
 
 __all__ = ["Surrogate", "gap", "margins"]
 
-NEAR = 24.0  # a margin times mu up to here loses no more than about 1e-6 when the margin is rounded to float32
+NEAR = 24.0  # a margin times mu up to here loses no more than 3e-6 of its exponential where float32 rounds it
+_LOG2_E = math.log2(math.e)
+_LARGEST = 88.3  # e^x leaves float32 just beyond
 
 
 def margins(logits: Tensor, targets: Tensor) -> Tensor:
@@ -48,7 +50,8 @@ def margins(logits: Tensor, targets: Tensor) -> Tensor:
         >>> margins(torch.tensor([[2.0, 5.0, 1.0]]), torch.tensor([0]))
         tensor([[ 0.,  3., -1.]])
     """
-    _checks.scores(logits, targets, true_is_finite=True)
+    _checks.score_shapes(logits, targets)
+    _checks.score_values(logits, targets, true_is_finite=True)
     return logits - logits.gather(1, targets.long().unsqueeze(1))
 
 
@@ -83,9 +86,10 @@ class Surrogate:
         \frac{\partial q_i}{\partial f_j} = \pi_{ij}\,\phi'(F_{ij}) \quad (j \ne y_i), \qquad
         \pi_{ij} = \frac{e^{\mu\phi(F_{ij})}}{\sum_k e^{\mu\phi(F_{ik})}}
 
-    The derivative with respect to the true score is minus the sum of the others. Every entry has a small relative error at
-    any margin, for any ``phi`` and ``mu``: margins are taken in float64 where float32 would round them. Values are at least
-    float32; the gradient has the dtype of the logits and is rounded to it last, after all factors.
+    The derivative with respect to the true score is minus the sum of the others. Every entry has a relative error below
+    :math:`3 \cdot 10^{-6}` in float32, at any margin and for any ``phi`` and ``mu``: margins are taken in float64 where float32
+    would round too much of them away. Values are at least float32; the gradient has the dtype of the logits and is rounded to it last,
+    after all factors.
 
     Args:
         phi: lower bound of the step, :class:`~bisam.bounds.NegLog` or :class:`~bisam.bounds.Tanh` or an object like them.
@@ -112,20 +116,20 @@ class Surrogate:
     def __post_init__(self):
         _checks.positive("mu", self.mu)
         _checks.part("phi", self.phi, ("__call__", "derivative"), "a bound with a derivative, such as NegLog() or Tanh()")
+        object.__setattr__(self, "_reach", _reach(self.phi, self.mu))
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         r"""The mean :math:`Q_{\phi,\mu}` over the batch, a scalar."""
-        _checks.scores(logits, targets, true_is_finite=True)
-        return self._found(logits, targets, mean=True)
+        return self._checked(logits, targets, mean=True)
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The values :math:`q_i`, shape ``(n,)``, each at or below the sample's 0-1 loss."""
-        _checks.scores(logits, targets, true_is_finite=True)
-        return self.values(logits, targets)
+        return self._checked(logits, targets, mean=False)
 
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:
         """:meth:`per_sample` without the checks: what a training step calls on a batch that it has checked."""
-        return self._found(logits, targets, mean=False)
+        true = targets.long().unsqueeze(-1)
+        return self._found(logits, true, _near_margins(logits, true, self._reach), mean=False)
 
     def gradient(self, logits: Tensor, targets: Tensor, scale: float | Tensor = 1.0) -> Tensor:
         r"""The gradient of the mean :math:`Q_{\phi,\mu}` for the logits, shape ``(n, K)``, without a graph and without the value.
@@ -138,51 +142,69 @@ class Surrogate:
             scale: a factor, such as that of a ``GradScaler``. It is applied before the rounding to the dtype of the logits:
                 a float16 gradient that is scaled afterwards may be 0 already.
         """
-        with torch.no_grad():
-            factor = scale / len(logits) if isinstance(scale, (int, float)) else 1 / len(logits)
-            gradient = self._parts(logits.detach(), targets.long(), factor, with_value=False)[1]
-            return _as(logits.dtype, gradient.mul_(scale) if isinstance(scale, Tensor) else gradient)
+        logits, true = logits.detach(), targets.long().unsqueeze(-1)
+        near = _near_margins(logits, true, self._reach)
+        _, pull, total, rate = self._parts(logits, true, near, mean=None)
+        return _as(logits.dtype, pull.div_(total.div_(scale * (rate / len(logits)))))
 
-    def _found(self, logits: Tensor, targets: Tensor, mean: bool) -> Tensor:
-        targets = targets.long()
-        if _is_taken_apart(logits):
-            value = _value_and_gradient(logits, targets, self.phi, self.mu)[0]
+    def _checked(self, logits: Tensor, targets: Tensor, mean: bool) -> Tensor:
+        _checks.score_shapes(logits, targets)
+        true = targets.long().unsqueeze(-1)
+        near = _near_margins(logits, true, self._reach)
+        if near is None:  # margins that are near are those of finite logits and of classes that exist
+            _checks.score_values(logits, targets, true_is_finite=True)
+        return self._found(logits, true, near, mean)
+
+    def _found(self, logits: Tensor, true: Tensor, near: Tensor | None, mean: bool) -> Tensor:
+        if near is None and _is_taken_apart(logits):
+            value = _value_and_gradient(logits, true.squeeze(-1), self.phi, self.mu)[0]
             return _as(_at_least_float32(logits), value.mean() if mean else value)
-        return _Q.apply(logits, targets, self, mean)
+        return _Q.apply(logits, true, self, near, mean)
 
-    def _parts(self, logits: Tensor, targets: Tensor, scale: float, with_value: bool) -> tuple[Tensor | None, Tensor]:
-        """Per-sample q and its gradient times a factor, without a graph, in the way that is quickest for phi and mu."""
-        quick = _quick_way(self.phi, self.mu, logits.dtype)
-        if quick is not None:
-            return quick(logits, targets, self.phi, self.mu, scale, with_value)
-        value, gradient = _value_and_gradient(logits, targets, self.phi, self.mu)
-        return value, gradient.mul_(scale)
+    def _parts(
+        self, logits: Tensor, true: Tensor, near: Tensor | None, mean: bool | None
+    ) -> tuple[Tensor | None, Tensor, Tensor, float]:
+        """q, and its gradient as pull / total * rate, of shapes (n, K), (n, 1) and a number, without a graph.
+
+        q is the mean or, shape (n,), that of each sample, or left out if ``mean`` is ``None``.
+        """
+        if near is not None:
+            return _few_operations(near, true, self.phi, self.mu, mean)
+        if self._reach is not None and logits.dtype != torch.float64 and torch.compiler.is_compiling():
+            return _few_passes(logits, true, self.phi, self.mu, mean)
+        value, gradient = _value_and_gradient(logits, true.squeeze(-1), self.phi, self.mu)
+        return value.mean() if mean else value, gradient, torch.ones_like(gradient[:, :1]), 1.0
 
 
 class _Q(torch.autograd.Function):
-    """Value and gradient in one pass; the gradient is kept, so that backward is one multiplication."""
+    """Value and gradient in one pass; the gradient is kept as a quotient, so that backward is one division."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, targets: Tensor, surrogate: Surrogate, mean: bool) -> Tensor:
-        ctx.surrogate, ctx.scale, ctx.mean = surrogate, 1 / len(logits) if mean else 1.0, mean
-        value, gradient = surrogate._parts(logits, targets, ctx.scale, with_value=True)
-        ctx.save_for_backward(logits, targets, gradient)
-        return _as(_at_least_float32(logits), value.mean() if mean else value)
+    def forward(ctx, logits: Tensor, true: Tensor, surrogate: Surrogate, near: Tensor | None, mean: bool) -> Tensor:
+        value, pull, total, rate = surrogate._parts(logits, true, near, mean)
+        ctx.surrogate, ctx.mean, ctx.rate = surrogate, mean, rate / len(logits) if mean else rate
+        ctx.save_for_backward(logits, true, pull, total)
+        return _as(_at_least_float32(logits), value)
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
-        logits, targets, gradient = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True: write the gradient again as a function of the logits
-            gradient = _value_and_gradient(logits, targets, ctx.surrogate.phi, ctx.surrogate.mu)[1] * ctx.scale
+        logits, true, pull, total = ctx.saved_tensors
         upstream = upstream if ctx.mean else upstream.unsqueeze(-1)
-        return _as(logits.dtype, upstream * gradient), None, None, None
+        if torch.is_grad_enabled():  # create_graph=True: write the gradient again as a function of the logits
+            gradient = _value_and_gradient(logits, true.squeeze(-1), ctx.surrogate.phi, ctx.surrogate.mu)[1]
+            gradient = gradient * (upstream / len(logits) if ctx.mean else upstream)
+        else:
+            gradient = pull / (total / (upstream * ctx.rate))  # in the order of `gradient`, for the same bits
+        return _as(logits.dtype, gradient), None, None, None, None
 
 
 def _is_taken_apart(logits: Tensor) -> bool:
     """Whether ``torch.func`` or forward-mode differentiation looks inside, which needs the plain formula."""
     if torch._C._are_functorch_transforms_active():
         return True
-    return not torch.compiler.is_compiling() and forward_ad.unpack_dual(logits).tangent is not None
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # the quick answer to nearly every call
+        return False
+    return forward_ad.unpack_dual(logits).tangent is not None
 
 
 def _as(dtype: torch.dtype, x: Tensor) -> Tensor:
@@ -216,68 +238,129 @@ def _within_range(x: Tensor) -> Tensor:
     return x.clamp(-largest, largest)
 
 
-# -- the published bounds in few operations --------------------------------------------------------------------------------
+# -- the published bounds, quickly -------------------------------------------------------------------------------------------
+#
+# With w = e^F and c = e^gamma, -log has e^(phi - 1) = w / (w + c) and phi' = c / (w + c). With v = e^(-2 alpha F), tanh has
+# phi - 1 = -2 v / (1 + v) and phi' = 4 alpha v / (1 + v)^2. All are quotients of positive numbers: nothing cancels.
 
 
-def _quick_way(phi: Bound, mu: float, dtype: torch.dtype) -> Callable | None:
-    """For float32 and below, where that loses a few roundings and no more; ``None`` elsewhere, also for subclasses."""
-    if dtype == torch.float64 or not 1 <= mu <= 10:  # a small mu magnifies the rounding of q, a large one that of phi
+def _reach(phi: Bound, mu: float) -> float | None:
+    """How far a margin may lie so that float32 loses a few roundings and no more; ``None`` where other numbers are too delicate."""
+    if not 1 <= mu <= 10:  # a small mu magnifies the rounding of q, a large one that of phi
         return None
     if type(phi) is NegLog and mu % 0.5 == 0 and phi.gamma <= 2:  # the power mu is a product of roots
-        return _neg_log
-    if type(phi) is Tanh and phi.alpha <= 0.25:  # no entry is larger than the smaller of the two sigmas
-        return _tanh
-    return None
+        return NEAR / mu
+    return NEAR if type(phi) is Tanh and phi.alpha <= 0.25 else None  # a subclass may have another formula
 
 
-def _neg_log(logits: Tensor, targets: Tensor, phi: NegLog, mu: float, scale: float, with_value: bool):
-    r"""With s = sigma(F), o = sigma(-F) and a + b = 1: e^(phi(F) - phi(0)) = s / (a s + b o), phi' = b o / (a s + b o)."""
-    true = targets.unsqueeze(-1)
-    right, wrong = _sides(logits, true, 1.0, NEAR / mu)
-    b = 1 / (1 + math.exp(-phi.gamma))
-    below = torch.lerp(wrong, right, b)
-    ratio, slope = wrong.div_(below), right.div_(below)
-    share = torch.sqrt(ratio, out=below) if mu % 1 else ratio
-    for _ in range(math.ceil(mu) - 1):
-        share = torch.mul(share, ratio, out=below)
-    at_tie = 0.0 if phi.gamma == GAMMA else 1 - math.log1p(math.exp(phi.gamma))
-    return _value_and_pull(share, slope, true, mu, b * scale, at_tie if with_value else None)
+def _near_margins(logits: Tensor, true: Tensor, reach: float | None) -> Tensor | None:
+    """The margins in float32, if all are so near that their rounding does not matter; read on the CPU, where that is cheap.
 
-
-def _tanh(logits: Tensor, targets: Tensor, phi: Tanh, mu: float, scale: float, with_value: bool):
-    r"""With s = sigma(2 alpha F) and o = sigma(-2 alpha F): phi = s - o and phi' = 4 alpha s o."""
-    true = targets.unsqueeze(-1)
-    right, wrong = _sides(logits, true, 2 * phi.alpha, NEAR)
-    share = torch.sub(wrong, right).mul_(mu).exp_()
-    return _value_and_pull(share, right.mul_(wrong), true, mu, 4 * phi.alpha * scale, 0.0 if with_value else None)
-
-
-def _sides(logits: Tensor, true: Tensor, rate: float, near: float) -> tuple[Tensor, Tensor]:
-    """sigma(-rate F), near 1 for a class far behind, and sigma(rate F), near 1 for one far ahead, both in float32.
-
-    From margins in float64 where float32 would round too much of them away.
+    ``None`` also where nothing quick is offered, where an argument is wrong, and where something looks inside.
     """
-    if logits.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere the look would stop the device
-        scores = logits.float()
-        lead = scores.gather(-1, true) - scores
-        low, high = torch.aminmax(lead)
-        if -near < low.item() and high.item() < near:
-            lead = lead if rate == 1 else lead.mul_(rate)
-            return torch.sigmoid(lead), lead.neg_().sigmoid_()
-    scores = logits.double()
-    lead = (scores.gather(-1, true) - scores).mul_(rate)
-    return torch.sigmoid(lead).float(), lead.neg_().sigmoid_().float()
+    if reach is None or torch.compiler.is_compiling() or not logits.is_cpu or logits.dtype == torch.float64 or _is_taken_apart(logits):
+        return None
+    scores = _as(torch.float32, logits.detach())
+    try:
+        margin = scores - scores.gather(-1, true)
+    except RuntimeError:  # a class that does not exist, which the checks say in better words
+        return None
+    low, high = torch.aminmax(margin)
+    return margin if -reach < low.item() and high.item() < reach else None  # false for NaN
 
 
-def _value_and_pull(share: Tensor, slope: Tensor, true: Tensor, mu: float, scale: float, at_tie: float | None):
-    """From e^(mu (phi - phi(0))) and the slopes, both overwritten; no value where phi(0) is ``None``."""
-    total, value = share.sum(-1, keepdim=True), None
-    zero = torch.zeros_like(total)
-    if at_tie is not None:
-        # A number as alpha is read by the kernel; a number as a factor is made a tensor first, which costs more than the rest.
-        value = torch.add(zero, total.log(), alpha=1 / mu).squeeze(-1).sub_(math.log(share.shape[-1]) / mu - at_tie)
-        # Rounding must not lift q above the 0-1 loss: q is 0 when all classes tie, and that is as high as it may be.
-        value = functional.hardshrink(value, 8 * torch.finfo(value.dtype).eps).clamp_(max=1)
-    pull = share.mul_(slope).scatter_(-1, true, zero)  # summed with the others, the true term would swallow them
+def _few_operations(margin: Tensor, true: Tensor, phi: Bound, mu: float, mean: bool | None):
+    """For the CPU, where a call costs more than what it computes: near margins, which are overwritten."""
+    if type(phi) is NegLog:
+        slope = math.exp(phi.gamma)
+        weight = margin.mul_(_number(_LOG2_E)).exp2_()  # twice as quick as exp
+        beside = weight + _number(slope)
+        share = _power(weight.div_(beside), mu)
+        total = share.sum(-1, keepdim=True)
+        pull = share.div_(beside)
+    else:
+        slope = 4 * phi.alpha
+        weight = margin.mul_(_number(-2 * phi.alpha * _LOG2_E)).exp2_()
+        beside = weight + _number(1.0)
+        weight.div_(beside)
+        share = torch.mul(weight, _number(-2 * mu * _LOG2_E)).exp2_()
+        total = share.sum(-1, keepdim=True)
+        pull = share.mul_(weight).div_(beside)
+    value = None if mean is None else _log_mean_of_near(total, mu, margin.shape[-1], mean)
+    pull.scatter_(-1, true, 0.0)  # summed with the others, the true term would swallow them
     pull.scatter_(-1, true, pull.sum(-1, keepdim=True).neg_())
-    return value, pull.mul_(torch.add(zero, total.reciprocal_(), alpha=scale))
+    return value, pull, total, slope
+
+
+@functools.lru_cache(maxsize=64)
+def _number(value: float) -> Tensor:
+    """A number as a tensor: made at every call, it would cost more than what is done with it."""
+    return torch.tensor(value, dtype=torch.float32, device="cpu")
+
+
+def _few_passes(logits: Tensor, true: Tensor, phi: Bound, mu: float, mean: bool | None):
+    """For the compiler, which makes one loop of many operations: any margin, with what float32 rounds away brought back."""
+    scores = logits.float()
+    margin, rest = _difference(scores, scores.gather(-1, true))
+    if type(phi) is NegLog:
+        weight, constant = _exponential(margin, rest, 1.0), math.exp(phi.gamma)
+        beside = 1 / (weight + constant)
+        share, slope, rate = _power(weight * beside, mu), beside, constant
+    else:
+        weight = _exponential(margin, rest, -2 * phi.alpha)
+        beside = 1 / (weight + 1)
+        behind = weight * beside
+        share, slope, rate = torch.exp(-2 * mu * behind), behind * beside, 4 * phi.alpha
+    is_true = torch.arange(scores.shape[-1], device=scores.device) == true
+    total, pull = share.sum(-1, keepdim=True), torch.where(is_true, 0.0, share * slope)
+    pull = torch.where(is_true, -pull.sum(-1, keepdim=True), pull)
+    value = None if mean is None else _log_mean(total, mu, scores.shape[-1])
+    return value.mean() if mean else value, pull, total, rate
+
+
+def _difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """a - b, and what its rounding left out (Knuth's two-sum)."""
+    found = a - b
+    minus_b = found - a
+    rest = (a - (found - minus_b)) - (b + minus_b)
+    return found, torch.where(found.abs() < 1e30, rest, 0.0)
+
+
+def _exponential(x: Tensor, rest: Tensor, rate: float) -> Tensor:
+    """e^(rate (x + rest)) to a few roundings, although float32 rounds the product (Dekker's product, by halves of 12 bits)."""
+    x = x.clamp(-_LARGEST / abs(rate), _LARGEST / abs(rate))
+    if rate == 1:
+        return torch.exp(x) * (1 + rest)
+    mantissa, exponent = math.frexp(rate)
+    upper_rate = math.ldexp(round(mantissa * 2**12), exponent - 12)
+    split = 4097.0 * x
+    upper = split - (split - x)
+    product = rate * x
+    lost = (upper * upper_rate - product) + (upper * (rate - upper_rate) + (x - upper) * rate + rest * rate)
+    return torch.exp(product) * (1 + lost)
+
+
+def _power(x: Tensor, mu: float) -> Tensor:
+    """x to the power mu, a multiple of 1/2: a general power costs ten times as much."""
+    if mu == 1:
+        return x
+    found = torch.sqrt(x).mul_(x) if mu % 1 else x * x
+    for _ in range(math.ceil(mu) - 2):
+        found = found.mul_(x)
+    return found
+
+
+def _log_mean(total: Tensor, mu: float, classes: int) -> Tensor:
+    """q of each sample from the sums of e^(mu (phi - 1))."""
+    value = torch.log(total).squeeze(-1) * (1 / mu) + (1 - math.log(classes) / mu)
+    # Rounding must not lift q above the 0-1 loss: q is 0 when all classes tie, and that is as high as it may be.
+    return functional.hardshrink(value, 8 * torch.finfo(value.dtype).eps).clamp(max=1)
+
+
+def _log_mean_of_near(total: Tensor, mu: float, classes: int, mean: bool) -> Tensor:
+    """The same or its mean, of which the last operations are Python's own: those of a tensor take ten times as long."""
+    if not mean:
+        return _log_mean(total, mu, classes)
+    found = torch.log(total).mean()
+    value = found.item() / mu + 1 - math.log(classes) / mu
+    return found.fill_(value if abs(value) > 8 * torch.finfo(found.dtype).eps else 0.0)

@@ -13,10 +13,10 @@ from torch.autograd import forward_ad
 
 from bisam import BISAM_LOG, BISAM_TANH, SAM, Batch, NegLog, SharpnessAware, Surrogate, Tanh, zero_one
 from bisam.bounds import GAMMA, Identity
-from bisam.surrogate import _quick_way
+from bisam.surrogate import _reach
 
 EXACT = {  # relative error of an entry of the gradient; half precision rounds once, at the end
-    torch.float64: 1e-12, torch.float32: 1.6e-6, torch.float16: 0.55 * 2**-10, torch.bfloat16: 0.55 * 2**-7,
+    torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 0.55 * 2**-10, torch.bfloat16: 0.55 * 2**-7,
 }
 CASES = [
     *[(NegLog(), mu) for mu in (1.5, 1.0, 0.5, 2.0, 5.0, 8.0, 10.0, 0.01, 50.0, 1e3)],
@@ -184,9 +184,9 @@ def test_a_phi_with_two_methods_is_as_exact(phi, mu):
     for margin in (-40.0, -3.0, 0.0, 20.0):
         logits, targets = batch(margin, 10, 16, torch.float32)
         ours, own = Surrogate(phi, mu), Surrogate(Mine(phi), mu)
-        assert _quick_way(phi, mu, logits.dtype) is not None and _quick_way(own.phi, mu, logits.dtype) is None
+        assert _reach(phi, mu) is not None and _reach(own.phi, mu) is None
         torch.testing.assert_close(own(logits, targets), ours(logits, targets), rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(own.gradient(logits, targets), ours.gradient(logits, targets), rtol=1.6e-6, atol=1e-38)
+        torch.testing.assert_close(own.gradient(logits, targets), ours.gradient(logits, targets), rtol=3e-6, atol=1e-38)
 
 
 def test_a_subclass_is_taken_at_its_word():
@@ -322,13 +322,13 @@ def test_one_graph_for_the_compiler_with_the_same_numbers(phi, mu):
     q = Surrogate(phi, mu)
     torch.compiler.reset()
     compiled = torch.compile(q.__call__, fullgraph=True, dynamic=False, backend="aot_eager")
-    for margin in (-40.0, -2.0, 20.0):
+    for margin in (-80.0, -40.0, -2.0, 20.0, 80.0):
         logits, targets = batch(margin, 10, 16, torch.float32)
         leaf = logits.clone().requires_grad_()
         value = compiled(leaf, targets)
         value.backward()
-        torch.testing.assert_close(value, q(logits, targets), rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(leaf.grad, q.gradient(logits, targets), rtol=2e-6, atol=1e-38)
+        torch.testing.assert_close(value.double(), q(logits.double(), targets), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(leaf.grad.double(), q.gradient(logits.double(), targets), rtol=EXACT[torch.float32], atol=1e-38)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -343,3 +343,12 @@ def test_autocast_changes_nothing(phi, mu, dtype):
             value.backward()
             found[enabled] = value, leaf.grad, Surrogate(phi, mu).gradient(logits, targets)
     assert all(torch.equal(a, b) for a, b in zip(found[True], found[False], strict=True))
+
+
+@each_published
+@pytest.mark.parametrize("margin", [-50.0, -3.0, 1.0, 50.0])
+def test_the_closed_form_is_backward_to_the_last_bit(phi, mu, margin):
+    logits, targets = batch(margin, 10, 16, torch.float32)
+    leaf = logits.clone().requires_grad_()
+    Surrogate(phi, mu)(leaf, targets).backward()
+    assert torch.equal(leaf.grad, Surrogate(phi, mu).gradient(logits, targets))
