@@ -271,10 +271,18 @@ def _fit(ours: Side, theirs: Side, seeds: list[int], needed: float) -> Fit | Non
         if None in fitted:
             return None
         gaps = [entry["final"].get("gap", own - entry["final"]["last_test_accuracy"]) for entry, own in zip(involved, fitted, strict=True)]
-        clean = [100 * (1 - entry["run"]["label_noise"]) for entry in involved]
+        clean = [100 * (1 - _wrong_share(entry["run"])) for entry in involved]
         found.append([statistics.fmean(numbers) for numbers in (fitted, clean, gaps)])
     (mine, clean, gap), (other, other_clean, other_gap) = found
     return Fit(mine, other, needed, clean, other_clean, gap, other_gap)
+
+
+def _wrong_share(run: dict) -> float:
+    """The share of wrong labels: where a label is redrawn among all classes, the true one may come again."""
+    if run["noise_reading"] == "other" or run["data"].startswith("folder:"):
+        return run["label_noise"]
+    classes = 100 if run["data"] == "cifar100" else 10
+    return run["label_noise"] * (classes - 1) / classes
 
 
 def _train_accuracy(entry: dict) -> float | None:

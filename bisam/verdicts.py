@@ -164,9 +164,10 @@ def verdict(ours: Paired | None, published: Published | None = None, fewest: int
     other one, or in none. Of a published difference :math:`e \ne 0`:
 
     4. Seen in the other direction: ``"not reproduced"``.
-    5. Seen in its direction: ``"reproduced"`` if :math:`e` lies in :func:`prediction_interval`, and ours would have found a true
-       difference of :math:`|e|` with probability 0.8. Else ``"direction only"``: the size differs, or ours is too noisy to speak
-       of a size. So a wide interval earns no reproduction.
+    5. Seen in its direction: ``"reproduced"`` if :math:`e` lies in :func:`prediction_interval`, ours would have found a true
+       difference of :math:`|e|` with probability 0.8 at our estimated spread, and our interval does not leave out what 6 asks for.
+       Else ``"direction only"``: the size differs, or one of the two is too noisy to speak of a size. So no wide interval earns a
+       reproduction, neither ours nor the printed one.
     6. Not seen: ``"not reproduced"`` if our interval leaves out :math:`e`, and also the difference that the published runs had
        one chance in three to find: then the effect, if there is any, is smaller than printed and out of their sight. Else
        ``"not resolved"``.
@@ -223,19 +224,25 @@ def _seen(ours: Paired, published: Published, seen: int) -> str:
         return "not reproduced"
     low, high = prediction_interval(ours, published)
     fits = low <= published.effect <= high and ours.detectable <= abs(published.effect)
-    return "reproduced" if fits else "direction only"
+    # A noisy print predicts nearly everything, also a difference of nearly nothing.
+    return "reproduced" if fits and not _leaves_out(ours, published) else "direction only"
+
+
+def _leaves_out(ours: Paired, published: Published) -> bool:
+    """Whether the interval rules out the published difference, and what the published runs had a chance to find."""
+    low, high = ours.widest
+    possible = high if published.effect > 0 else -low  # the largest effect in the published direction that ours allows
+    return possible < abs(published.effect) and (published.sight is None or possible < published.sight)
 
 
 def _unseen(ours: Paired, published: Published) -> str:
     low, high = ours.widest
-    if ours.p < ALPHA or not low <= 0 <= high:  # interval and test contradict each other about zero
+    if not low <= 0 <= high:  # interval and test contradict each other about zero
         return "not resolved"
     sight = published.sight
     if published.effect == 0:
         return "reproduced" if sight is not None and -sight < low and high < sight else "not resolved"
-    possible = high if published.effect > 0 else -low  # the largest effect in the published direction that ours allows
-    left_out = possible < abs(published.effect) and (sight is None or possible < sight)
-    return "not reproduced" if left_out else "not resolved"
+    return "not reproduced" if _leaves_out(ours, published) else "not resolved"
 
 
 def within_family(p: Sequence[float]) -> list[float]:

@@ -14,6 +14,7 @@ import pytest
 from scipy import stats
 
 from bisam.crossed import Crossed
+from bisam.decisions import _wrong_share
 from bisam.power import detectable, power, unpaired_detectable
 from bisam.statistics import Paired, paired, welch
 from bisam.verdicts import (
@@ -254,7 +255,8 @@ SHARP = Published(0.5, welch(0.5, 0.04, 6, 0.0, 0.04, 6))  # sight 0.04
     (found(0.1, 0.2, p=0.3), SHARP, "not resolved"),  # less than printed, but in sight
     (found(0.0, 0.03, p=0.3), SHARP, "not reproduced"),
     (found(0.0, 0.2, p=0.3), Published(0.05, NOISY.comparison), "not resolved"),  # 0.05 is still possible
-    (found(0.1, 0.2, p=0.049), NOISY, "not resolved"),  # interval and test contradict each other
+    (found(0.1, 0.2, p=0.049), NOISY, "not reproduced"),  # the interval rules out the size, whatever the sign flips say of zero
+    (found(0.2, 0.1, p=0.01), NOISY, "direction only"),  # seen, but the interval rules out the size
     (found(0.2, 0.15, p=0.05), NOISY, "not resolved"),
     (found(0.6, 0.2, pairs=11), NOISY, "not resolved"),
     (found(0.1, 0.2, p=0.3, pairs=11), NOISY, "not resolved"),
@@ -429,3 +431,30 @@ def test_by_the_earlier_rule_a_claim_without_a_direction_holds_or_is_refuted(eff
     assert [earlier_verdict(each, effect) for each in (seen(0.1, 0.9), seen(-0.9, -0.1), unseen(-0.1, 0.1), None)] == [
         "holds", "refuted", "not resolved", "not attempted",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("run, share", [
+    ({"noise_reading": "other", "data": "cifar10", "label_noise": 0.8}, 0.8),
+    ({"noise_reading": "any", "data": "cifar10", "label_noise": 0.8}, 0.72),
+    ({"noise_reading": "any", "data": "cifar100", "label_noise": 0.8}, 0.792),
+    ({"noise_reading": "any", "data": "folder:birds", "label_noise": 0.8}, 0.8),  # how many classes it has is not recorded
+])  # fmt: skip
+def test_the_labels_that_can_be_fitted_follow_the_reading_of_the_noise(run, share):
+    assert _wrong_share(run) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("pairs", [2, 6, 13, 19, 20])
+def test_sign_flips_are_counted_exactly(pairs):
+    draw = numpy.random.default_rng(pairs)
+    difference = numpy.round(draw.normal(0.3, 1, pairs), 1)  # with ties
+    signs = ((numpy.arange(2**pairs)[:, None] >> numpy.arange(pairs)) & 1) * 2 - 1
+    sums = numpy.abs(signs @ numpy.rint(10 * difference).astype(int))
+    expected = numpy.mean(sums >= abs(numpy.rint(10 * difference).astype(int).sum()))
+    assert paired(difference, numpy.zeros(pairs)).p == pytest.approx(expected, abs=0)
+
+
+@pytest.mark.parametrize("pairs, size", [(25, 1.0), (40, 1e-7), (40, 1e100), (41, 1.0)])
+def test_sign_flips_of_many_pairs_and_any_size(pairs, size):
+    difference = size * numpy.array([1.0, 2.0] * pairs)[:pairs]
+    p = paired(difference, numpy.zeros(pairs)).p
+    assert p == (2 / 2**pairs if pairs <= 40 else pytest.approx(2 / 2**19, rel=1))
