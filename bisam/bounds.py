@@ -139,7 +139,9 @@ class NegLog:
         left, right = x.masked_fill(x > 0, 0), x.masked_fill(x < 0, 0)
         below = left - torch.log1p(torch.expm1(left) / math.e)
         above = -torch.log1p(torch.expm1(-right) * (1 - 1 / math.e))
-        return torch.where(x < 0, below, above).clamp(max=1)
+        # Far out autograd makes 0 of expm1, where the derivative is small and not nothing.
+        far = 1 - torch.log1p(torch.exp(-right) * (math.e - 1))
+        return torch.where(x < 0, below, torch.where(x > 1, far, above))
 
     def derivative(self, x: Tensor) -> Tensor:
         r"""Values :math:`\sigma(\gamma - x)`."""

@@ -117,6 +117,8 @@ class Surrogate:
         _checks.positive("mu", self.mu)
         _checks.part("phi", self.phi, ("__call__", "derivative"), "a bound with a derivative, such as NegLog() or Tanh()")
         object.__setattr__(self, "_reach", _reach(self.phi, self.mu))
+        # Twice mu, where the power mu is made of roots: a compiler that takes mu for any number would not branch on it.
+        object.__setattr__(self, "_halves", round(2 * min(self.mu, 10)))
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         r"""The mean :math:`Q_{\phi,\mu}` over the batch, a scalar."""
@@ -169,9 +171,9 @@ class Surrogate:
         q is the mean or, shape (n,), that of each sample, or left out if ``mean`` is ``None``.
         """
         if near is not None:
-            return _few_operations(near, true, self.phi, self.mu, mean)
+            return _few_operations(near, true, self.phi, self.mu, self._halves, mean)
         if self._reach is not None and logits.dtype != torch.float64 and torch.compiler.is_compiling():
-            return _few_passes(logits, true, self.phi, self.mu, mean)
+            return _few_passes(logits, true, self.phi, self.mu, self._halves, mean)
         value, gradient = _value_and_gradient(logits, true.squeeze(-1), self.phi, self.mu)
         return value.mean() if mean else value, gradient, torch.ones_like(gradient[:, :1]), 1.0
 
@@ -269,13 +271,13 @@ def _near_margins(logits: Tensor, true: Tensor, reach: float | None) -> Tensor |
     return margin if -reach < low.item() and high.item() < reach else None  # false for NaN
 
 
-def _few_operations(margin: Tensor, true: Tensor, phi: Bound, mu: float, mean: bool | None):
+def _few_operations(margin: Tensor, true: Tensor, phi: Bound, mu: float, halves: int, mean: bool | None):
     """For the CPU, where a call costs more than what it computes: near margins, which are overwritten."""
     if type(phi) is NegLog:
         slope = math.exp(phi.gamma)
         weight = margin.mul_(_number(_LOG2_E)).exp2_()  # twice as quick as exp
         beside = weight + _number(slope)
-        share = _power(weight.div_(beside), mu)
+        share = _power(weight.div_(beside), halves)
         total = share.sum(-1, keepdim=True)
         pull = share.div_(beside)
     else:
@@ -298,14 +300,14 @@ def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float32, device="cpu")
 
 
-def _few_passes(logits: Tensor, true: Tensor, phi: Bound, mu: float, mean: bool | None):
+def _few_passes(logits: Tensor, true: Tensor, phi: Bound, mu: float, halves: int, mean: bool | None):
     """For the compiler, which makes one loop of many operations: any margin, with what float32 rounds away brought back."""
     scores = logits.float()
     margin, rest = _difference(scores, scores.gather(-1, true))
     if type(phi) is NegLog:
         weight, constant = _exponential(margin, rest, 1.0), math.exp(phi.gamma)
         beside = 1 / (weight + constant)
-        share, slope, rate = _power(weight * beside, mu), beside, constant
+        share, slope, rate = _power(weight * beside, halves), beside, constant
     else:
         weight = _exponential(margin, rest, -2 * phi.alpha)
         beside = 1 / (weight + 1)
@@ -340,12 +342,12 @@ def _exponential(x: Tensor, rest: Tensor, rate: float) -> Tensor:
     return torch.exp(product) * (1 + lost)
 
 
-def _power(x: Tensor, mu: float) -> Tensor:
-    """x to the power mu, a multiple of 1/2: a general power costs ten times as much."""
-    if mu == 1:
+def _power(x: Tensor, halves: int) -> Tensor:
+    """x to the power halves / 2, at least 1: a general power costs ten times as much."""
+    if halves == 2:
         return x
-    found = torch.sqrt(x).mul_(x) if mu % 1 else x * x
-    for _ in range(math.ceil(mu) - 2):
+    found = torch.sqrt(x).mul_(x) if halves % 2 else x * x
+    for _ in range((halves - 3) // 2 if halves % 2 else (halves - 4) // 2):
         found = found.mul_(x)
     return found
 

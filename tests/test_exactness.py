@@ -352,3 +352,26 @@ def test_the_closed_form_is_backward_to_the_last_bit(phi, mu, margin):
     leaf = logits.clone().requires_grad_()
     Surrogate(phi, mu)(leaf, targets).backward()
     assert torch.equal(leaf.grad, Surrogate(phi, mu).gradient(logits, targets))
+
+
+@pytest.mark.parametrize("dynamic", [True, None])
+def test_one_compiled_function_serves_several_mu(dynamic):
+    torch.compiler.reset()
+    compiled = torch.compile(lambda q, logits, targets: q(logits, targets), backend="aot_eager", dynamic=dynamic)
+    logits, targets = batch(-2.0, 10, 16, torch.float32)
+    for q in [*(Surrogate(NegLog(), mu) for mu in (1.5, 2.5, 3.5, 1.0, 2.0, 7.0, 3.3, 1.5)), Surrogate(Tanh(), 10.0), Surrogate(Tanh(), 5.0)]:
+        leaf = logits.clone().requires_grad_()
+        value = compiled(q, leaf, targets)
+        value.backward()
+        torch.testing.assert_close(value.double(), q(logits.double(), targets), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(leaf.grad.double(), q.gradient(logits.double(), targets), rtol=EXACT[torch.float32], atol=1e-38)
+
+
+@pytest.mark.parametrize("phi", [NegLog(), NegLog(0.6), Tanh(), Tanh(1.0)], ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_autograd_of_a_bound_is_its_derivative_far_out_too(phi, dtype):
+    x = torch.tensor([-80.0, -20.0, -1.0, -1e-3, 0.0, 1e-3, 0.5, 0.999, 1.001, 5.0, 30.0, 36.0, 40.0, 80.0], dtype=dtype, requires_grad=True)
+    phi(x).sum().backward()
+    torch.testing.assert_close(x.grad, phi.derivative(x.detach()), rtol=2e-5 if dtype == torch.float32 else 1e-13, atol=0)
+    vmapped = torch.func.vmap(torch.func.grad(phi.__call__))(x.detach())
+    torch.testing.assert_close(vmapped, x.grad, rtol=1e-6, atol=0)
