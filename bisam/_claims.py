@@ -303,7 +303,7 @@ def _entry_faults(plan) -> Iterator[str]:
 
 def _strangers(claim, plans: dict) -> Iterator[str]:
     """Where a claim speaks of what its experiment, or the published table, does not have."""
-    from .published import published_effect  # it reads what this module checks
+    from .published import TableError, published_effect  # it reads what this module checks
 
     if claim.label_noise is not None and "label_noise" in claim.at:
         yield "label_noise must be given once, by itself or in at"
@@ -311,6 +311,8 @@ def _strangers(claim, plans: dict) -> Iterator[str]:
         yield f"ours and theirs must differ, got {claim.ours} twice at one place"
     try:
         published_effect(claim)
+    except TableError:  # no fault of the claim
+        raise
     except (RuntimeError, ValueError, TypeError) as error:
         yield f"published {str(error).removeprefix(f'claim {claim.id}: ')}"
     if not claim.experiment:

@@ -11,6 +11,7 @@ from pathlib import Path
 from . import _checks, _record, files, ledger
 from .data import DataError
 from .experiments import RESULTS, Experiment, LedgerError, listed
+from .published import TableError, read_rows
 from .radius import Constant, Learned
 from .recipe import SGD
 from .train import Run
@@ -56,9 +57,9 @@ def _count(number: int, word: str) -> str:
 def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
     """Reads a whole ledger, this one or another's, and says everything that is wrong with it.
 
-    The list of claims must be sound. Each record must have the form of its schema and agree with itself, lie in the folder of its
-    experiment, and be one of the runs that are planned there. Records of the same data must have one fingerprint, and no two that
-    trained differently the same weights. There is nothing else in ``runs``.
+    The list of claims must be sound, and so must a published table that lies beside it. Each record must have the form of its
+    schema and agree with itself, lie in the folder of its experiment, and be one of the runs that are planned there. Records of the
+    same data must have one fingerprint, and no two that trained differently the same weights. There is nothing else in ``runs``.
 
     Args:
         folder: the ledger, with ``claims.toml`` and ``runs``.
@@ -79,12 +80,18 @@ def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
     if not folder.is_dir():
         raise LedgerError(f"{folder} is no folder with a ledger")
     found, plans = Verified(), {}
+    table = _table_faults(folder / "published.csv")
+    found.faults += [fault.removeprefix(f"{folder}/") for fault in table]
     try:
         claimed = listed(folder)
         plans, found.claims = claimed.entries["experiment"], len(claimed.entries["claim"])
         found.experiments = len(plans)
         found.faults += [f"claims.toml: {fault}" for fault in claimed.faults]
         wrongly_described = claimed.left_out
+    except TableError as error:  # that of the project, by which claims are read
+        said = table and folder.resolve() == RESULTS.resolve()
+        found.faults += [] if said else [f"claims.toml: cannot be read with the table of the project: {error}"]
+        wrongly_described = None
     except LedgerError as error:
         found.faults.append(f"claims.toml: {str(error).removeprefix(str(folder / 'claims.toml')).strip()}")
         wrongly_described = None  # nothing can be said of what is planned
@@ -108,6 +115,18 @@ def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _table_faults(path: Path) -> list[str]:
+    """What is wrong with the ledger's own published table; it need not have one."""
+    if path.is_symlink():
+        return [f"{path}: {_what(path)}"]
+    try:
+        if path.exists():
+            read_rows(path)
+    except TableError as error:
+        return [str(error)]
+    return []
 
 
 def _strays(folder: Path) -> Iterator[str]:
