@@ -168,4 +168,6 @@ def _sides(claim: Claim) -> list[dict]:
         if len(rows) != 1:
             raise LedgerError(f"claim {claim.id}: {claim.published} has {len(rows)} published rows for {method}")
         found.append(rows[0])
+    if found[0] == found[1]:
+        raise LedgerError(f"claim {claim.id}: {claim.published} has one row for both, {found[0]['method']}")
     return found
