@@ -20,6 +20,7 @@ from .train import Run
 
 SHOWN = ("LETS", "figure-2")  # what the texts show without numbers that results/published.csv could hold
 LONGEST = 1000  # characters of a text
+MOST_EPOCHS = 1_000_000  # a day of the smallest run; what a budget of equal passes doubles stays far from the bounds of a number
 AXES = (*(part.name for part in dataclasses.fields(Run) if part.name not in ("recipe", "seed")), "rho", "rate")
 
 
@@ -126,9 +127,17 @@ def _one_of(*allowed: object) -> Callable:
     return checked
 
 
+def _epochs(value: int) -> None:
+    if not 1 <= value <= MOST_EPOCHS:
+        raise ValueError(f"must be at least 1 and at most {MOST_EPOCHS}")
+
+
 def _setting(name: str, value: object) -> None:
     """A field of a run, a radius or a rate, as they check it themselves."""
     _checks.choice("axis", name, AXES)
+    if name == "epochs":
+        _within(name, _whole, value)
+        _within(name, _epochs, value)
     if name == "rho":
         Constant(value)
     elif name == "rate":
@@ -174,7 +183,7 @@ def _id(value: str) -> None:
 
 OWN = {
     "Experiment": {
-        "title": _something, "methods": _something, "seeds": _at_least(1), "epochs": _at_least(1), "first_seed": _at_least(0), "schema": _one_of(1, 2, 3), "rho": Constant,
+        "title": _something, "methods": _something, "seeds": _at_least(1), "epochs": _epochs, "first_seed": _at_least(0), "schema": _one_of(1, 2, 3), "rho": Constant,
         "rate": lambda value: Learned(0.1, value), "smoothing": CrossEntropy, "convention": lambda value: CrossEntropy(0.1, value),
         "label_noise": lambda value: _axes({"label_noise": value}), "axes": _axes, "settings": _settings, "radius": _radii, "tables": _tables,
     },
@@ -303,14 +312,21 @@ def _entry_faults(plan) -> Iterator[str]:
 
 def _strangers(claim, plans: dict) -> Iterator[str]:
     """Where a claim speaks of what its experiment, or the published table, does not have."""
-    from .published import published_effect  # it reads what this module checks
+    from .published import PUBLISHED_AS, TableError, published_effect  # it reads what this module checks
 
     if claim.label_noise is not None and "label_noise" in claim.at:
         yield "label_noise must be given once, by itself or in at"
     if claim.ours == claim.theirs and claim.place == claim.other_place:
         yield f"ours and theirs must differ, got {claim.ours} twice at one place"
+    if claim.published_as and not claim.published:
+        yield "published_as must not be given without published"
+    for side, other in (("ours", claim.theirs), ("theirs", claim.ours)):
+        if claim.ours != claim.theirs and claim.published_as.get(side) == PUBLISHED_AS.get(other, other):
+            yield f"published_as must not call {side} by the name of {other}, got {claim.published_as[side]!r}"
     try:
         published_effect(claim)
+    except TableError:  # no fault of the claim
+        raise
     except (RuntimeError, ValueError, TypeError) as error:
         yield f"published {str(error).removeprefix(f'claim {claim.id}: ')}"
     if not claim.experiment:

@@ -65,6 +65,8 @@ def bits(record: dict, which: str) -> np.ndarray:
         raise LedgerError(f"right.{which} must be base64: {error}") from None
     if len(raw) != -(-images // 8):
         raise LedgerError(f"right.{which} must hold {-(-images // 8)} bytes for {images} images, got {len(raw)}")
+    if base64.b64encode(raw).decode("ascii") != text:
+        raise LedgerError(f"right.{which} must be the base64 of its bytes; its last letter holds bits that belong to no byte")
     found = np.unpackbits(np.frombuffer(raw, np.uint8))
     if found[images:].any():
         raise LedgerError(f"right.{which} must end with zeros after the {images} images")
@@ -207,6 +209,7 @@ def _misfits(found: dict) -> Iterator[str]:
     for name in uneven:
         yield f"curve.{name} must hold {epochs} numbers, one an epoch, got {len(curve[name])}"
     if not uneven:
+        yield from _schedule_misfits(found)
         yield from _final_misfits(found)
         if found["schema"] >= 3:
             yield from _right_misfits(found)
@@ -249,6 +252,16 @@ def _run_misfits(found: dict) -> Iterator[str]:
                 yield f"run.{name} is read as {reprlib.repr(here)}, but says {reprlib.repr(value)}"
 
 
+def _schedule_misfits(found: dict) -> Iterator[str]:
+    """All runs anneal their rate along half a cosine: the rate of each epoch follows from the first one."""
+    epochs, first = found["run"]["epochs"], found["run"]["lr"]
+    for epoch, value in enumerate(found["curve"]["lr"]):
+        planned = first / 2 * (1 + math.cos(math.pi * epoch / epochs))
+        if not abs(value - planned) <= ROUNDED + 1e-9 * first:
+            yield f"curve.lr is {value} at epoch {epoch + 1}, but run.lr and run.epochs say {planned:.5f}"
+            return
+
+
 def _final_misfits(found: dict) -> Iterator[str]:
     final, curve = found["final"], found["curve"]
     validation, test = curve["validation_accuracy"], curve["test_accuracy"]
@@ -277,6 +290,8 @@ def _right_misfits(found: dict) -> Iterator[str]:
             continue
         if abs(share - final[f"{which}_test_accuracy"]) > 1e-9:
             yield f"final.{which}_test_accuracy is {final[f'{which}_test_accuracy']}, but right.{which} says {share}"
+    if final["selected_epoch"] == found["run"]["epochs"] and found["right"]["selected"] != found["right"]["last"]:
+        yield "right.selected and right.last differ, but final.selected_epoch is the last"
     for epoch, value in enumerate(found["curve"]["test_accuracy"], 1):
         if abs(100 * round(value * images / 100) / images - value) > ROUNDED:
             yield f"curve.test_accuracy is {value} at epoch {epoch}, which is no whole number of {images} images"

@@ -141,6 +141,8 @@ class Experiment:
             _checks.choice("axis", axis, _claims.AXES)
         if self.seeds > MOST_SEEDS:
             raise ValueError(f"seeds must be at most {MOST_SEEDS} in experiment {self.name!r}, got {self.seeds}")
+        if not 0 <= self.first_seed <= 2**63 - self.seeds:
+            raise ValueError(f"first_seed must leave the last of {self.seeds} seeds below 2**63 in experiment {self.name!r}, got {self.first_seed}")
         if (count := self.seeds * len(self.methods) * math.prod(map(len, self.grid.values()))) > MOST_RUNS:
             raise ValueError(f"methods, axes and seeds must make at most {MOST_RUNS} runs in experiment {self.name!r}, got {count}")
 

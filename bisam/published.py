@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import functools
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 from . import _checks
 from .experiments import RESULTS, Claim, LedgerError
@@ -11,6 +15,10 @@ from .statistics import welch
 from .verdicts import Published
 
 __all__ = ["PUBLISHED_AS", "published", "published_difference", "published_effect"]
+
+COLUMNS = ("source", "table", "task", "dataset", "model", "method", "metric", "mean", "std", "n_runs", "note")
+NEEDED = ("source", "table", "method", "metric")  # no row is without them
+NUMBERS = {"mean": float, "std": float, "n_runs": int}
 
 # What the published tables call the methods.
 PUBLISHED_AS = {
@@ -36,19 +44,70 @@ def published(**columns: str) -> list[dict]:
         >>> [row["mean"] for row in published(table="T1", model="Resnet-56", method="SAM")]
         [94.09]
     """
-    rows = _rows()
+    found = rows()
     for name, value in columns.items():
-        _checks.choice("column", name, tuple(rows[0]))
-        _checks.choice(name, value, tuple(dict.fromkeys(row[name] for row in rows)))
-    chosen = [row for row in rows if all(row[name] == value for name, value in columns.items())]
-    kinds = {"mean": float, "std": float, "n_runs": int}
-    return [{name: kinds[name](value) if name in kinds and value else value for name, value in row.items()} for row in chosen]
+        _checks.choice("column", name, COLUMNS)
+        _checks.choice(name, value, tuple(dict.fromkeys(row[name] for row in found)))
+    chosen = [row for row in found if all(row[name] == value for name, value in columns.items())]
+    return [{name: NUMBERS[name](value) if name in NUMBERS and value else value for name, value in row.items()} for row in chosen]
+
+
+class TableError(LedgerError):
+    """A published table that cannot be read: no claim is at fault for it."""
 
 
 @functools.cache
-def _rows() -> list[dict]:
-    with open(RESULTS / "published.csv", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def rows() -> list[dict]:
+    """The rows of the project's table as they are written, checked."""
+    return read_rows(RESULTS / "published.csv")
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a published table as they are written, after a check of each cell; a ``TableError`` names the first that is wrong."""
+    found = []
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            if tuple(header) != COLUMNS:
+                raise TableError(f"{path}: row 1 must be the columns {','.join(COLUMNS)}, got {','.join(header)[:200]!r}")
+            for cells in reader:
+                for wrong in _row_faults(cells):
+                    raise TableError(f"{path}: row {reader.line_num}, {wrong}")
+                found.append(dict(zip(COLUMNS, cells, strict=True)))
+    except OSError as error:
+        raise TableError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (csv.Error, ValueError) as error:  # no CSV, or no UTF-8
+        raise TableError(f"{path}: cannot be read after row {len(found) + 1}: {error}") from None
+    if not found:
+        raise TableError(f"{path}: has no rows")
+    return found
+
+
+def _row_faults(cells: list[str]) -> Iterator[str]:
+    """What is wrong with a row, its column first."""
+    if len(cells) != len(COLUMNS):
+        yield f"which must have {len(COLUMNS)} columns, has {len(cells)}"
+        return
+    row = dict(zip(COLUMNS, cells, strict=True))
+    for name, text in row.items():
+        if not text.isprintable():
+            yield f"column {name}: must hold no control characters, got {text[:40]!r}"
+        if name in NEEDED and not text:
+            yield f"column {name}: must not be empty"
+        if name in NUMBERS and text and (wrong := _number_fault(name, text)):
+            yield f"column {name}: must be {wrong}, got {text[:40]!r}"
+    if not row["mean"] and not row["note"]:
+        yield "column mean: is empty, and note does not say why"
+
+
+def _number_fault(name: str, text: str) -> str | None:
+    """What a number must be that is not; only plain digits are read, so no ``nan``, ``inf`` or ``1_0``."""
+    if name == "n_runs":
+        return None if re.fullmatch("[1-9][0-9]{0,8}", text) else "a whole number of at least 1"
+    if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) or not math.isfinite(float(text)):
+        return "a finite number"
+    return "at least 0" if name == "std" and float(text) < 0 else None
 
 
 def published_effect(claim: Claim) -> float | None:
@@ -109,4 +168,6 @@ def _sides(claim: Claim) -> list[dict]:
         if len(rows) != 1:
             raise LedgerError(f"claim {claim.id}: {claim.published} has {len(rows)} published rows for {method}")
         found.append(rows[0])
+    if found[0] == found[1]:
+        raise LedgerError(f"claim {claim.id}: {claim.published} has one row for both, {found[0]['method']}")
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from pathlib import Path
 from . import _checks, _record, files, ledger
 from .data import DataError
 from .experiments import RESULTS, Experiment, LedgerError, listed
+from .published import TableError, read_rows
 from .radius import Constant, Learned
 from .recipe import SGD
 from .train import Run
@@ -18,6 +21,7 @@ from .train import Run
 __all__ = ["Verified", "verify"]
 
 BESIDE = ("claims.toml", "published.csv", "benchmarks.json", "runs")  # what a ledger holds; and a text that says what it is
+CHANCE = 3  # epochs whose rounded numbers may agree by chance
 LEFT = (".part", ".probe", ".tmp", ".lock", "~", ".swp")  # endings of what writers and editors leave behind
 
 
@@ -56,9 +60,9 @@ def _count(number: int, word: str) -> str:
 def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
     """Reads a whole ledger, this one or another's, and says everything that is wrong with it.
 
-    The list of claims must be sound. Each record must have the form of its schema and agree with itself, lie in the folder of its
-    experiment, and be one of the runs that are planned there. Records of the same data must have one fingerprint, and no two that
-    trained differently the same weights. There is nothing else in ``runs``.
+    The list of claims must be sound, and so must a published table that lies beside it. Each record must have the form of its
+    schema and agree with itself, lie in the folder of its experiment, and be one of the runs that are planned there. Records of the
+    same data must have one fingerprint, and no two that trained differently the same weights. There is nothing else in ``runs``.
 
     Args:
         folder: the ledger, with ``claims.toml`` and ``runs``.
@@ -79,12 +83,18 @@ def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
     if not folder.is_dir():
         raise LedgerError(f"{folder} is no folder with a ledger")
     found, plans = Verified(), {}
+    table = _table_faults(folder / "published.csv")
+    found.faults += [fault.removeprefix(f"{folder}/") for fault in table]
     try:
         claimed = listed(folder)
         plans, found.claims = claimed.entries["experiment"], len(claimed.entries["claim"])
         found.experiments = len(plans)
         found.faults += [f"claims.toml: {fault}" for fault in claimed.faults]
         wrongly_described = claimed.left_out
+    except TableError as error:  # that of the project, by which claims are read
+        said = table and folder.resolve() == RESULTS.resolve()
+        found.faults += [] if said else [f"claims.toml: cannot be read with the table of the project: {error}"]
+        wrongly_described = None
     except LedgerError as error:
         found.faults.append(f"claims.toml: {str(error).removeprefix(str(folder / 'claims.toml')).strip()}")
         wrongly_described = None  # nothing can be said of what is planned
@@ -103,42 +113,55 @@ def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
             elif wrongly_described is not None and name not in wrongly_described:
                 found.faults.append(f"runs/{name}: is no experiment of claims.toml")
             records |= {f"runs/{name}/{file}.json": _gist(record) for file, record in sound.items()}
-    found.faults += [*_other_data(records), *_same_weights(records)]
+    found.faults += [*_other_data(records), *_same_weights(records), *_same_curves(records)]
     return found
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
+def _table_faults(path: Path) -> list[str]:
+    """What is wrong with the ledger's own published table; it need not have one."""
+    try:
+        if _kind(path) == "link":
+            return [f"{path}: {_what(path)}"]
+        read_rows(path)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        return [f"{path}: cannot be read: {error.strerror}"]
+    except TableError as error:
+        return [str(error)]
+    return []
+
+
 def _strays(folder: Path) -> Iterator[str]:
     """What lies beside the list and the records, and does not belong there."""
-    for path in sorted(folder.iterdir()):
+    inside, fault = _inside(folder)
+    if fault:
+        yield f"the ledger {fault}"
+    for path in inside:
         if path.name not in BESIDE and not path.name.startswith("README"):
             yield f"{_shown(path.name)}: {_what(path)}"
-    if (folder / "runs").exists() and not (folder / "runs").is_dir():
-        yield "runs: is no folder"
 
 
 def _books(folder: Path, found: Verified) -> dict[str, list[Path]]:
     """The files of records by the name of their folder; everything else is noted."""
     books: dict[str, list[Path]] = {}
-    runs = folder / "runs"
-    for home in sorted(runs.iterdir()) if runs.is_dir() else ():
+    homes, fault = _inside(folder / "runs")
+    found.faults += [f"runs: {fault}"] if fault else []
+    for home in homes:
         place = f"runs/{_shown(home.name)}"
-        if home.is_symlink() or not home.is_dir():
-            found.faults.append(f"{place}: {_what(home)}")
-            continue
-        if fault := _name_fault(home.name):
+        if fault := _place_fault(home, "folder") or _name_fault(home.name):
             found.faults.append(f"{place}: {fault}")
             continue
         books[home.name] = []
-        try:
-            inside = sorted(home.iterdir())
-        except OSError as error:
-            found.faults.append(f"{place}: cannot be read: {error.strerror}")
+        inside, fault = _inside(home)
+        if fault:
+            found.faults.append(f"{place}: {fault}")
             continue
         for path in inside:
-            fault = _what(path) if path.is_symlink() or not path.is_file() or path.suffix != ".json" else _name_fault(path.stem)
+            fault = _place_fault(path, "file") or (_what(path) if path.suffix != ".json" else _name_fault(path.stem))
             if fault:
                 found.faults.append(f"{place}/{_shown(path.name)}: {fault}")
             else:
@@ -148,13 +171,42 @@ def _books(folder: Path, found: Verified) -> dict[str, list[Path]]:
     return books
 
 
+def _inside(folder: Path) -> tuple[list[Path], str | None]:
+    """What a folder holds, and why that cannot be said; a folder that is not there holds nothing."""
+    try:
+        return sorted(folder.iterdir()), None
+    except FileNotFoundError:
+        return [], None
+    except NotADirectoryError:
+        return [], "is no folder"
+    except OSError as error:
+        return [], f"cannot be read: {error.strerror}"
+
+
+def _kind(path: Path) -> str:
+    mode = path.lstat().st_mode
+    return "link" if stat.S_ISLNK(mode) else "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+
+
+def _place_fault(path: Path, kind: str) -> str | None:
+    """Why nothing of that kind is at a place: it is another thing, or nobody may look."""
+    try:
+        return None if _kind(path) == kind else _what(path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
 def _what(path: Path) -> str:
     """What a thing is that has no place in a ledger."""
-    if path.is_symlink():
+    try:
+        kind = _kind(path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if kind == "link":
         return "is a link; a ledger holds files"
     if path.name.endswith(LEFT):
         return "was left behind by a writer that did not end well, or is still at work"
-    if path.is_dir():
+    if kind == "folder":
         return "is a folder where none belongs"
     return "is no file of a ledger"
 
@@ -197,6 +249,9 @@ def _gist(record: dict) -> dict:
         "fingerprint": record["data_fingerprint"],
         "digest": record["weights_digest"],
         "training": _training(run),
+        "seed": run.seed,
+        "drawn": hashlib.sha256(repr((run.replace(seed=0).to_dict(), sorted(record["curve"].items()))).encode()).digest(),
+        "epochs": run.epochs,
     }
 
 
@@ -235,6 +290,20 @@ def _same_weights(records: dict[str, dict]) -> Iterator[str]:
             here, there = (_leaves(records[one]["training"].to_dict()) for one in (path, other))
             names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
             yield f"{path}: has the weights of {other}, bit for bit, though {', '.join(names)} {'differ' if len(names) > 1 else 'differs'}"
+
+
+def _same_curves(records: dict[str, dict]) -> Iterator[str]:
+    """Records of one experiment that differ in the seed alone and yet agree in every epoch: one of them is a copy.
+
+    A few epochs of a small task may agree by chance.
+    """
+    first: dict[tuple, str] = {}
+    for path, gist in records.items():
+        if gist["epochs"] <= CHANCE:
+            continue
+        other = first.setdefault((path.rsplit("/", 1)[0], gist["drawn"]), path)
+        if gist["seed"] != records[other]["seed"]:
+            yield f"{path}: has the curve of {other} in all {gist['epochs']} epochs, though the seeds differ"
 
 
 def _leaves(tree: dict, path: str = "") -> dict[str, object]:

@@ -129,6 +129,10 @@ def test_an_unknown_field_is_named(kind, faults):
     (Experiment, "methods", '["sgd", "samm"]', "must be one of"), (Experiment, "scale", '"huge"', "scale must be one of smoke, laptop, paper"),
     (Experiment, "budget", '"time"', "budget must be one of"), (Experiment, "seeds", "0", "seeds must be at least 1"),
     (Experiment, "seeds", "100000000", "seeds must be at most"), (Experiment, "epochs", "-1", "epochs must be at least 1"),
+    *((Experiment, "epochs", str(value), "try: epochs must be at least 1 and at most 1000000") for value in (0, 1_000_001, 2**62, 2**63 - 1)),
+    *((Experiment, "first_seed", str(value), "try: first_seed must leave the last of 6 seeds below 2") for value in (2**63 - 1, 2**63 - 5)),
+    *((Experiment, name, text, "try: .*epochs") for value in (0, 10**6 + 1, 2**63 - 1, 1.5, '"9"') for name, text in (
+        ("settings", f"{{ epochs = {value} }}"), ("axes", f"{{ lr = [0.1, 0.2], epochs = [2, {value}] }}"))),
     (Experiment, "first_seed", "-1", "first_seed must be at least 0"), (Experiment, "schema", "4", "schema must be one of 1, 2, 3"),
     (Experiment, "rho", "-0.1", "rho"), (Experiment, "rate", "-1.0", "rate"), (Experiment, "smoothing", "1.0", "smoothing"),
     (Experiment, "convention", '"some"', "convention must be one of"), (Experiment, "label_noise", "[1.0]", "label_noise must be in"),
@@ -155,6 +159,11 @@ def test_an_unknown_field_is_named(kind, faults):
     (Claim, "label_noise", "0.4", "label_noise must be given once"), (Claim, "family", '"g"', "family must be one of f; got 'g'"),
     (Claim, "published", '{ tabel = "T1" }', "published column must be one of"), (Claim, "published", '{ table = "T99" }', "published"),
     (Claim, "published", '{ table = "T1" }', "published rows for bisam-log"), (Claim, "published", "{ table = 1 }", "published"),
+    (Claim, "published_as", '{ ours = "SAM" }', "published_as must not call ours by the name of sam"),
+    (Claim, "published_as", '{ theirs = "BiSAM (-log)" }', "published_as must not call theirs by the name of bisam-log"),
+    (Claim, "published_as", '{ ours = "SAM", theirs = "BiSAM (-log)" }', "published_as must not call theirs by the name of bisam-log"),
+    (Claim, "published_as", '{ ours = "SGD", theirs = "SGD" }', "has one row for both, SGD"),
+    (Claim, "published_as", '{ ours = "SAMM" }', "published rows for bisam-log"),
 ])  # fmt: skip
 def test_a_value_that_is_not_allowed_is_named(kind, name, value, message, faults):
     wrong = faults(changed(kind, name, value))
@@ -214,6 +223,20 @@ def test_a_caller_cannot_change_the_list_of_others(tmp_path):
     assert experiments.experiments(tmp_path) and experiments.claims(folder=tmp_path)
     (tmp_path / "claims.toml").write_text(GOOD.replace("seeds = 6", "seeds = 7"))
     assert experiments.experiment("try", tmp_path).seeds == 7
+
+
+@pytest.mark.parametrize("name", ["SGD", "SAM", "BiSAM (-log)", "anything"])
+def test_a_published_name_without_a_published_number_is_refused(name, faults):
+    bare = changed(Claim, "published", None)
+    assert faults(bare) == []
+    wrong = faults(bare + f'published_as = {{ ours = "{name}" }}\n')
+    assert "claim T1/try: published_as must not be given without published" in wrong
+
+
+@pytest.mark.parametrize("name, value", [("epochs", 1_000_000), ("first_seed", 2**63 - 6)])
+def test_the_largest_number_makes_runs(name, value, faults, tmp_path):
+    assert faults(changed(Experiment, name, str(value))) == []
+    assert len(experiments.experiment("try", tmp_path).runs()) == 72
 
 
 def test_a_claim_about_nothing_that_was_run_names_no_experiment(faults):

@@ -1,5 +1,6 @@
 """No leaf of a record can be wrong without a word: each is removed, given another type, pushed out of range and changed."""
 
+import base64
 import copy
 import importlib.util
 import json
@@ -25,14 +26,14 @@ for name in ("final", "curve"):
 
 # A value of the right type and range that differs cannot be told from the right one: nothing else in the record depends on it.
 FREE = {
-    "weights_digest", "data_fingerprint", "scale", "final.skipped", "curve.lr", "curve.train_loss", "curve.train_accuracy", "curve.rho",
+    "weights_digest", "data_fingerprint", "scale", "final.skipped", "curve.train_loss", "curve.train_accuracy", "curve.rho",
     "curve.validation_accuracy",  # as long as the best stays the best
     *(f"environment.{name}" for name in (
         "python", "implementation", "system", "release", "torch", "torchvision", "numpy", "bisam", "processor", "instructions", "capability",
         "interop_threads", "matmul_precision", "tf32", "mkldnn", "build", "wall_seconds", "commit",
     )),
     *(f"run.{name}" for name in (
-        "batch_size", "lr", "momentum", "weight_decay", "label_noise", "noise_reading", "seed", "augment", "split_seed", "train_images",
+        "batch_size", "momentum", "weight_decay", "label_noise", "noise_reading", "seed", "augment", "split_seed", "train_images",
         "validation_noise", "channels_last", "compile", "per_worker", "data", "model",
     )),
     "run.recipe",  # another method is a run as well
@@ -198,6 +199,12 @@ def changed(**parts):
     return record
 
 
+def moved(text):
+    """The same number of bits at other places."""
+    raw = base64.b64decode(text)
+    return base64.b64encode(b"\x7f" + raw[1:57] + b"\x80" + raw[58:]).decode()
+
+
 @pytest.mark.parametrize("record, message", [
     (changed(run={"epochs": 3}), "curve.lr must hold 3 numbers, one an epoch, got 2"),
     (changed(curve={"validation_accuracy": [91.0, 92.0]}), "final.selected_epoch is 1, but the curve says 2"),
@@ -208,6 +215,11 @@ def changed(**parts):
     (changed(right={"last": GOOD["right"]["last"].replace("/", "A", 1)}), "final.last_test_accuracy is 90.2, but right.last says 89.0"),
     (changed(right={"images": 501}), "final.selected_test_accuracy is 90.2, but right.selected says 90.01"),
     (changed(right={"images": 600}), "right.selected must hold 75 bytes for 600 images, got 63"),
+    *((changed(curve={"lr": rates}), f"curve.lr is .* at epoch {epoch}, but run.lr and run.epochs say")
+      for rates, epoch in (([0.1, 0.1], 2), ([0.05, 0.1], 1), ([0.1, 0.05002], 2), ([0.1, 0.0], 2), ([0.2, 0.1], 1))),
+    (changed(run={"lr": 0.2}), "curve.lr is 0.1 at epoch 1, but run.lr and run.epochs say 0.20000"),
+    (changed(curve={"validation_accuracy": [90.0, 91.0]}, final={"selected_epoch": 2}, right={"last": moved(GOOD["right"]["last"])}),
+     "right.selected and right.last differ, but final.selected_epoch is the last"),
     (changed(run={"test_images": 400}), "right.images is 500, but run.test_images is 400"),
     (changed(run={"precision": "bfloat16"}), "environment.precision is float32, but run.precision is bfloat16"),
     (changed(run={"device": "cuda:0"}), "environment.driver is missing: run.device is cuda:0"),
@@ -224,6 +236,18 @@ def test_contradictions_are_named(record, message, tmp_path):
     file.write_text(json.dumps(record))
     with pytest.raises(LedgerError, match=message):
         ledger.read(file)
+
+
+@pytest.mark.parametrize("images, good, others", [
+    (3, "4A==", ["4B==", "4C==", "4H==", "4P==", "4A=", "4A==\n", "4A== ", "4A"]), (12, "//A=", ["//B=", "//C=", "//D=", "//A", "//A==", "//A=A==="]),
+    (20, "///w", ["///w=", "///w====", "///\nw"]),
+])  # fmt: skip
+@pytest.mark.parametrize("which", ["selected", "last"])
+def test_bits_have_one_text(images, good, others, which):
+    assert ledger.bits({"right": {"images": images, which: good}}, which).sum() == images
+    for other in others:
+        with pytest.raises(LedgerError, match=f"right.{which} must"):
+            ledger.bits({"right": {"images": images, which: other}}, which)
 
 
 @pytest.mark.parametrize("place, experiment, scale, message", [

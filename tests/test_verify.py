@@ -1,5 +1,6 @@
 """A whole ledger is looked through: each kind of fault is planted in a sound one, and is found where it lies."""
 
+import io
 import json
 import os
 import shutil
@@ -162,6 +163,10 @@ PLANTED = {
     "other data than the others": (lambda f: put(f, TWO, data_fingerprint="b" * 16), f"{TWO}: data_fingerprint is {'b' * 16}, but 2 of 3 records"),
     "a copy with another seed": (lambda f: again(f, SAM, "runs/one/sam-noise40-seed1.json"), f"runs/one/sam-noise40-seed1.json: has the weights of {SAM}, bit for bit"),
     "a copy as another method": (lambda f: again(f, SAM, "runs/one/sgd-noise40-seed0.json"), "runs/one/sgd-noise40-seed0.json: has the weights of "),
+    "a curve with another seed": (
+        lambda f: put(f, "runs/one/sgd-noise40-seed1.json", **{part: json.loads((f / "runs/one/sgd-noise40-seed0.json").read_text())[part] for part in ("curve", "final", "right")}),
+        "runs/one/sgd-noise40-seed1.json: has the curve of runs/one/sgd-noise40-seed0.json in all 4 epochs, though the seeds differ"),
+    "another schedule": (lambda f: put(f, SAM, curve={"lr": [0.1, 0.1]}), f"{SAM}: curve.lr is 0.1 at epoch 2, but run.lr and run.epochs say 0.05000"),
     "a copy in another experiment": (lambda f: again(f, SAM, TWO), f"{TWO}: has the weights of {SAM}, bit for bit, though"),
 }  # fmt: skip
 assert len(PLANTED) >= 25
@@ -205,8 +210,8 @@ def test_two_records_of_one_training_may_share_their_bits(folder):
     (folder / "claims.toml").write_text(TOML + more)
     plan = ledger.experiment("three", folder)
     (folder / "runs" / "three").mkdir()
-    for file, run in plan.runs().items():
-        found = records.sound(run, 90.0, 3, "three", "laptop")
+    for k, (file, run) in enumerate(plan.runs().items()):
+        found = records.sound(run, 90.0 + 0.2 * k, 3, "three", "laptop")
         found["weights_digest"] = json.loads((folder / "runs" / "one" / f"{file}.json").read_text())["weights_digest"]
         (folder / "runs" / "three" / f"{file}.json").write_text(json.dumps(found))
     assert verify(folder).faults == []
@@ -221,6 +226,43 @@ def test_two_records_of_one_training_may_share_their_bits(folder):
 ])  # fmt: skip
 def test_what_leaves_the_weights_as_they_are(one, other, same):
     assert (_training(Run(**one)) == _training(Run(**other))) == same
+
+
+def test_few_epochs_and_other_methods_may_agree(folder):
+    one, other = ("runs/one/sam-noise40-seed0.json", "runs/one/sam-noise40-seed1.json")
+    put(folder, other, **{part: json.loads((folder / one).read_text())[part] for part in ("curve", "final", "right")})
+    assert verify(folder).faults == []  # two epochs
+
+
+@pytest.mark.parametrize("listing", [False, True], ids=["nothing is allowed", "listing is allowed"])
+@pytest.mark.parametrize("locked", ["", "runs", "runs/one", "runs/two"])
+def test_a_folder_that_cannot_be_entered_is_a_fault_among_others(locked, listing, folder, monkeypatch, capsys):
+    (folder / "old.toml").write_text("")
+    (folder / "runs" / "three").mkdir()
+    home = str(folder / locked)
+
+    def guarded(real, within):
+        def answer(path=".", *args, **options):
+            if isinstance(path, str | os.PathLike) and (str(path).startswith(f"{home}/") if within else str(path) == home):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *args, **options)
+
+        return answer
+
+    for module, name in ((os, "stat"), (os, "lstat"), (os, "open"), (io, "open")):
+        monkeypatch.setattr(module, name, guarded(getattr(module, name), True))
+    if not listing:
+        for name in ("listdir", "scandir"):
+            monkeypatch.setattr(os, name, guarded(getattr(os, name), False))
+    code = main(["verify", str(folder)])
+    lines = capsys.readouterr().out.splitlines()
+    monkeypatch.undo()
+    assert code == 1 and any("cannot be read: Permission denied" in line for line in lines)
+    if locked:
+        assert "old.toml: is no file of a ledger" in lines
+        assert any(line.startswith(f"{locked}: cannot" if not listing else f"{locked}/") for line in lines)
+    if locked in ("runs/one", "runs/two"):
+        assert "runs/three: holds no record" in lines and lines[-1].startswith("3 rec" if locked == "runs/one" else "4 rec")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path, capsys):
