@@ -131,10 +131,12 @@ def _ours(end: End, skipped: dict[str, str]) -> Iterator[Candidate]:
 
 def _compiled(end: End, settings: Settings, skipped: dict[str, str]) -> Iterator[Candidate]:
     losses = {"cross-entropy": cross_entropy, "plain -log": plain(neg_log, LOG.mu), "bisam -log": LOG.__call__, "bisam tanh": TANH.__call__}
+    gradients = {"bisam -log, gradient": LOG.gradient, "bisam tanh, gradient": TANH.gradient}
     torch.compiler.reset()  # or the shapes of the cases before count as recompilations, which end in plain Python
     reason = "left out of a quick run" if settings.quick else no_compiler(settings.device)
-    for name, loss in losses.items():
-        if reason:
-            skipped[f"compiled {name}"] = reason
-        else:
-            yield Candidate(f"compiled {name}", end.through(torch.compile(loss, dynamic=False)), optional=True)
+    for way, forms in ((end.through, losses), (end.straight, gradients)):
+        for name, form in forms.items():
+            if reason:
+                skipped[f"compiled {name}"] = reason
+            else:
+                yield Candidate(f"compiled {name}", way(torch.compile(form, dynamic=False)), optional=True)
