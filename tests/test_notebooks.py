@@ -133,7 +133,9 @@ def test_it_is_listed_in_the_contents_and_small(path):
 def test_borrowed_pictures_are_those_of_the_notebooks():
     pictures = tool("build_book").named_figures()
     stored = {path.stem: path.read_bytes() for path in (ROOT / "book" / "figures").glob("*.png")}
-    assert stored == pictures, "run `make html`"
+    assert stored.keys() == pictures.keys(), "run `make html`"
+    # Names and not bytes: to show where a hundred pictures differ would take minutes.
+    assert [name for name in stored if stored[name] != pictures[name]] == [], "run `make html`"
 
 
 def test_status_lists_every_notebook():
