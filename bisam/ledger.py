@@ -87,10 +87,10 @@ def check_schema(plan: Experiment) -> None:
 
     Example:
         >>> try:
-        ...     check_schema(experiment("first_run"))
+        ...     check_schema(experiment("digits"))
         ... except LedgerError as error:
-        ...     print(str(error)[:54])
-        experiment first_run has records of schema 2, and this
+        ...     print(str(error)[:51])
+        experiment digits has records of schema 2, and this
     """
     if plan.schema != SCHEMA:
         raise LedgerError(
@@ -127,7 +127,7 @@ def reasons(there: dict, here: dict) -> list[str]:
         Ours.
 
     Example:
-        >>> there = read(RESULTS / "runs" / "first_run" / "bisam-log-noise40-seed0.json")
+        >>> there = read(RESULTS / "runs" / "digits" / "bisam-log-noise40-seed0.json")
         >>> reasons(there, there)[0][:58]
         'The record is of schema 2: since then Q is computed in ano'
     """
