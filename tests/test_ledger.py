@@ -128,6 +128,7 @@ def test_a_package_outside_a_checkout_has_no_commit(package):
 def test_a_gpu_is_named_with_its_driver_and_libraries(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU at {device}")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
     monkeypatch.setattr(environment, "_said", lambda *words, **where: "1.2.3\n1.2.3" if words[0] == "nvidia-smi" else None)
     there = environment.environment("cuda:0", 2.0, "bfloat16")
     assert (there["device"], there["driver"], there["cuda"]) == ("GPU at cuda:0", "1.2.3", torch.version.cuda)

@@ -366,9 +366,9 @@ def test_a_record_is_run_again_from_its_file_alone_with_one_thread(folder, setti
 
 
 @pytest.mark.parametrize("name, words", [
-    ("first_run/bisam-log-noise40-seed0", ["schema 2: since then Q is computed in another form", "on which kind of processor"]),
+    ("digits/bisam-log-noise40-seed0", ["schema 2: since then Q is computed in another form", "on which kind of processor"]),
     ("digits/sam-temperature-noise00-seed0", ["schema 2: since then Q is computed in another form", "on which kind of processor"]),
-    ("first_run/sam-noise40-seed0", ["on which kind of processor"]),
+    ("digits/sam-noise40-seed0", ["on which kind of processor"]),
 ])  # fmt: skip
 def test_why_the_last_bits_of_an_older_record_may_differ_is_said(name, words, monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "fit", lambda run, **named: fit(run.replace(epochs=1)))
