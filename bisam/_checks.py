@@ -254,22 +254,12 @@ def scores(logits: object, targets: object) -> None:
 
 def score_shapes(logits: object, targets: object) -> None:
     """What :func:`scores` can tell without a look at the values."""
-    if _are_plain(logits, targets):
-        return
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise TypeError(f"logits must be a floating-point tensor of shape (n, K), got {kind}")
     if logits.ndim != 2 or logits.shape[0] == 0 or logits.shape[1] == 0:
         raise ValueError(f"logits must have shape (n, K) with n > 0 and K > 0, got {tuple(logits.shape)}")
     labels(targets, len(logits), samples="rows of logits")
-
-
-def _are_plain(logits: object, targets: object) -> bool:
-    """Whether all is as in nearly every call: said in a few quick words, which a training step waits for."""
-    if type(logits) is not torch.Tensor or type(targets) is not torch.Tensor or targets.dtype != torch.int64:
-        return False
-    shape = logits.shape
-    return len(shape) == 2 and targets.shape == shape[:1] and shape[0] > 0 and shape[1] > 0 and logits.is_floating_point()
 
 
 def score_values(logits: torch.Tensor, targets: torch.Tensor, true_is_finite: bool = False) -> None:
