@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from bisam.models import (
     MODELS,
+    airbench,
     build,
     cifar_resnet,
     densenet121,
@@ -18,9 +19,11 @@ from bisam.models import (
     vgg19_bn,
     wide_resnet,
 )
+from bisam.models.airbench import Whitening
 
 IMAGE = (3, 32, 32)
-LEAST = {"vgg19-bn": 32, "densenet121": 8}  # smallest height and width; 1 for all others
+AIRBENCH = {"airbench": (32, 96, 128), "airbench-narrow": (24, 48, 64), "airbench-wide": (64, 256, 256)}
+LEAST = {"vgg19-bn": 32, "densenet121": 8, **dict.fromkeys(AIRBENCH, 9)}  # smallest height and width; 1 for all others
 LARGE = {name for name in MODELS if name.startswith("wrn") and name.endswith("-10")}  # only built without numbers
 
 each_model = pytest.mark.parametrize("name", MODELS)
@@ -99,7 +102,19 @@ def test_classes_and_channels_change_the_ends_alone(name):
     width = [m for m in plain.modules() if isinstance(m, nn.Linear)][-1].in_features
     assert count(more) - count(plain) == 90 * (width + 1)
     first = next(plain.parameters())
-    assert count(plain) - count(grey) == first.numel() * 2 // 3
+    ends = first.numel() * 2 // 3
+    if name in AIRBENCH:  # its first layer has a bias alone, and eight outputs a channel
+        ends += 16 * 9 * AIRBENCH[name][0]
+    assert count(plain) - count(grey) == ends
+
+
+@pytest.mark.parametrize("name, widths", AIRBENCH.items())
+def test_airbench_by_arithmetic(name, widths):
+    inside, total = 24, 24  # the bias of the whitening; its kernel is not learned
+    for width in widths:
+        total += 9 * inside * width + 9 * width**2 + 2 * 2 * width
+        inside = width
+    assert count(skeleton(name)) == total + 10 * (inside + 1)
 
 
 # -- shapes ----------------------------------------------------------------------------------------------------------
@@ -115,10 +130,11 @@ def test_samples_become_logits(name, shape, classes):
 @pytest.mark.parametrize("shape, classes", [((1, 8, 8), 10), ((3, 4, 12), 4)])
 def test_small_samples_become_logits_or_the_shape_is_named(name, shape, classes):
     least = LEAST.get(name, 1)
+    called = "airbench" if name in AIRBENCH else name
     if min(shape[1:]) >= least:
         assert skeleton(name, shape, classes)(torch.zeros(2, *shape, device="meta")).shape == (2, classes)
         return
-    message = rf"shape must be .* at least {least} for {name}; got \({shape[0]}, {shape[1]}, {shape[2]}\)"
+    message = rf"shape must be .* at least {least} for {called}; got \({shape[0]}, {shape[1]}, {shape[2]}\)"
     with pytest.raises(ValueError, match=message):
         skeleton(name, shape, classes)
 
@@ -146,7 +162,9 @@ def test_numbers_come_out(name):
         (lambda: wide_resnet(IMAGE, 10, depth=26), r"depth must be 6 n \+ 4 with n at least 1 .*, got 26"),
         (lambda: wide_resnet(IMAGE, 10, depth=4), r"depth must be 6 n \+ 4 with n at least 1 .*, got 4"),
         (lambda: wide_resnet(IMAGE, 10, width=0), r"width must be at least 1, got 0"),
-        (lambda: build("resnet", (1, 8, 8), 10), r"model must be one of small_conv, mlp, resnet8, .*; got 'resnet'"),
+        (lambda: airbench((3, 8, 32), 10), r"height and width at least 9 for airbench; got \(3, 8, 32\)"),
+        (lambda: airbench(IMAGE, 10, widths=(8, 8)), r"widths must be three whole numbers, got \(8, 8\)"),
+        (lambda: build("resnet", (1, 8, 8), 10), r"model must be one of small_conv, mlp, airbench, .*; got 'resnet'"),
     ],
 )
 def test_bad_arguments_are_named(make, message):
@@ -158,6 +176,55 @@ def test_bad_arguments_are_named(make, message):
 def test_sizes_are_whole_numbers(name, value):
     with pytest.raises(TypeError, match=rf"{name} must be a whole number, not "):
         resnet18(**{"shape": IMAGE, "classes": 10, name: value})
+
+
+# -- a layer that is fitted to the images --------------------------------------------------------------------------
+
+
+def photos(n=200, seed=0):
+    """Images whose neighbouring pixels and channels agree, as those of photographs do."""
+    rough = torch.randn(n, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
+    return functional.avg_pool2d(rough, 3, stride=1) + rough.mean(1, keepdim=True)[:, :, 1:-1, 1:-1]
+
+
+def covariance(maps):
+    flat = maps.transpose(0, 1).flatten(1)
+    return (flat - flat.mean(1, keepdim=True)) @ (flat - flat.mean(1, keepdim=True)).T / flat.shape[1]
+
+
+def test_whitening_makes_patches_white():
+    layer, images = Whitening(3).double(), photos().double()
+    before = covariance(layer(images).detach()[:, :12])
+    layer.fit(images)
+    after = covariance(layer(images).detach()[:, :12])
+    variances = torch.linalg.eigvalsh(before).flip(0)
+    torch.testing.assert_close(after, torch.diag(variances / (variances + 5e-4)), rtol=0, atol=1e-5)
+    assert (before - torch.diag(before.diagonal())).abs().max() > 0.1 and torch.equal(layer.kernel[:12], -layer.kernel[12:])
+
+
+def test_whitening_has_signs_of_its_own():
+    layer, images = Whitening(3), photos()
+    layer.fit(images)
+    largest = layer.kernel[:12].flatten(1)
+    assert (largest.gather(1, largest.abs().argmax(1, keepdim=True)) > 0).all()
+
+
+def test_the_kernel_is_no_parameter_and_travels_with_the_weights():
+    net, other = build("airbench-narrow", IMAGE, 10), build("airbench-narrow", IMAGE, 10)
+    assert [name for name, _ in net[0].named_parameters()] == ["bias"]
+    before = net[0].kernel.clone()
+    net.prepare(torch.randn(50, *IMAGE))
+    assert not torch.equal(net[0].kernel, before)
+    other.load_state_dict(net.state_dict())
+    x = torch.randn(2, *IMAGE)
+    assert torch.equal(net.eval()(x), other.eval()(x))
+
+
+def test_the_convolutions_begin_as_copies():
+    net = build("airbench", IMAGE, 10)
+    inner = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    x = torch.randn(1, 24, 8, 8)
+    assert torch.allclose(inner[0](x)[:, :24], x, atol=1e-6) and not torch.allclose(inner[0](x)[:, 24:], torch.zeros(()))
 
 
 # -- topology: against torchvision, and against formulas -------------------------------------------------------------

@@ -7,6 +7,7 @@ from functools import partial
 from torch import nn
 
 from .. import _checks
+from .airbench import ENOUGH, airbench
 from .conv import small_conv
 from .densenet import densenet121
 from .mlp import mlp
@@ -14,11 +15,14 @@ from .resnet import cifar_resnet, resnet18
 from .vgg import vgg19_bn
 from .wide_resnet import wide_resnet
 
-__all__ = ["MODELS", "build", "cifar_resnet", "densenet121", "mlp", "resnet18", "small_conv", "vgg19_bn", "wide_resnet"]
+__all__ = ["MODELS", "airbench", "build", "cifar_resnet", "densenet121", "mlp", "resnet18", "small_conv", "vgg19_bn", "wide_resnet"]
 
 MODELS = {
     "small_conv": small_conv,
     "mlp": mlp,
+    "airbench": airbench,
+    "airbench-narrow": partial(airbench, widths=(24, 48, 64)),
+    "airbench-wide": partial(airbench, widths=(64, 256, 256)),  # those of Jordan (2024)
     **{f"resnet{depth}": partial(cifar_resnet, depth=depth) for depth in (8, 20, 32, 56)},
     **{f"resnet{depth}-b": partial(cifar_resnet, depth=depth, shortcut="B") for depth in (8, 20, 32, 56)},
     "resnet18": resnet18,
@@ -27,6 +31,7 @@ MODELS = {
     # What Xie et al. (2024) call WRN-28 has 34 layers in their public code; both are here under their true depths.
     **{f"wrn-{d}-{width}": partial(wide_resnet, depth=d, width=width) for d in (28, 34) for width in (2, 10)},
 }
+PREPARED = ENOUGH  # training images that a network may look at before the first step, in ``net.prepare(images)``
 
 
 def build(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
