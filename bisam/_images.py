@@ -1,4 +1,4 @@
-"""Images on disk as tensors: the files that torchvision fetches, and folders with one class each, decoded once."""
+"""Images on disk as tensors: the files that torchvision fetches, folders with one class each, decoded once, and files of arrays."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from . import files
 if TYPE_CHECKING:
     import numpy
 
-FETCHED = {"fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}  # name: torchvision's
-FOLDER = "folder:"
+FETCHED = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}  # name: torchvision's
+IDX = ("mnist", "fashion-mnist")  # which of them are four idx files
+FOLDER, FILE = "folder:", "file:"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # those of torchvision
 ROOT = "root is the argument of that name, else the environment variable BISAM_DATA, else ./data"
 FORMAT = "decoded images, form 1"
@@ -61,7 +62,8 @@ def stamp(name: str, root: Path) -> str:
         listing = [*_listing(tree / "train"), *_listing(tree / "test")]
         start = len(str(tree))  # the same tree elsewhere is the same tree
         return _digest((file.path[start:], file.size, file.changed) for file in listing)
-    found = ((path, path.stat()) for path in _fetched_files(name, root))
+    there = [_arrays(name, root)] if name.startswith(FILE) else _fetched_files(name, root)
+    found = ((path, path.stat()) for path in there)
     return _digest((str(path), status.st_size, status.st_mtime_ns) for path, status in found)
 
 
@@ -73,7 +75,9 @@ def read(name: str, root: Path, key: str) -> Images:
     """
     if name.startswith(FOLDER):
         return _read_folder(name, root, key)
-    return _read_idx(name, root) if name == "fashion-mnist" else _read_cifar(name, root)
+    if name.startswith(FILE):
+        return _read_arrays(name, root)
+    return _read_idx(name, root) if name in IDX else _read_cifar(name, root)
 
 
 def _digest(rows) -> str:
@@ -100,11 +104,11 @@ def _how_to_fetch(name: str, root: Path) -> str:
 def _checksums(name: str, root: Path) -> dict[Path, str | None]:
     """The files of a task and their MD5 sums as torchvision knows them; it knows none of unpacked idx files."""
     kind = _torchvision(name)
-    if name != "fashion-mnist":
+    if name not in IDX:
         folder = root / kind.base_folder
         known = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
         return {folder / file: md5 for file, md5 in known}
-    folder, files = root / "FashionMNIST" / "raw", {}
+    folder, files = root / FETCHED[name] / "raw", {}
     for file, md5 in kind.resources:
         unpacked = folder / file.removesuffix(".gz")
         files |= {unpacked: None} if unpacked.is_file() or not (folder / file).is_file() else {folder / file: md5}
@@ -286,3 +290,53 @@ def _keep(path: Path, key: str, images: Images) -> None:
     except OSError as error:
         text = f"decoded images cannot be kept in {path} ({error.strerror}); the next process decodes them again"
         warnings.warn(text, stacklevel=2)
+
+
+# Files of arrays
+
+
+def _arrays(name: str, root: Path) -> Path:
+    path = root / f"{name.removeprefix(FILE)}.npz"
+    if not path.is_file():
+        raise DataError(
+            f"data {name!r} is not there: no file {path}. Needed are arrays `images` (uint8, n x height x width, or with 1 or 3 "
+            f"channels after n) and `labels` in it, and `test_images` and `test_labels` where the test split is given ({ROOT})"
+        )
+    return path
+
+
+def _read_arrays(name: str, root: Path) -> Images:
+    """The arrays of a file. Where it has no test split, half of the images, drawn with seed 0, are one."""
+    import numpy
+
+    path = _arrays(name, root)
+    try:
+        with numpy.load(path, allow_pickle=False) as stored:
+            found = {part: torch.from_numpy(stored[part]) for part in stored.files}
+    except Exception as error:  # no archive, a truncated one, or one of pickled objects
+        raise DataError(f"data {name!r}: {path} cannot be read as arrays ({type(error).__name__}: {error})") from None
+    images, labels = _labelled(path, found, "images", "labels")
+    if "test_images" in found or "test_labels" in found:
+        test, test_labels = _labelled(path, found, "test_images", "test_labels")
+        if test.shape[1:] != images.shape[1:]:
+            raise DataError(f"{path}: images have shape {tuple(images.shape[1:])} and test_images {tuple(test.shape[1:])}; they must agree")
+        classes = 1 + max(int(labels.max()), int(test_labels.max()))
+        return Images(classes, images, labels, test, test_labels)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    train, test = order[: len(images) - len(images) // 2], order[len(images) - len(images) // 2 :]
+    return Images(1 + int(labels.max()), images[train], labels[train], images[test], labels[test])
+
+
+def _labelled(path: Path, found: dict[str, Tensor], images: str, labels: str) -> tuple[Tensor, Tensor]:
+    for part in (images, labels):
+        if part not in found:
+            raise DataError(f"{path} holds no array {part!r}; it holds {', '.join(found) or 'nothing'}")
+    pixels, classes = found[images], found[labels]
+    pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or pixels.numel() == 0:
+        got = f"{found[images].dtype} {tuple(found[images].shape)}"
+        raise DataError(f"{path}: {images} must be uint8 of shape (n, height, width) or (n, 1 or 3, height, width), got {got}")
+    if classes.shape != (len(pixels),) or classes.is_floating_point() or classes.is_complex() or int(classes.min()) < 0:
+        got = f"{classes.dtype} {tuple(classes.shape)}"
+        raise DataError(f"{path}: {labels} must be {len(pixels)} whole numbers from 0, one an image; got {got}")
+    return pixels.contiguous(), classes.long()

@@ -112,6 +112,9 @@ class Augment:
 
 AUGMENTATIONS = {
     "none": Augment(),
+    "flip": Augment(flip=True),
+    "crop2": Augment(crop=2),  # digits are not mirrored
+    "crop2-flip": Augment(crop=2, flip=True),  # for images of half the size
     "crop-flip": Augment(crop=4, flip=True),
     "crop-flip-cutout": Augment(crop=4, flip=True, cutout=16),
 }

@@ -21,7 +21,7 @@ from torch import Tensor
 from . import _checks, _images
 from ._images import DataError
 
-__all__ = ["DATA", "READINGS", "Data", "DataError", "Split", "check_name", "digits", "load", "symmetric_noise"]
+__all__ = ["DATA", "READINGS", "Data", "DataError", "Split", "check_name", "digits", "load", "pooled", "symmetric_noise"]
 
 READINGS = ("other", "any")
 
@@ -217,10 +217,11 @@ def digits() -> Data:
 
 @functools.lru_cache(maxsize=2)
 def _cut(
-    name: str, root: Path, stamp: str, train_images: int | None, test_images: int | None, split_seed: int
+    name: str, root: Path, stamp: str, train_images: int | None, test_images: int | None, split_seed: int, pool: int
 ) -> Data:
     """The task; the last two are kept while the stamp of their files stays the same."""
     images = _images.read(name, root, stamp)
+    images = images._replace(train=pooled(images.train, pool), test=pooled(images.test, pool))
     train_images = _at_most("train_images", train_images, len(images.train))
     test_images = _at_most("test_images", test_images, len(images.test))
     if train_images < 10:
@@ -233,6 +234,40 @@ def _cut(
     splits = [Split(images.train[index], images.train_targets[index]) for index in (train, validation)]
     mean, std = _statistics(splits[0].inputs)
     return Data(name, images.classes, *splits, Split(images.test[test], images.test_targets[test]), mean, std)
+
+
+def pooled(images: Tensor, pool: int) -> Tensor:
+    r"""Smaller images: each pixel is the mean of a square of pixels, rounded, halves up.
+
+    .. math:: \tilde x_{ij} = \Big\lfloor \frac{1}{s^2} \sum_{a, b < s} x_{s i + a,\, s j + b} + \frac12 \Big\rfloor
+
+    Args:
+        images: uint8, shape ``(n, channels, height, width)``.
+        pool: side of the squares, s; 1 leaves the images as they are.
+
+    Returns:
+        uint8, shape ``(n, channels, height / s, width / s)``.
+
+    Raises:
+        TypeError, ValueError: something else than such images; a side that does not divide their height and width.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> pooled(torch.tensor([[[[0, 1], [2, 3]]]], dtype=torch.uint8), 2)
+        tensor([[[[2]]]], dtype=torch.uint8)
+    """
+    _checks.part("images", images, Tensor, "a tensor of images")
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(f"images must be uint8 of shape (n, channels, height, width), got {images.dtype} {tuple(images.shape)}")
+    if (pool := _checks.whole("pool", pool)) == 1:
+        return images
+    n, channels, height, width = images.shape
+    if height % pool or width % pool:
+        raise ValueError(f"pool must divide the height and the width of the images, {height} and {width}; got {pool}")
+    sums = images.reshape(n, channels, height // pool, pool, width // pool, pool).sum((3, 5), dtype=torch.int32)
+    return sums.add_(pool**2 // 2).div_(pool**2, rounding_mode="floor").to(torch.uint8)
 
 
 def _at_most(name: str, value: int | None, there: int) -> int:
@@ -262,9 +297,10 @@ def _from_files(
     train_images: int | None = None,
     test_images: int | None = None,
     split_seed: int = 0,
+    pool: int = 1,
 ) -> Data:
     place = Path(root if root is not None else os.environ.get("BISAM_DATA") or "data").expanduser().absolute()
-    return _cut(name, place, _images.stamp(name, place), train_images, test_images, split_seed)
+    return _cut(name, place, _images.stamp(name, place), train_images, test_images, split_seed, pool)
 
 
 DATA = {"digits": digits} | {name: functools.partial(_from_files, name) for name in _images.FETCHED}
@@ -274,7 +310,7 @@ def check_name(name: object) -> str:
     """The name of a task, or an error that lists what is allowed; no file is looked at.
 
     Args:
-        name: one of ``DATA``, or ``"folder:NAME"``.
+        name: one of ``DATA``, ``"folder:NAME"`` or ``"file:NAME"``.
 
     Raises:
         ValueError: an unknown name; the message lists those that exist.
@@ -286,11 +322,11 @@ def check_name(name: object) -> str:
         >>> check_name("cifar10"), check_name("folder:flowers")
         ('cifar10', 'folder:flowers')
     """
-    if isinstance(name, str) and re.fullmatch(_images.FOLDER + r"\w[\w.-]*", name):
+    if isinstance(name, str) and re.fullmatch(rf"({_images.FOLDER}|{_images.FILE})\w[\w.-]*", name):
         return name
     if not isinstance(name, str) or name not in DATA:
         raise ValueError(
-            f"data must be one of {', '.join(DATA)} or folder:NAME, NAME of letters, digits, _, - and .; "
+            f"data must be one of {', '.join(DATA)}, folder:NAME or file:NAME, NAME of letters, digits, _, - and .; "
             f"got {_checks.shown(name)}"
         )
     return name
@@ -302,13 +338,15 @@ def load(
     train_images: int | None = None,
     test_images: int | None = None,
     split_seed: int = 0,
+    pool: int = 1,
 ) -> Data:
     """The named task.
 
     ``"digits"`` is shipped and its split is fixed. The others are read from files and never fetched:
-    ``"fashion-mnist"``, ``"cifar10"`` and ``"cifar100"`` as torchvision stores them below the root, and
-    ``"folder:NAME"`` from ``root/NAME/train/CLASS/IMAGE`` and ``root/NAME/test/CLASS/IMAGE``. The images of a folder
-    have one size, become red, green and blue, and are kept decoded in ``root/NAME.npz``, which is made again when the
+    ``"mnist"``, ``"fashion-mnist"``, ``"cifar10"`` and ``"cifar100"`` as torchvision stores them below the root;
+    ``"file:NAME"`` from ``root/NAME.npz`` with the arrays ``images`` and ``labels`` (and ``test_images``, ``test_labels``;
+    without them half of the images, drawn with seed 0, are the test split); and ``"folder:NAME"`` from
+    ``root/NAME/train/CLASS/IMAGE`` and ``root/NAME/test/CLASS/IMAGE``. The images of a folder have one size, become red, green and blue, and are kept decoded in ``root/NAME.npz``, which is made again when the
     name, the size or the time of a file changes. (Decoders of JPEG may differ in the last bit of a pixel, so the same
     tree may get another fingerprint under another version of Pillow.)
 
@@ -317,12 +355,13 @@ def load(
     statistics that scale the images are those of the training split alone.
 
     Args:
-        name: one of ``DATA``, or ``"folder:NAME"``.
+        name: one of ``DATA``, ``"folder:NAME"`` or ``"file:NAME"``.
         root: folder of the data; by default the environment variable ``BISAM_DATA``, else ``data``.
         train_images: how many of the training images to use, validation included, at least 10; by default all.
         test_images: how many of the test images to use, drawn in the same way with seed 0 whatever ``split_seed``
             is; by default all, in the order of the files.
         split_seed: which training images become the validation split.
+        pool: side of the squares of pixels that are averaged, see :func:`pooled`; 1 leaves the images as they are.
 
     Raises:
         TypeError, ValueError: an unknown name (the message lists those that exist), a number out of range, or a choice
@@ -342,10 +381,10 @@ def load(
     root = _checks.optional("root", root, of=_checks.path, words="the path of a folder")
     train_images = _checks.optional("train_images", train_images, of=_checks.whole, least=10)
     test_images = _checks.optional("test_images", test_images, of=_checks.whole)
-    split_seed = _checks.whole("split_seed", split_seed, least=0)
-    if name.startswith(_images.FOLDER) or name in _images.FETCHED:
-        return _from_files(name, root, train_images, test_images, split_seed)
-    given = {"train_images": train_images, "test_images": test_images, "split_seed": split_seed or None}
+    split_seed, pool = _checks.whole("split_seed", split_seed, least=0), _checks.whole("pool", pool)
+    if name.startswith((_images.FOLDER, _images.FILE)) or name in _images.FETCHED:
+        return _from_files(name, root, train_images, test_images, split_seed, pool)
+    given = {"train_images": train_images, "test_images": test_images, "split_seed": split_seed or None, "pool": pool if pool > 1 else None}
     for argument, value in given.items():
         if value is not None:
             raise ValueError(f"{argument} must be left out for data {name!r}, whose split is fixed; got {value}")

@@ -104,7 +104,7 @@ def test_the_whole_is_its_parts_one_image_at_a_time(name, channels, dtype):
     expected = []
     for k, image in enumerate(batch):
         if row.crop:
-            image = functional.crop(functional.pad(image, 4), int(drawn["top"][k]), int(drawn["left"][k]), SIZE, SIZE)
+            image = functional.crop(functional.pad(image, row.crop), int(drawn["top"][k]), int(drawn["left"][k]), SIZE, SIZE)
         if row.flip and drawn["flip"][k]:
             image = functional.hflip(image)
         image = scaled(image[None], data)[0]
@@ -207,7 +207,7 @@ def test_views_and_strided_batches_are_read_right():
 
 
 def test_the_named_rows():
-    assert list(AUGMENTATIONS) == ["none", "crop-flip", "crop-flip-cutout"]
+    assert list(AUGMENTATIONS) == ["none", "flip", "crop2", "crop2-flip", "crop-flip", "crop-flip-cutout"]
     assert AUGMENTATIONS["crop-flip-cutout"] == Augment(crop=4, flip=True, cutout=16, cutout_probability=0.5)
 
 

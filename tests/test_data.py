@@ -147,8 +147,8 @@ def test_a_wrong_argument_is_named(arguments, error, message):
 
 
 def test_an_unknown_task_is_named():
-    with pytest.raises(ValueError, match=r"data must be one of digits.*; got 'mnist'"):
-        load("mnist")
+    with pytest.raises(ValueError, match=r"data must be one of digits.*; got 'emnist'"):
+        load("emnist")
 
 
 # Images read from files
@@ -199,8 +199,8 @@ def write_cifar(root, name, monkeypatch, n=100, tested=20):
     return train, labels[0], test, labels[1]
 
 
-def write_fashion(root, monkeypatch, packed, n=60, tested=20):
-    kind, folder, sums = torchvision.datasets.FashionMNIST, root / "FashionMNIST" / "raw", []
+def write_fashion(root, monkeypatch, packed, n=60, tested=20, called="FashionMNIST"):
+    kind, folder, sums = getattr(torchvision.datasets, called), root / called / "raw", []
     folder.mkdir(parents=True)
     train, test = pixels_of(n, 1, 28, seed=1)[:, 0], pixels_of(tested, 1, 28, seed=2)[:, 0]
     arrays = train, (np.arange(n) % 10).astype(np.uint8), test, (np.arange(tested) % 10).astype(np.uint8)
@@ -242,11 +242,14 @@ def splits_of(task):
 def write_any(name, root, monkeypatch):
     if name.startswith("cifar"):
         return write_cifar(root, name, monkeypatch)
-    return write_fashion(root, monkeypatch, packed=name.endswith("gz"))
+    return write_fashion(root, monkeypatch, packed=name.endswith("gz"), called=_images.FETCHED[name.removesuffix(".gz")])
 
 
-KINDS = {"cifar10": (10, (3, 32, 32), 100), "cifar100": (100, (3, 32, 32), 100), "fashion-mnist": (10, (1, 28, 28), 60)}
-each_fetched = pytest.mark.parametrize("kind", [*KINDS, "fashion-mnist.gz"])
+KINDS = {
+    "mnist": (10, (1, 28, 28), 60), "fashion-mnist": (10, (1, 28, 28), 60),
+    "cifar10": (10, (3, 32, 32), 100), "cifar100": (100, (3, 32, 32), 100),
+}  # fmt: skip
+each_fetched = pytest.mark.parametrize("kind", [*KINDS, "mnist.gz", "fashion-mnist.gz"])
 
 
 @each_fetched
@@ -711,10 +714,10 @@ def test_a_fixed_split_cannot_be_chosen(options):
 
 
 def test_names_that_are_allowed():
-    for name in (*data.DATA, "folder:cifar10-jpeg", "folder:v1.2_x"):
+    for name in (*data.DATA, "folder:cifar10-jpeg", "folder:v1.2_x", "file:mnist10k"):
         assert check_name(name) == name
-    for name in ("folder:", "folder:../x", "folder:a/b", "folder:.hidden", "cifar", "", None, 3, ["digits"]):
-        with pytest.raises(ValueError, match=r"one of digits, fashion-mnist, cifar10, cifar100 or folder:NAME"):
+    for name in ("folder:", "folder:../x", "folder:a/b", "folder:.hidden", "file:", "file:a/b", "cifar", "", None, 3, ["digits"]):
+        with pytest.raises(ValueError, match=r"one of digits, mnist, fashion-mnist, cifar10, cifar100, folder:NAME or file:NAME"):
             check_name(name)
     with pytest.raises(ValueError, match=r"data must be one of"):
         load("folder:../flowers")
@@ -724,3 +727,99 @@ def test_the_entries_of_the_table_make_their_task(tmp_path, monkeypatch):
     write_cifar(tmp_path, "cifar10", monkeypatch)
     monkeypatch.setenv("BISAM_DATA", str(tmp_path))
     assert data.DATA["digits"]() is digits() and data.DATA["cifar10"]() is load("cifar10")
+
+
+# Files of arrays
+
+
+def write_arrays(root, name="letters", **arrays):
+    path = root / f"{name}.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def letters(n=31, channels=(), seed=0):
+    draw = np.random.default_rng(seed)
+    return draw.integers(0, 256, (n, *channels, 6, 4), dtype=np.uint8), np.arange(n) % 3
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_without_a_test_split_half_of_the_images_are_one(channels, tmp_path):
+    images, labels = letters(channels=channels)
+    write_arrays(tmp_path, images=images, labels=labels)
+    task = load("file:letters", tmp_path, split_seed=1)
+    assert (task.name, task.classes, task.shape) == ("file:letters", 3, (channels or (1,)) + (6, 4))
+    assert [len(split) for split in splits_of(task)] == [15, 1, 15]
+    whole = [image for split in splits_of(task) for image in rows(split.inputs, split.targets)]
+    assert sorted(whole) == rows(torch.tensor(images), torch.tensor(labels))
+    other = load("file:letters", tmp_path, split_seed=2)
+    assert torch.equal(other.test.inputs, task.test.inputs) and not torch.equal(other.train.inputs, task.train.inputs)
+
+
+def test_a_test_split_that_is_given_stays_as_it_is(tmp_path):
+    (images, labels), (test, test_labels) = letters(), letters(9, seed=1)
+    write_arrays(tmp_path, images=images, labels=labels, test_images=test, test_labels=test_labels.astype(np.uint8))
+    task = load("file:letters", tmp_path)
+    assert rows_of_both(task) == rows(torch.tensor(images), torch.tensor(labels))
+    assert torch.equal(task.test.inputs, torch.tensor(test)[:, None]) and task.test.targets.tolist() == test_labels.tolist()
+
+
+def test_a_file_that_changes_is_read_again(tmp_path):
+    for seed in (0, 1):
+        images, labels = letters(seed=seed)
+        write_arrays(tmp_path, images=images, labels=labels)
+        os.utime(tmp_path / "letters.npz", (seed, seed))
+        assert rows_of_both(load("file:letters", tmp_path))[0] in rows(torch.tensor(images), torch.tensor(labels))
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"images": letters()[0]}, "holds no array 'labels'; it holds images"),
+        ({"images": letters()[0].astype(float), "labels": letters()[1]}, r"images must be uint8 of shape .*, got torch.float64 \(31, 6, 4\)"),
+        ({"images": letters(channels=(2,))[0], "labels": letters()[1]}, r"images must be .* \(n, 1 or 3, height, width\), got torch.uint8 \(31, 2, 6, 4\)"),
+        ({"images": letters()[0], "labels": letters(30)[1]}, r"labels must be 31 whole numbers from 0, one an image; got torch.int64 \(30,\)"),
+        ({"images": letters()[0], "labels": letters()[1] - 1}, "labels must be 31 whole numbers from 0"),
+        ({"images": letters()[0], "labels": letters()[1] / 2}, "labels must be 31 whole numbers"),
+        ({"images": letters()[0], "labels": letters()[1], "test_images": letters()[0]}, "holds no array 'test_labels'"),
+        (
+            {"images": letters()[0], "labels": letters()[1], "test_images": letters(channels=(3,))[0], "test_labels": letters()[1]},
+            r"images have shape \(1, 6, 4\) and test_images \(3, 6, 4\); they must agree",
+        ),
+    ],
+)
+def test_wrong_arrays_are_named(arrays, message, tmp_path):
+    write_arrays(tmp_path, **arrays)
+    with pytest.raises(DataError, match=message):
+        load("file:letters", tmp_path)
+
+
+def test_a_file_that_is_none_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"no file .*letters.npz. Needed are arrays `images`"):
+        load("file:letters", tmp_path)
+    (tmp_path / "letters.npz").write_bytes(b"PK but no archive")
+    with pytest.raises(DataError, match=r"letters.npz cannot be read as arrays"):
+        load("file:letters", tmp_path)
+
+
+# Smaller images
+
+
+def test_pooled_pixels_are_means_of_squares_halves_up(tmp_path):
+    images = torch.randint(0, 256, (5, 3, 6, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    means = torch.nn.functional.avg_pool2d(images.double(), 2)
+    assert torch.equal(data.pooled(images, 2).double(), (means + 0.5).floor()) and data.pooled(images, 1) is images
+    assert (means % 1 == 0.5).any()  # so that the rounding was seen
+
+
+def test_a_task_of_smaller_images(tmp_path):
+    images, labels = letters()
+    write_arrays(tmp_path, images=images, labels=labels)
+    whole, half = load("file:letters", tmp_path), load("file:letters", tmp_path, pool=2)
+    assert half.shape == (1, 3, 2) and half.fingerprint != whole.fingerprint
+    for mine, other in zip(splits_of(half), splits_of(whole), strict=True):
+        assert torch.equal(mine.inputs, data.pooled(other.inputs, 2)) and torch.equal(mine.targets, other.targets)
+    with pytest.raises(ValueError, match=r"pool must divide the height and the width of the images, 6 and 4; got 3"):
+        load("file:letters", tmp_path, pool=3)
+    with pytest.raises(ValueError, match=r"pool must be left out for data 'digits', whose split is fixed; got 2"):
+        load("digits", pool=2)
