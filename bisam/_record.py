@@ -25,6 +25,7 @@ SCHEMA_FILE = Path(__file__).resolve().parent / "schema" / "record.json"
 LARGEST = 2**24  # bytes; the runs of 300 epochs with 50,000 test images stay below a hundredth of it
 ROUNDED = 0.5e-5 + 1e-9  # the curve is rounded to 5 digits
 WHICH = ("selected", "last")
+EVALUATED = ("validation_accuracy", "test_accuracy")
 
 
 # -- bits -------------------------------------------------------------------------------------------------------------
@@ -205,9 +206,11 @@ def _words(error: jsonschema.ValidationError) -> str:
 def _misfits(found: dict) -> Iterator[str]:
     yield from _run_misfits(found)
     epochs, curve = found["run"]["epochs"], found["curve"]
-    uneven = [name for name, column in curve.items() if len(column) != epochs]
+    counts = dict.fromkeys(curve, epochs) | dict.fromkeys(EVALUATED, -(-epochs // found["run"].get("evaluate_every", 1)))
+    uneven = [name for name, column in curve.items() if len(column) != counts[name]]
     for name in uneven:
-        yield f"curve.{name} must hold {epochs} numbers, one an epoch, got {len(curve[name])}"
+        each = "an epoch" if counts[name] == epochs else "an epoch that is evaluated"
+        yield f"curve.{name} must hold {counts[name]} numbers, one {each}, got {len(curve[name])}"
     if not uneven:
         yield from _schedule_misfits(found)
         yield from _final_misfits(found)
@@ -215,6 +218,12 @@ def _misfits(found: dict) -> Iterator[str]:
             yield from _right_misfits(found)
     if found["schema"] >= 3:
         yield from _environment_misfits(found)
+
+
+def _evaluated(found: dict) -> list[int]:
+    """The epochs whose accuracies on the other splits are in the record."""
+    epochs, every = found["run"]["epochs"], found["run"].get("evaluate_every", 1)
+    return [*range(every, epochs, every), epochs]
 
 
 def run_of(found: dict) -> Run:
@@ -266,7 +275,7 @@ def _final_misfits(found: dict) -> Iterator[str]:
     final, curve = found["final"], found["curve"]
     validation, test = curve["validation_accuracy"], curve["test_accuracy"]
     best = validation.index(max(validation))
-    expected = {"selected_epoch": best + 1, "selected_test_accuracy": test[best], "last_test_accuracy": test[-1]}
+    expected = {"selected_epoch": _evaluated(found)[best], "selected_test_accuracy": test[best], "last_test_accuracy": test[-1]}
     if "broken" in final:
         expected["broken"] = sum(curve["broken"]) / len(curve["broken"])
     if "gap" in final:
@@ -292,7 +301,7 @@ def _right_misfits(found: dict) -> Iterator[str]:
             yield f"final.{which}_test_accuracy is {final[f'{which}_test_accuracy']}, but right.{which} says {share}"
     if final["selected_epoch"] == found["run"]["epochs"] and found["right"]["selected"] != found["right"]["last"]:
         yield "right.selected and right.last differ, but final.selected_epoch is the last"
-    for epoch, value in enumerate(found["curve"]["test_accuracy"], 1):
+    for epoch, value in zip(_evaluated(found), found["curve"]["test_accuracy"], strict=True):
         if abs(100 * round(value * images / 100) / images - value) > ROUNDED:
             yield f"curve.test_accuracy is {value} at epoch {epoch}, which is no whole number of {images} images"
 

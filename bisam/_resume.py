@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 HISTORY = ("rows",)  # what the first step does not make, and what is checked by itself
 COUNTS = ("epoch", "broken")
-COLUMNS = (*COUNTS, "lr", "train_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
+COLUMNS = (*COUNTS, "lr", "train_loss", "train_accuracy")
+EVALUATED = ("validation_accuracy", "test_accuracy")
 
 
 def check(state: _State, saved: object) -> None:
@@ -62,7 +63,8 @@ def _check_rows(rows: object, run: Run) -> None:
         raise CheckpointError(f"state.rows must be a list of 1 to {run.epochs} epochs, got {got}")
     names = (*COLUMNS, "rho") if isinstance(run.recipe.radius, Learned) else COLUMNS
     form = {name: 0 if name in COUNTS else 0.0 for name in names}
+    whole = {**form, **dict.fromkeys(EVALUATED, 0.0)}
     for k, row in enumerate(rows):
-        check_form(row, form, f"state.rows.{k}")
+        check_form(row, whole if run.evaluates(k + 1) else form, f"state.rows.{k}")
         if row["epoch"] != k + 1:
             raise CheckpointError(f"state.rows.{k}.epoch must be {k + 1}, got {row['epoch']!r}")

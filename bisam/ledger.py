@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import _checks, _record, data, files
+from . import _checks, _record, files
 from ._record import bits, packed
 from .environment import commit, differences, environment
 from .experiments import RESULTS, Claim, Experiment, LedgerError, claims, experiment, experiments
@@ -231,7 +231,7 @@ def departures(plan: Experiment, records: dict[str, dict]) -> Iterator[tuple[str
             yield file, f"is no run of {plan.name} as claims.toml describes it now"
             continue
         run = planned[file]
-        expected = seen.setdefault((run.data, run.train_images, run.test_images, run.split_seed), _data_of(run, found))
+        expected = seen.setdefault((run.data, run.train_images, run.test_images, run.split_seed, run.pool), _data_of(run, found))
         if found["schema"] != plan.schema or found["data_fingerprint"] != expected["fingerprint"]:
             yield file, "was made with another schema or other data"
         if found["scale"] != plan.scale:
@@ -244,7 +244,7 @@ def departures(plan: Experiment, records: dict[str, dict]) -> Iterator[tuple[str
 def _data_of(run: Run, found: dict) -> dict:
     """What the data of a run must be: those of this machine where every machine has them, else those of the record."""
     if run.data in SHIPPED:
-        task = data.load(run.data, train_images=run.train_images, test_images=run.test_images, split_seed=run.split_seed)
+        task = run.task()
         return {"fingerprint": task.fingerprint, "images": len(task.test)}
     return {"fingerprint": found["data_fingerprint"], "images": found.get("right", {}).get("images")}
 
@@ -350,8 +350,8 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
     run = history.run
     if not history.finished:
         raise ValueError(f"history must be finished: {len(history.rows)} of {run.epochs} epochs are done")
-    columns = [key for key in history.rows[0] if key != "epoch"]
-    task = data.load(run.data, root, train_images=run.train_images, test_images=run.test_images, split_seed=run.split_seed)
+    columns = [key for key in history.rows[-1] if key != "epoch"]
+    task = run.task(root)
     return {
         "schema": SCHEMA,
         "experiment": name,

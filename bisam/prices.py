@@ -66,7 +66,7 @@ def prices(planned: Sequence[Planned], settings: Settings) -> dict[tuple[str, st
     found: dict[tuple[str, str], float | data.DataError] = {}
     for one in (one for one in runs_planned(planned) if not one.recorded):
         place, run = (one.experiment, one.run.data), one.run.replace(device=settings.device)
-        key = (run.data, run.model, run.batch_size, run.train_images, run.test_images, run.precision)
+        key = (run.data, run.model, run.batch_size, run.train_images, run.test_images, run.pool, run.precision)
         try:
             if key not in seconds:
                 with exact_kernels(settings.device):
@@ -82,9 +82,7 @@ def _seconds_of_a_pass(run: Run, settings: Settings) -> float:
 
     Where a step on a CPU would take longer than a second, fewer images stand for it: the cost of a step is then that of its images.
     """
-    task = data.load(
-        run.data, settings.root, train_images=run.train_images, test_images=run.test_images, split_seed=run.split_seed
-    )
+    task = run.task(settings.root)
     size = run.batch_size if run.device != "cpu" else min(run.batch_size, 32)
     seconds = _seconds_of_a_step(run, task, size)
     if seconds * run.batch_size / size < 1.0 and size < run.batch_size:

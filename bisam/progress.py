@@ -41,7 +41,9 @@ def epochs_bar(title: str, total: int, done: int, show: bool) -> Iterator[Callab
         task = bar.add_task(title, total=total, completed=done, note="")
 
         def advance(row: dict) -> None:
-            note = f"loss {row['train_loss']:.3f}  validation {row['validation_accuracy']:.1f} %"
+            note = f"loss {row['train_loss']:.3f}"
+            if "validation_accuracy" in row:
+                note += f"  validation {row['validation_accuracy']:.1f} %"
             bar.update(task, advance=1, note=note)
 
         yield advance

@@ -39,7 +39,7 @@ class Run:
 
     Args:
         recipe: the method, a :class:`~bisam.recipe.Recipe` or its name.
-        data: name of the task, one of ``bisam.data.DATA``, or ``"folder:NAME"`` for a tree of images.
+        data: name of the task, one of ``bisam.data.DATA``, ``"folder:NAME"`` for a tree of images, or ``"file:NAME"`` for arrays.
         model: name of the network, one of ``bisam.models.MODELS``.
         epochs: passes over the training images.
         batch_size: images a step; a smaller last batch is left out of the epoch.
@@ -54,11 +54,13 @@ class Run:
         split_seed: which training images are held back for validation; the digits have one split.
         train_images: take so many training images, a tenth of them for validation; all if ``None``.
         test_images: report on so many test images; all if ``None``.
+        pool: average the pixels of the images over squares of this side; 1 leaves them as they are.
         validation_noise: the validation labels are redrawn at the same rate as the training labels.
         precision: ``"bfloat16"`` runs the networks under autocast; ``"float32"`` is that on a GPU as well, without TF32.
         channels_last: the layout of images and kernels that convolutions like best; it moves the last bits.
         compile: ``"default"`` or ``"reduce-overhead"`` (with CUDA graphs) runs the network through ``torch.compile``.
         per_worker: with several processes, each climbs with the gradient of its own share of the batch.
+        evaluate_every: look at the validation and test splits after so many epochs, and after the last one.
 
     Raises:
         TypeError, ValueError: a field of the wrong type or out of range.
@@ -92,6 +94,8 @@ class Run:
     channels_last: bool = False
     compile: str = "no"
     per_worker: bool = False
+    pool: int = 1
+    evaluate_every: int = 1
 
     def __post_init__(self):
         if isinstance(self.recipe, str):
@@ -100,7 +104,7 @@ class Run:
             raise TypeError(f"recipe must be a bisam.Recipe or one of {', '.join(RECIPES)}; got {_checks.shown(self.recipe)}")
         data.check_name(self.data)
         _checks.choice("model", self.model, tuple(models.MODELS))
-        _checks.keep(self, _checks.whole, "epochs", "batch_size")
+        _checks.keep(self, _checks.whole, "epochs", "batch_size", "pool", "evaluate_every")
         _checks.keep(self, _checks.positive, "lr")
         _checks.keep(self, _checks.nonnegative, "weight_decay")
         _checks.keep(self, _checks.fraction, "momentum", "label_noise")
@@ -117,6 +121,15 @@ class Run:
     def replace(self, **changes) -> Run:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def task(self, root: str | Path | None = None) -> Data:
+        """The data with their splits, read from the folder of the data sets, see :func:`bisam.data.load`."""
+        chosen = {"train_images": self.train_images, "test_images": self.test_images, "split_seed": self.split_seed, "pool": self.pool}
+        return data.load(self.data, root, **chosen)
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether validation and test accuracy are measured after this epoch, counted from 1."""
+        return epoch % self.evaluate_every == 0 or epoch == self.epochs
 
     def to_dict(self) -> dict:
         """All fields as plain values, ready for JSON."""
@@ -142,7 +155,8 @@ class History:
     A row holds ``epoch`` (from 1), ``lr``, ``train_loss`` (mean over the epoch of the descent loss of each batch at the w of its
     step), ``train_accuracy`` (at these same w, on the labels trained on), ``broken`` (how many training samples were right at
     the w of their step and wrong where its descent gradient was taken, as :class:`~bisam.batch.Batch` says; with ``TopK`` among the
-    chosen samples; 0 where nothing climbs), ``validation_accuracy`` and ``test_accuracy``; accuracies in percent. Where the radius is learned there is one more, ``rho``, the radius after the last step of the epoch.
+    chosen samples; 0 where nothing climbs), and in the epochs that are evaluated ``validation_accuracy`` and ``test_accuracy``;
+    accuracies in percent. Where the radius is learned there is one more, ``rho``, the radius after the last step of the epoch.
 
     Args:
         run: what was done.
@@ -180,8 +194,9 @@ class History:
 
     @property
     def selected_epoch(self) -> int:
-        """The earliest epoch of the highest validation accuracy, which is what the protocol reports."""
-        return max(self.rows, key=lambda row: (row["validation_accuracy"], -row["epoch"]))["epoch"]
+        """The earliest epoch of the highest validation accuracy among those evaluated, which is what the protocol reports."""
+        seen = [row for row in self.rows if "validation_accuracy" in row]
+        return max(seen, key=lambda row: (row["validation_accuracy"], -row["epoch"]))["epoch"]
 
     @property
     def selected_test_accuracy(self) -> float:
@@ -190,14 +205,13 @@ class History:
 
     @property
     def last_test_accuracy(self) -> float:
-        """Test accuracy in percent after the last epoch, whatever the validation split says."""
-        return self.rows[-1]["test_accuracy"]
+        """Test accuracy in percent after the last epoch that was evaluated, whatever the validation split says."""
+        return self.curve("test_accuracy")[-1]
 
     def curve(self, name: str) -> list[float]:
-        """One column of the rows, such as ``"test_accuracy"``."""
-        for row in self.rows:
-            _checks.choice("name of the column", name, tuple(row))
-        return [row[name] for row in self.rows]
+        """One column of the rows, such as ``"test_accuracy"``, from the epochs that have it."""
+        _checks.choice("name of the column", name, tuple(dict.fromkeys(key for row in self.rows for key in row)))
+        return [row[name] for row in self.rows if name in row]
 
 
 def fit(
@@ -252,9 +266,7 @@ def fit(
     path = _checks.optional("checkpoint_path", checkpoint_path, of=_checks.path)
     if path is not None:
         checkpoint.check_writable(path)
-    task = data.load(
-        run.data, root, train_images=run.train_images, test_images=run.test_images, split_seed=run.split_seed
-    )
+    task = run.task(root)
     if run.batch_size > len(task.train):
         raise ValueError(f"batch_size must be at most {len(task.train)}, the training images; got {run.batch_size}")
     with workers(run.device) as here, _alone_at(path, here), _own_randomness(run), exact_kernels(run.device):
@@ -308,6 +320,8 @@ class _State:
         self.train, self.validation, self.test = (split.to(self.device) for split in splits)
         layout = torch.channels_last if run.channels_last else torch.preserve_format
         self.model = models.build(run.model, task.shape, task.classes).to(device=self.device, memory_format=layout)
+        if hasattr(self.model, "prepare"):
+            self.model.prepare(task.prepared(self.train.inputs[:models.PREPARED]))
         self.network = _compiled(here.wrapped(self.model, run.device), run.compile)
         self.optimizer = SharpnessAware(
             _base(run, self.model, len(self.train)), run.recipe, seed=run.seed, per_worker=run.per_worker,
@@ -346,22 +360,29 @@ class _State:
         except FloatingPointError as error:
             raise FloatingPointError(f"epoch {epoch} of {self.run.epochs}, lr {lr:g}: {error}") from None
         self.schedule.step()
-        right_on_test = self._right(self.test)
         self.history.skipped = self.optimizer.skipped
-        self.history.rows.append({
+        row = {
             "epoch": epoch,
             "lr": lr,
             "train_loss": float(self.workers.total(loss)) / seen,
             "train_accuracy": 100 * int(self.workers.total(right)) / seen,
             "broken": int(self.workers.total(broken)),
-            "validation_accuracy": self._accuracy(self.validation),
-            "test_accuracy": 100 * int(right_on_test.sum()) / len(right_on_test),
-            **({"rho": self.optimizer.memory.rho} if isinstance(self.run.recipe.radius, Learned) else {}),
-        })
-        self.history.right["last"] = right_on_test
-        if self.history.selected_epoch == epoch:
-            self.history.right["selected"] = right_on_test
-        return self.history.rows[-1]
+        }
+        if isinstance(self.run.recipe.radius, Learned):
+            row["rho"] = self.optimizer.memory.rho
+        self.history.rows.append(row)
+        if self.run.evaluates(epoch):
+            self._evaluate(row)
+        return row
+
+    def _evaluate(self, row: dict) -> None:
+        """Adds to the row of an epoch what the model says about the other two splits."""
+        right = self._right(self.test)
+        row["validation_accuracy"] = self._accuracy(self.validation)
+        row["test_accuracy"] = 100 * int(right.sum()) / len(right)
+        self.history.right["last"] = right
+        if self.history.selected_epoch == row["epoch"]:
+            self.history.right["selected"] = right
 
     def _batches(self) -> Iterator[Tensor]:
         size = self.run.batch_size

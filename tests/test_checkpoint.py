@@ -210,7 +210,11 @@ def test_what_is_wrong_is_named_and_the_file_stays(name, change, message, tmp_pa
 def test_the_columns_that_are_checked_are_those_that_are_written():
     for recipe, more in (("sam", ()), ("lets-sam", ("rho",))):
         row = _State(run(recipe=recipe), TINY).epoch()
-        assert set(row) == {*_resume.COLUMNS, *more} and all(type(row[name]) is int for name in _resume.COUNTS)
+        assert set(row) == {*_resume.COLUMNS, *_resume.EVALUATED, *more} and all(type(row[name]) is int for name in _resume.COUNTS)
+
+
+def test_columns_of_an_epoch_that_is_not_evaluated():
+    assert set(_State(run(evaluate_every=2), TINY).epoch()) == set(_resume.COLUMNS)
 
 
 @pytest.mark.parametrize("radius", [

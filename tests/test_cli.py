@@ -42,7 +42,7 @@ def test_train_writes_a_history_and_says_where(tmp_path, capsys):
     (["--label-noise", "1.5"], r"label_noise must be in [0, 1), got 1.5"),
     (["--epochs", "0"], "epochs must be at least 1, got 0"),
     (["--batch-size", "5000"], "batch_size must be at most 1000"),
-    (["--data", "mnist"], "got 'mnist'"),
+    (["--data", "emnist"], "got 'emnist'"),
     (["--device", "tpu"], "device must be"),
 ])
 def test_wrong_settings_end_before_any_work(tmp_path, capsys, words, message):

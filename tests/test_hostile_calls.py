@@ -329,6 +329,7 @@ GOOD = {
     "bisam.landscapes.normalised": (landscapes.normalised, {"direction": weights(), "weights": weights(), "by": "filter", "vectors": "zero"}),
     "bisam.Run": (bisam.Run, {field.name: getattr(bisam.Run(), field.name) for field in dataclasses.fields(bisam.Run)}),
     "bisam.Run.replace": (bisam.Run().replace, {"epochs": 3, "lr": 0.1}),
+    "bisam.Run.task": (bisam.Run().task, {"root": None}),
     "bisam.Run.from_dict": (bisam.Run.from_dict, {"fields": bisam.Run().to_dict()}),
     "bisam.History.curve": (bisam.History(bisam.Run(epochs=1), [{"epoch": 1}]).curve, {"name": "epoch"}),
     "bisam.train.labelled": (train.labelled, {"run": bisam.Run(), "task": TASK, "part": "train"}),
@@ -340,8 +341,10 @@ GOOD = {
     "bisam.data.Data.prepared": (data.Data("d", 3, GREY, GREY, GREY, (0.5,), (0.5,)).prepared, {"inputs": GREY.inputs}),
     "bisam.data.check_name": (data.check_name, {"name": "digits"}, {"name": "data"}),
     "bisam.data.load": (
-        data.load, {"name": "digits", "root": None, "train_images": None, "test_images": None, "split_seed": 0}, {"name": "data"},
+        data.load, {"name": "digits", "root": None, "train_images": None, "test_images": None, "split_seed": 0, "pool": 1},
+        {"name": "data"},
     ),
+    "bisam.data.pooled": (data.pooled, {"images": torch.zeros(2, 1, 4, 4, dtype=torch.uint8), "pool": 2}),
     "bisam.data.symmetric_noise": (data.symmetric_noise, {"targets": Y, "rate": 0.5, "classes": 3, "seed": 0, "reading": "any"}),
     "bisam.augment.Augment": (augment.Augment, {"crop": 1, "flip": True, "cutout": 2, "cutout_probability": 0.5}),
     "bisam.augment.Augment.__call__": (
@@ -451,7 +454,7 @@ def on_meta(name):
 
 
 IMAGE_NETS = {
-    "cifar_resnet": {"depth": 8, "shortcut": "A"}, "densenet121": {}, "resnet18": {}, "vgg19_bn": {}, "wide_resnet": {"depth": 10, "width": 1},
+    "airbench": {"widths": (8, 8, 8)}, "cifar_resnet": {"depth": 8, "shortcut": "A"}, "densenet121": {}, "resnet18": {}, "vgg19_bn": {}, "wide_resnet": {"depth": 10, "width": 1},
 }  # fmt: skip
 GOOD |= {f"bisam.models.{name}": (on_meta(name), {"shape": (3, 32, 32), "classes": 3, **more}) for name, more in IMAGE_NETS.items()}
 

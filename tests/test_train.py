@@ -360,6 +360,41 @@ def test_the_first_row_is_that_of_a_loop_written_out():
     assert history.rows[0]["train_accuracy"] == pytest.approx(100 * right / 40)
 
 
+# -- epochs that are evaluated ------------------------------------------------------------------------------------------
+
+
+def test_only_some_epochs_are_evaluated_and_the_last_one_always():
+    every, third = fit(run(epochs=8)), fit(run(epochs=8, evaluate_every=3))
+    assert weights_digest(third.model) == weights_digest(every.model) and third.fitted == every.fitted
+    assert [row["epoch"] for row in third.rows if "test_accuracy" in row] == [3, 6, 8]
+    for mine, other in zip(third.rows, every.rows, strict=True):
+        assert mine == {name: other[name] for name in mine} and (set(mine) == set(other) or mine["epoch"] not in (3, 6, 8))
+    assert third.last_test_accuracy == every.last_test_accuracy and torch.equal(third.right["last"], every.right["last"])
+    best = max((3, 6, 8), key=lambda epoch: (every.rows[epoch - 1]["validation_accuracy"], -epoch))
+    assert third.selected_epoch == best and third.selected_test_accuracy == every.rows[best - 1]["test_accuracy"]
+    assert 100 * int(third.right["selected"].sum()) / 30 == third.selected_test_accuracy
+    assert len(third.curve("test_accuracy")) == 3 and len(third.curve("train_loss")) == 8
+
+
+def test_a_cut_before_the_first_evaluation_is_resumed_exactly(tmp_path):
+    wanted, path = run(epochs=5, evaluate_every=4), tmp_path / "cut.pt"
+    for _ in range(5):
+        history = fit(wanted, path, stop_after=1)
+    assert outcome(history) == outcome(fit(wanted))
+
+
+class Prepared(torch.nn.Sequential):
+    """Keeps what it was prepared with."""
+
+    def prepare(self, images):
+        self.seen = images
+
+
+def test_a_network_is_prepared_with_training_images_before_the_first_step(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "prepared", lambda shape, classes: Prepared(*models.mlp(shape, classes, 8)))
+    assert torch.equal(_State(run(model="prepared"), TINY).model.seen, TINY.train.inputs)
+
+
 def test_accuracy_counts_in_chunks_in_evaluation_mode_and_keeps_the_mode():
     model = fit(run(model="dropping")).model.train()
     split, model_2 = TINY.test, fit(run(model="dropping")).model.eval()
@@ -521,7 +556,7 @@ def test_an_equal_budget_counts_passes(epochs, recipe, expected):
 WRONG = [
     ({"recipe": "bisam"}, ValueError, r"recipe must be one of sgd, sam, .*; got 'bisam'"),
     ({"recipe": 3}, TypeError, r"recipe must be a bisam\.Recipe or one of sgd, .*; got 3"),
-    ({"data": "mnist"}, ValueError, r"data must be one of digits.*; got 'mnist'"),
+    ({"data": "emnist"}, ValueError, r"data must be one of digits.*; got 'emnist'"),
     ({"model": "resnet"}, ValueError, r"model must be one of small_conv, .*; got 'resnet'"),
     ({"epochs": 0}, ValueError, r"epochs must be at least 1, got 0"),
     ({"epochs": 2.5}, TypeError, r"epochs must be a whole number, not 2\.5 of type float"),
@@ -726,7 +761,7 @@ def test_where_the_device_is_not_waited_for_a_bad_gradient_is_found_after_the_ep
 
 
 @pytest.mark.parametrize("wrong, error, message", [
-    ({"augment": "mixup"}, ValueError, "augment must be one of none, crop-flip, crop-flip-cutout; got 'mixup'"),
+    ({"augment": "mixup"}, ValueError, "augment must be one of none, flip, .*; got 'mixup'"),
     ({"precision": "float16"}, ValueError, "precision must be one of float32, bfloat16; got 'float16'"),
     ({"compile": "yes"}, ValueError, "compile must be one of no, default, reduce-overhead; got 'yes'"),
     ({"channels_last": 1}, TypeError, "channels_last must be True or False"),
