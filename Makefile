@@ -3,6 +3,8 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 NAME ?=
 ARGS ?=
+MINUTES ?=
+CORES ?= 1
 
 BIN := .venv/bin
 RUN_TESTS := $(BIN)/python -m pytest
@@ -14,7 +16,7 @@ BOOK_PYTHON = $(if $(wildcard $(BIN)/jupyter-book),$(BIN),.venv-html/bin)/python
 SETUP := $(PYTHON) tools/install.py --constraints "$(CONSTRAINTS)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install book html slides notebooks notebook test unit nbval verify bench lint format clean
+.PHONY: help install book html slides notebooks notebook test unit nbval verify evidence bench lint format clean
 
 help: ## list every command
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +59,9 @@ nbval: install ## execute the notebooks and compare the tagged outputs
 
 verify: install ## execute the notebooks and compare every stored output (on the pinned versions)
 	@$(RUN_TESTS) -q --nbval $(NBVAL_LIMITS) notebooks
+
+evidence: install ## work through the missing runs, most valuable first: make evidence MINUTES=30 CORES=1
+	@OMP_NUM_THREADS=1 $(BIN)/bisam evidence --cores $(CORES) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 bench: install ## what a step costs beyond its floor, into results/benchmarks.json: make bench ARGS="--quick"
 	@$(BIN)/python benchmarks/bench.py $(ARGS)

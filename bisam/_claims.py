@@ -183,11 +183,12 @@ def _id(value: str) -> None:
 
 OWN = {
     "Experiment": {
-        "title": _something, "methods": _something, "seeds": _at_least(1), "epochs": _epochs, "first_seed": _at_least(0), "schema": _one_of(1, 2, 3), "rho": Constant,
+        "title": _something, "methods": _something, "seeds": _at_least(1), "epochs": _epochs, "first_seed": _at_least(0), "rho": Constant,
+        "schema": _one_of(1, 2, 3), "machine": _one_of("", "cpu", "gpu"),
         "rate": lambda value: Learned(0.1, value), "smoothing": CrossEntropy, "convention": lambda value: CrossEntropy(0.1, value),
         "label_noise": lambda value: _axes({"label_noise": value}), "axes": _axes, "settings": _settings, "radius": _radii, "tables": _tables,
     },
-    "Claim": {"id": _id, "statement": _something, "ours": _something, "theirs": _something},
+    "Claim": {"id": _id, "statement": _something, "ours": _something, "theirs": _something, "pairs": _at_least(0)},
     "Family": {"title": _something, "why": _something},
 }  # fmt: skip
 

@@ -69,7 +69,9 @@ class Decision:
         if self.result is None:
             return ()
         told = {
-            "few pairs": self.result.pairs < FEWEST[2], "seeds only": self.result.images is None and self.claim.metric in BITS,
+            "few pairs": self.result.pairs < FEWEST[2],
+            f"{self.result.pairs} of {self.claim.pairs} pairs so far": self.result.pairs < self.claim.pairs,
+            "seeds only": self.result.images is None and self.claim.metric in BITS,
             "secondary": not self.claim.family, "fit unknown": self.fit is None and self.claim.needed > 0,
         }  # fmt: skip
         return tuple(mark for mark, true in told.items() if true)

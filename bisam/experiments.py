@@ -29,6 +29,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 SCALES = ("smoke", "laptop", "paper")
 METRICS = ("selected_test_accuracy", "last_test_accuracy", "selected_test_top5_accuracy", "broken")
 BUDGETS = ("passes", "epochs", "same")
+MACHINES = ("cpu", "gpu")
 FITTED = 90.0  # percent of the labels that can be fitted, which a claim about accuracy needs both methods to have fitted
 EQUAL_EPOCHS = "sgd-equal-epochs"  # SGD under a name of its own, whose epochs are never doubled
 MOST_SEEDS, MOST_RUNS = 10_000, 100_000  # all runs of an experiment are held in memory
@@ -97,6 +98,7 @@ class Experiment:
         tables: the published tables that it bears upon.
         stopped: why runs of the plan were left out; empty if nothing was. The plan stays as it was.
         schema: the form of its records, see ``bisam.ledger.SCHEMA``; older records are kept as experiments of their own.
+        machine: on what its runs are made by the queue, ``"cpu"`` or ``"gpu"``; by default those of scale ``"paper"`` need a GPU.
 
     Raises:
         TypeError, ValueError: a field that is not as above, or a run that :class:`~bisam.train.Run` refuses.
@@ -129,9 +131,12 @@ class Experiment:
     tables: tuple[str, ...] = ()
     stopped: str = ""
     schema: int = 3
+    machine: str = ""
 
     def __post_init__(self):
         _checks.choice("scale", self.scale, SCALES)
+        object.__setattr__(self, "machine", self.machine or ("gpu" if self.scale == "paper" else "cpu"))
+        _checks.choice("machine", self.machine, MACHINES)
         _checks.choice("budget", self.budget, BUDGETS)
         for name in ("seeds", "epochs"):
             _checks.whole(name, getattr(self, name))
@@ -174,7 +179,7 @@ class Experiment:
         """The words that each record's name is made of, method, place and seed, by that name; seed by seed, so that any part is paired."""
         found = {}
         for seed, values, name in self._grid():
-            words = {"method": name, **dict(zip(self.grid, map(_label, self.grid, values), strict=True)), "seed": f"seed{seed}"}
+            words = {"method": name, **dict(zip(self.grid, map(label, self.grid, values), strict=True)), "seed": f"seed{seed}"}
             found["-".join(words.values())] = words
         return found
 
@@ -188,7 +193,7 @@ class Experiment:
         return list(itertools.product(seeds, itertools.product(*self.grid.values()), self.methods))
 
 
-def _label(axis: str, value) -> str:
+def label(axis: str, value) -> str:
     """A value in the name of a record: ``noise40``, and for the other axes the value alone, with its axis if it is a number."""
     if axis == "label_noise":
         return f"noise{round(100 * value):02d}"
@@ -217,6 +222,8 @@ class Claim:
         published_as: what the published table calls ``ours`` and ``theirs``, where it is not the usual name.
         rule: under which it was written: 1, or 2 since 2026-11-28, see :mod:`bisam.verdicts`.
         family: of claims that ask one question, see :class:`Family`; empty for a secondary claim, which is judged alone.
+        pairs: how many it is judged at, where that is more than the rule asks for; with fewer it stands as not resolved, so that nobody can
+            stop when he likes what he sees.
         fitted: percentage of the labels that can be fitted, which both methods must have fitted at the end; ``None`` means 90 for a
             claim about accuracies and none for others.
 
@@ -246,6 +253,7 @@ class Claim:
     published_as: dict = field(default_factory=dict)
     rule: int = 1
     family: str = ""
+    pairs: int = 0
     fitted: float | None = None
 
     def __post_init__(self):
@@ -254,6 +262,7 @@ class Claim:
         _checks.choice("metric", self.metric, METRICS)
         if _checks.whole("rule", self.rule) not in FEWEST:
             raise ValueError(f"rule must be one of {', '.join(map(str, FEWEST))}; got {self.rule} in claim {self.id}")
+        _checks.whole("pairs", self.pairs, least=0)
         if self.fitted is not None and not 0 <= _checks.real("fitted", self.fitted) <= 100:
             raise ValueError(f"fitted must be a percentage in [0, 100], got {self.fitted} in claim {self.id}")
         for side in self.published_as:
@@ -282,8 +291,8 @@ class Claim:
 
     @property
     def fewest(self) -> int:
-        """Pairs that it needs under the rule that it was written under."""
-        return FEWEST[self.rule]
+        """Pairs that it needs under the rule that it was written under, or more where it says so."""
+        return max(FEWEST[self.rule], self.pairs)
 
 
 @dataclass(frozen=True)
@@ -430,7 +439,8 @@ def _rule_faults(claim: Claim, plan: Experiment | None, known: dict[str, Family]
     if claim.rule < 2 or plan is None:
         return
     if plan.seeds < claim.fewest:
-        yield f"rule {claim.rule} needs {claim.fewest} seeds, {plan.name} plans {plan.seeds}"
+        asks = f"it asks for {claim.pairs} pairs" if claim.pairs > FEWEST[claim.rule] else f"rule {claim.rule} needs {claim.fewest} seeds"
+        yield f"{asks}, {plan.name} plans {plan.seeds}"
     one_pass = {method(name).passes == 1 for name in (claim.ours, claim.theirs)}
     if len(one_pass) == 2 and (plan.budget == "same" or not {"sgd", EQUAL_EPOCHS} <= set(plan.methods)):
         yield (

@@ -18,7 +18,7 @@ from .train import History, Run, weights_digest
 
 __all__ = [
     "RESULTS", "Claim", "Experiment", "LedgerError", "bits", "check_schema", "claims", "commit",
-    "departures", "entry", "environment", "evidence", "experiment", "experiments", "is_recorded", "load", "read", "reasons", "record", "threads",
+    "departures", "entry", "environment", "evidence", "experiment", "experiments", "is_recorded", "load", "load_one", "read", "reasons", "record", "threads",
 ]  # fmt: skip
 
 # 1: the order of the first epoch and the noisy labels came from one permutation. 2: without the bits of the test images, the
@@ -158,6 +158,27 @@ def is_recorded(name: str, file: str, folder: Path = RESULTS) -> bool:
 def _path(name: str, file: str, folder: Path) -> Path:
     folder = _checks.path("folder", folder, "the path of a folder")
     return folder / "runs" / files.safe_name("name", name) / f"{files.safe_name('file', file)}.json"
+
+
+def load_one(name: str, file: str, folder: Path = RESULTS) -> dict:
+    """One record of an experiment.
+
+    Args:
+        name: of the experiment.
+        file: name of the record, without ending.
+        folder: the ledger.
+
+    Raises:
+        LedgerError: it is not there or cannot be read, see :func:`read`.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> load_one("first_run", "sam-noise40-seed0")["run"]["seed"]
+        0
+    """
+    return read(_path(name, file, folder))
 
 
 def load(name: str, folder: Path = RESULTS) -> dict[str, dict]:

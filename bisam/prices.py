@@ -70,14 +70,14 @@ def prices(planned: Sequence[Planned], settings: Settings) -> dict[tuple[str, st
         try:
             if key not in seconds:
                 with exact_kernels(settings.device):
-                    seconds[key] = _seconds_of_a_pass(run, settings)
+                    seconds[key] = seconds_of_a_pass(run, settings)
             found[place] = found.get(place, 0.0) + seconds[key] * one.passes / 3600
         except data.DataError as error:
             found[place] = error
     return found
 
 
-def _seconds_of_a_pass(run: Run, settings: Settings) -> float:
+def seconds_of_a_pass(run: Run, settings: Settings) -> float:
     """One forward-backward pass over the training images, from a few steps of the base optimiser at the run's batch size.
 
     Where a step on a CPU would take longer than a second, fewer images stand for it: the cost of a step is then that of its images.

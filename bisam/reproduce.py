@@ -56,15 +56,30 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
         data.load(name, settings.root)
     outcomes: dict[str, list[str]] = {"recorded": [], "cut": [], "elsewhere": [], "failed": []}
     end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
+    waiting = iter(missing)
     with _bar(len(missing), progress) as advance:
-        for one, outcome in (_one_by_one if settings.workers == 1 else _side_by_side)(missing, settings, end):
+        for one, outcome in (_one_by_one if settings.workers == 1 else _side_by_side)(_in_time(waiting, end), settings, end):
             kind, _, reason = outcome.partition(":")
             outcomes[kind].append(one.file + (f":{reason}" if reason else ""))
-            advance(f"{one.file}: {outcome}")
+            advance(f"{one.experiment}/{one.file}: {outcome}{_found(one, settings) if kind == 'recorded' else ''}")
+    outcomes["cut"] += [one.file for one in waiting]
     return outcomes
 
 
-def _one_by_one(missing: list[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
+def _in_time(waiting: Iterator[Planned], end: float) -> Iterator[Planned]:
+    """Runs, as long as there is time to begin one."""
+    while time.monotonic() < end and (one := next(waiting, None)) is not None:
+        yield one
+
+
+def _found(one: Planned, settings: Settings) -> str:
+    """What a run has come to, in words."""
+    place = home(experiment(one.experiment, settings.folder), settings.folder)
+    found = ledger.load_one(one.experiment, one.file, place)
+    return f", {found['final']['last_test_accuracy']:.2f} % after {found['environment']['wall_seconds']:.0f} s"
+
+
+def _one_by_one(missing: Iterator[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
     for one in missing:
         future: Future = Future()
         try:
@@ -74,16 +89,17 @@ def _one_by_one(missing: list[Planned], settings: Settings, end: float) -> Itera
         yield one, _outcome(future)
 
 
-def _side_by_side(missing: list[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
+def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
     """Hands out runs as processes become free. The processes end with this one, whatever ends it."""
-    waiting, running = list(missing), {}
+    running: dict[Future, Planned] = {}
     with ProcessPoolExecutor(settings.workers, get_context("spawn"), processes.follow_parent) as pool:
         try:
-            while waiting or running:
-                while waiting and len(running) < settings.workers:
-                    one = waiting.pop(0)
+            while True:
+                while len(running) < settings.workers and (one := next(missing, None)) is not None:
                     with processes.signals_held_back():  # this starts a process
                         running[pool.submit(_do, one, settings, end)] = one
+                if not running:
+                    break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(future), _outcome(future)
         except BaseException:

@@ -251,7 +251,9 @@ def test_without_a_terminal_every_run_that_is_done_is_a_line(folder, settings, c
     good, bad = plan("try", only=["sgd", "noise40"], folder=folder)
     carry_out([dataclasses.replace(bad, run=bad.run.replace(lr=1e30)), good], settings)
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith(f"1 of 2: {bad.file}: failed: epoch 1") and second == f"2 of 2: {good.file}: recorded"
+    assert first.startswith(f"1 of 2: try/{bad.file}: failed: epoch 1") and re.fullmatch(
+        rf"2 of 2: try/{good.file}: recorded, \d+\.\d\d % after \d+ s", second
+    )
     carry_out([good], settings, progress=False)
     assert not capsys.readouterr().err
 

@@ -1,0 +1,333 @@
+"""The queue: what is worth most comes first, whatever the runs have shown, and every cut is gone on from."""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import records
+
+from bisam import cli, decisions, experiments, ledger, queue
+from bisam.plans import Settings, plan
+from bisam.queue import changes, gain
+
+ROOT = Path(__file__).resolve().parents[1]
+TOML = """
+[family.first]
+title = "A question?"
+why = "One."
+
+[experiment.short]
+title = "Short runs"
+scale = "laptop"
+methods = ["sgd", "sgd-equal-epochs", "sam", "bisam-log"]
+label_noise = [0.0, 0.4]
+seeds = 12
+epochs = 1
+rho = 0.1
+settings = { data = "digits", model = "mlp", batch_size = 100, lr = 0.1 }
+
+[experiment.long]
+title = "Long runs"
+scale = "laptop"
+methods = ["sam", "bisam-log"]
+seeds = 13
+epochs = 3
+rho = 0.1
+settings = { data = "digits", model = "mlp", batch_size = 50, lr = 0.1 }
+
+[experiment.other]
+title = "For another machine"
+scale = "laptop"
+machine = "gpu"
+methods = ["sam", "bisam-log"]
+seeds = 12
+epochs = 1
+settings = { data = "digits", model = "mlp" }
+
+[experiment.earlier]
+title = "Of an earlier form"
+scale = "laptop"
+schema = 2
+methods = ["sam", "bisam-log"]
+seeds = 12
+epochs = 1
+settings = { data = "digits", model = "mlp" }
+
+[experiment.absent]
+title = "Data that nobody has"
+scale = "laptop"
+methods = ["sam", "bisam-log"]
+seeds = 12
+epochs = 1
+settings = { data = "cifar10", model = "mlp" }
+"""
+
+
+def claim(experiment, ours, theirs, noise=None, family="first", **more):
+    more = {"rule": 2, "family": family, **({} if noise is None else {"label_noise": noise}), **more}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in more.items() if value != ""]
+    id = f"{experiment}/{ours}-{theirs}-{noise}"
+    fixed = {"id": id, "experiment": experiment, "statement": "It is.", "ours": ours, "theirs": theirs, "metric": "last_test_accuracy"}
+    return "\n".join(["\n[[claim]]", *(f"{name} = {json.dumps(value)}" for name, value in fixed.items()), *lines, ""])
+
+
+CLAIMS = "".join(
+    [
+        claim("short", "bisam-log", "sam", 0.0), claim("short", "bisam-log", "sam", 0.4), claim("short", "sam", "sgd", 0.4),
+        claim("short", "sam", "sgd-equal-epochs", 0.0, family=""),  # secondary: nobody waits for it
+        claim("long", "bisam-log", "sam"), claim("other", "bisam-log", "sam"), claim("earlier", "bisam-log", "sam"),
+        claim("absent", "bisam-log", "sam"),
+    ]
+)  # fmt: skip
+SECONDS = {100: 1.0, 50: 2.5}  # of a pass, by batch size
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "claims.toml").write_text(TOML + CLAIMS)
+    return tmp_path
+
+
+@pytest.fixture
+def settings(folder, monkeypatch):
+    monkeypatch.setattr(queue, "seconds_of_a_pass", lambda run, settings: SECONDS[run.batch_size])
+    return Settings(folder=folder, checkpoints=folder / "checkpoints", root=str(folder))
+
+
+def write(folder, one, accuracy=90.0, seconds=None):
+    """A record of a planned run, made without training."""
+    entry = records.sound(one.run, accuracy, experiment=one.experiment, scale="laptop")
+    entry["environment"]["wall_seconds"] = SECONDS[one.run.batch_size] * one.passes if seconds is None else seconds
+    place = folder / "runs" / one.experiment
+    place.mkdir(parents=True, exist_ok=True)
+    (place / f"{one.file}.json").write_text(json.dumps(entry))
+
+
+def names(jobs):
+    return [f"{job.planned.experiment}/{job.planned.file}" for job in jobs]
+
+
+def by_hand(folder):
+    """The order by the words of the rule: at every step all worths from scratch."""
+    plans = {name: plan(name, folder=folder) for name in ("short", "long")}
+    done = {(name, one.file) for name, planned in plans.items() for one in planned if one.recorded}
+    pairs = []
+    for one in experiments.claims(None, folder):
+        if not one.family or one.experiment not in plans:
+            continue
+        noise = "" if one.label_noise is None else f"-noise{round(100 * one.label_noise):02}"
+        seeds = range(12 if one.experiment == "short" else 13)
+        pairs.append([[(one.experiment, f"{side}{noise}-seed{seed}") for side in (one.ours, one.theirs)] for seed in seeds])
+    runs = {(name, one.file): one for name, planned in plans.items() for one in planned}
+
+    def worth(key):
+        total = 0.0
+        for claim_pairs in pairs:
+            n = sum(all(run in done for run in pair) for pair in claim_pairs)
+            for pair in claim_pairs:
+                if key in pair:
+                    total += (1 / math.sqrt(n + 1) - 1 / math.sqrt(n + 2)) / sum(run not in done for run in pair)
+        return total / (SECONDS[runs[key].run.batch_size] * runs[key].passes)
+
+    order = []
+    while True:
+        best = max((key for key in runs if key not in done), key=worth, default=None)
+        if best is None or worth(best) == 0:
+            return order
+        order.append("/".join(best))
+        done.add(best)
+
+
+# -- the order --------------------------------------------------------------------------------------------------------
+
+
+def test_the_gain_of_a_pair():
+    assert [gain(n) for n in (0, 3)] == pytest.approx([1 - 1 / math.sqrt(2), 1 / 2 - 1 / math.sqrt(5)])
+
+
+def test_the_order_is_that_of_the_rule(folder, settings):
+    jobs, _ = queue.queue(settings)
+    assert names(jobs) == by_hand(folder) and len(jobs) == 12 * 5 + 13 * 2
+    assert not any("sgd-equal" in name or "sgd-noise00" in name for name in names(jobs))  # no primary claim asks for them
+    both = [job for job in jobs if job.planned.file == "sam-noise40-seed0"]
+    assert set(both[0].claims) == {"short/bisam-log-sam-0.4", "short/sam-sgd-0.4"}
+
+
+def test_what_is_recorded_is_counted(folder, settings):
+    for one in plan("long", folder=folder)[:7]:
+        write(folder, one)
+    for one in plan("short", only=["sam"], folder=folder)[:9]:
+        write(folder, one)
+    jobs, _ = queue.queue(settings)
+    assert names(jobs) == by_hand(folder) and not any(job.planned.recorded for job in jobs)
+
+
+def test_pairs_are_finished_before_others_are_begun(folder, settings):
+    write(folder, plan("long", only=["sam", "seed5"], folder=folder)[0])
+    jobs = [name for name in names(queue.queue(settings)[0]) if name.startswith("long")]
+    assert jobs[0] == "long/bisam-log-seed5"
+    for first, second in zip(jobs[1::2], jobs[2::2], strict=True):
+        assert first.rpartition("-")[2] == second.rpartition("-")[2]
+
+
+def test_what_the_runs_have_shown_does_not_count(folder, settings):
+    orders = []
+    for high in (90.0, 99.8):
+        for one in plan("short", folder=folder)[:64]:
+            write(folder, one, high if one.run.recipe.name == "sam" else 90.0)
+        orders.append(names(queue.queue(settings)[0]))
+    assert orders[0] == orders[1] and orders[0]
+
+
+def test_recorded_runs_say_how_long_others_take(folder, settings):
+    write(folder, plan("long", folder=folder)[0], seconds=600.0)
+    jobs, _ = queue.queue(settings)
+    assert {job.seconds for job in jobs if job.planned.experiment == "long"} == {600.0}
+    assert {job.seconds for job in jobs if job.planned.experiment == "short"} == {2.0}
+
+
+def test_what_was_cut_comes_first(folder, settings):
+    path = settings.checkpoints / "long" / "bisam-log-seed9.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    jobs = names(queue.queue(settings)[0])
+    assert jobs[0] == "long/bisam-log-seed9" and next(name for name in jobs[1:] if name.startswith("long")) == "long/sam-seed9"
+
+
+def test_a_finished_list_is_empty(folder, settings):
+    for name in ("short", "long"):
+        for one in plan(name, folder=folder):
+            write(folder, one)
+    assert queue.queue(settings)[0] == []
+
+
+def test_data_that_are_not_there_leave_the_rest(folder, settings):
+    jobs, absent = queue.queue(settings)
+    assert list(absent) == ["absent"] and "no file" in str(absent["absent"]) and len(jobs) == 86
+
+
+def test_each_machine_has_its_experiments(folder, settings):
+    assert {job.planned.experiment for job in queue.queue(settings, machine="gpu")[0]} == {"other"}
+    with pytest.raises(ValueError, match="machine must be one of cpu, gpu; got 'tpu'"):
+        queue.queue(settings, machine="tpu")
+
+
+@pytest.mark.parametrize("scale, machine, expected", [("laptop", "", "cpu"), ("paper", "", "gpu"), ("laptop", "gpu", "gpu"), ("paper", "cpu", "cpu")])
+def test_runs_of_paper_scale_need_a_gpu_unless_they_say_otherwise(scale, machine, expected):
+    one = experiments.Experiment("e", "t", scale, ("sam",), 1, 1, machine=machine)
+    assert one.machine == dataclasses.replace(one).machine == expected
+
+
+def test_a_claim_that_averages_needs_the_runs_of_all_places(folder, settings):
+    over = claim("short", "bisam-log", "sam", over=["label_noise"])
+    (folder / "claims.toml").write_text(TOML + over)
+    write(folder, plan("short", only=["sam", "noise40", "seed3"], folder=folder)[0])
+    jobs, _ = queue.queue(settings)
+    assert len(jobs) == 4 * 12 - 1
+    assert {name for name in names(jobs)[:3]} == {f"short/{rest}-seed3" for rest in ("sam-noise00", "bisam-log-noise00", "bisam-log-noise40")}
+
+
+# -- claims with a number of pairs of their own -------------------------------------------------------------------------
+
+
+def test_a_claim_is_not_judged_before_its_pairs_are_there(folder):
+    asked = claim("long", "bisam-log", "sam", pairs=13)
+    (folder / "claims.toml").write_text(TOML + asked)
+    for one in plan("long", folder=folder)[:24]:
+        write(folder, one, 92.0 + one.run.seed % 3 / 5 if one.run.recipe.name == "bisam-log" else 90.0)
+    early = decisions.decide(experiments.claims("long", folder)[0], folder)
+    assert early.verdict == "not resolved" and early.result.pairs == 12 and "12 of 13 pairs so far" in early.marks
+    for one in plan("long", folder=folder)[24:]:
+        write(folder, one, 92.0 if one.run.recipe.name == "bisam-log" else 90.0)
+    late = decisions.decide(experiments.claims("long", folder)[0], folder)
+    assert late.verdict == "holds" and not any("so far" in mark for mark in late.marks)
+    said = changes([early], [late])
+    assert len(said) == 1 and "from 12 of 13 pairs -> " in said[0] and said[0].endswith("from 13 pairs: not resolved -> HOLDS")
+    assert changes([late], [late]) == []
+
+
+def test_a_plan_too_small_for_its_claim_is_a_fault(folder):
+    (folder / "claims.toml").write_text(TOML + claim("long", "bisam-log", "sam", pairs=14))
+    with pytest.raises(ledger.LedgerError, match="it asks for 14 pairs, long plans 13"):
+        experiments.claims("long", folder)
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+SMALL = TOML.replace("seeds = 13\nepochs = 3", "seeds = 12\nepochs = 2") + claim("long", "bisam-log", "sam")
+
+
+def words(folder, *more):
+    return ["evidence", "--ledger", str(folder), "--checkpoints", str(folder / "checkpoints"), "--root", str(folder), *more]
+
+
+def test_the_plan_is_shown_and_nothing_is_run(folder, settings, capsys):
+    assert cli.main(words(folder, "--plan")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == queue.RULE and lines[1].startswith("absent is left out: data 'cifar10' is not there")
+    assert lines[2].startswith("86 runs are missing, about ") and len(lines) == 3 + 86
+    assert lines[3].split()[3] == by_hand(folder)[0] and not (folder / "runs").exists()
+
+
+def test_the_queue_is_worked_through_and_says_what_changed(folder, capsys):
+    (folder / "claims.toml").write_text(SMALL)
+    assert cli.main(words(folder)) == 0
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 24 and said.err.splitlines()[0].startswith("1 of 24: long/")
+    assert "long/bisam-log-sam-None: fewer than 2 pairs -> " in said.out and "from 12 pairs" in said.out
+    assert said.out.splitlines()[-1].startswith("24 runs recorded, 0 to go")
+    assert all(one.recorded for one in plan("long", folder=folder))
+    assert cli.main(words(folder)) == 0 and "0 runs are missing" in capsys.readouterr().out
+
+
+def test_without_time_nothing_is_begun(folder, capsys):
+    (folder / "claims.toml").write_text(SMALL)
+    assert cli.main(words(folder, "--minutes", "1e-9")) == 0
+    said = capsys.readouterr()
+    assert not said.err and said.out.splitlines()[-1].startswith("0 runs recorded, 24 to go")
+
+
+def test_a_clock_that_is_set_back_does_not_prolong_the_work(folder, capsys, monkeypatch):
+    (folder / "claims.toml").write_text(SMALL)
+    now, steps = time.time, itertools.count()
+    monkeypatch.setattr(time, "time", lambda: now() - 3600 * next(steps))
+    began = time.monotonic()
+    assert cli.main(words(folder, "--minutes", "0.02")) == 0
+    done = len(list((folder / "runs").rglob("*.json")))
+    assert done < 24 or time.monotonic() - began < 60
+    assert f"{done} runs recorded, {24 - done} to go" in capsys.readouterr().out
+
+
+def start(folder, *more):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "bisam.cli", *words(folder, *more)], env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_killed_beside_another_and_begun_again_the_queue_ends_with_every_run_once(folder):
+    (folder / "claims.toml").write_text(SMALL)
+    first, second = start(folder), start(folder, "--cores", "2")
+    while first.poll() is None and len(list(folder.glob("runs/long/*.json"))) < 3:
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    said = second.communicate(timeout=900)[0]
+    assert second.returncode == 0, said
+    third = start(folder)
+    said = third.communicate(timeout=900)[0]
+    assert third.returncode == 0, said
+    planned = plan("long", folder=folder)
+    assert all(one.recorded for one in planned) and not list(folder.rglob("*.pt")), said
+    for one in planned:
+        ledger.read(folder / "runs" / "long" / f"{one.file}.json")
