@@ -129,7 +129,7 @@ def published_effect(claim: Claim) -> float | None:
     """
     if not _checks.part("claim", claim, Claim, "a Claim").published:
         return None
-    ours, theirs = _sides(claim)
+    ours, theirs = published_sides(claim)
     return (ours["mean"] - theirs["mean"]) * (-1 if "error" in ours["metric"] else 1)
 
 
@@ -153,12 +153,12 @@ def published_difference(claim: Claim) -> Published | None:
     effect = published_effect(claim)
     if effect is None:
         return None
-    sides = _sides(claim)
+    sides = published_sides(claim)
     known = all(side["std"] != "" and side["n_runs"] != "" and side["n_runs"] > 1 for side in sides) and any(side["std"] for side in sides)
     return Published(effect, welch(*(side[key] for side in sides for key in ("mean", "std", "n_runs"))) if known else None)
 
 
-def _sides(claim: Claim) -> list[dict]:
+def published_sides(claim: Claim) -> list[dict]:
     """The published rows of ours and of theirs."""
     found = []
     for side in ("ours", "theirs"):
