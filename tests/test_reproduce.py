@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import bisam
-from bisam import cli, data, experiments, ledger, prices, reproduce
+from bisam import commands, data, experiments, ledger, prices, reproduce
 from bisam.cli import main
 from bisam.ledger import LedgerError
 from bisam.reproduce import Settings, carry_out, hours, plan, rerun
@@ -179,7 +179,7 @@ def test_missing_data_hide_no_other_price(folder, settings, capsys):
     assert found["try", "digits"] > 0 and isinstance(found["other", "cifar10"], data.DataError)
     with pytest.raises(data.DataError, match="cifar10"):
         hours(there, settings)
-    cli._print_price(there, settings, goes_on=True)
+    commands.reproduce._print_price(there, settings, goes_on=True)
     said = capsys.readouterr().out
     assert "try: 0 of 2 runs recorded, 8 passes over the images to go, about" in said and "without what follows" in said
     assert "how long the runs on cifar10 take cannot be said: data 'cifar10' is not there" in said

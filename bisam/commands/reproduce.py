@@ -1,0 +1,92 @@
+"""``bisam reproduce``, ``record`` and ``rerun``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="of a published table (T1, T9, LETS, ...) or of an experiment in results/claims.toml")
+    parser.add_argument("--scale", help="smoke (seconds, no evidence), laptop or paper; default: all that the table has")
+    parser.add_argument("--seeds", type=int, help="no more than so many seeds")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="methods, models, noise40, ...: parts of the records' names")
+    parser.add_argument("--plan", action="store_true", help="show what would be run and what it would cost, and run nothing")
+    _carrying_words(parser)
+    parser.set_defaults(do=_reproduce)
+
+
+def record_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="of an experiment in results/claims.toml")
+    _carrying_words(parser)
+    parser.set_defaults(do=_reproduce, scale=None, seeds=None, only=[], plan=False)
+
+
+def _carrying_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=int, default=1, help="processes at a time, one thread each on a CPU (default 1)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda:0, which the processes share")
+    parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
+    parser.add_argument("--minutes", type=float, help="stop cleanly within about this time; the same command goes on later")
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from ..reproduce import Settings, carry_out, plan
+
+    settings = Settings(arguments.workers, arguments.device, arguments.root, arguments.minutes)
+    planned = plan(arguments.name, arguments.scale, arguments.seeds, arguments.only)
+    _print_price(planned, settings, arguments.plan)
+    if arguments.plan:
+        print("\n".join(f"  {'recorded' if one.recorded else 'to do':8}  {one.experiment}/{one.file}" for one in planned))
+        return 0
+    outcomes = carry_out(planned, settings)
+    print(f"{len(outcomes['recorded'])} runs recorded")
+    for name, word in (("cut", "were cut by the time; the same command goes on with them"), ("elsewhere", "are in the hands of another process")):
+        if outcomes[name]:
+            print(f"{len(outcomes[name])} runs {word}")
+    for line in outcomes["failed"]:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if outcomes["failed"] else 0
+
+
+def _print_price(planned: list, settings, goes_on: bool) -> None:
+    """What there is to do and what it will cost; missing data end the command here unless it only plans."""
+    from ..data import DataError
+    from ..reproduce import prices
+
+    found = prices(planned, settings)
+    known = {place: price for place, price in found.items() if not isinstance(price, DataError)}
+    for name in dict.fromkeys(one.experiment for one in planned):
+        mine = [one for one in planned if one.experiment == name]
+        passes = sum(one.passes for one in mine if not one.recorded)
+        own = [price for place, price in known.items() if place[0] == name]
+        price = f", about {sum(own):.2g} hours of one process" if own else ""
+        print(f"{name}: {sum(one.recorded for one in mine)} of {len(mine)} runs recorded, {passes:,.0f} passes over the images to go{price}")
+    if known:
+        words = f"hours with {settings.workers} processes on {settings.device}, from a few timed steps of each network"
+        print(f"about {sum(known.values()) / settings.workers:.2g} {words}{', without what follows' if len(known) < len(found) else ''}")
+    missing = {data: error for (_, data), error in found.items() if isinstance(error, DataError)}
+    for data, error in missing.items():
+        if not goes_on:
+            raise error
+        print(f"how long the runs on {data} take cannot be said: {error}")
+
+
+def rerun_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("record", type=Path, help="a JSON file of results/runs")
+    parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
+    parser.add_argument("--device", help="another than that of the record")
+    parser.set_defaults(do=_rerun)
+
+
+def _rerun(arguments: argparse.Namespace) -> int:
+    from ..reproduce import rerun
+
+    found = rerun(arguments.record, arguments.root, arguments.device, progress=True)
+    for name in ("recorded", "again"):
+        print(f"{name:9}" + "  ".join(f"{key} {value:g}" for key, value in found[name].items()))
+    print("the same data" if found["same_data"] else "OTHER DATA than those of the record")
+    print("the same weights, bit for bit" if found["same_bits"] else "other weights in their last bits or more")
+    for sentence in [] if found["same_bits"] else found["why"]:
+        print(sentence)
+    return 0
