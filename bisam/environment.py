@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -9,6 +10,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,7 +18,7 @@ import torch
 from . import _checks
 from .train import PRECISIONS, exact_kernels
 
-__all__ = ["commit", "differences", "environment"]
+__all__ = ["commit", "differences", "environment", "threads_held"]
 
 # Sets of instructions between which libraries choose; sums come out in another order with another set.
 INSTRUCTIONS = (
@@ -107,6 +109,29 @@ def differences(there: dict, here: dict) -> list[str]:
     if "device" in there and "processor" not in there:
         found.append("The record does not say on which kind of processor it was made.")
     return found
+
+
+@contextlib.contextmanager
+def threads_held(count: int | None) -> Iterator[None]:
+    """Inside, torch computes with so many threads: the last bits of sums on a CPU depend on it.
+
+    Args:
+        count: of threads; ``None`` changes nothing.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> with threads_held(1):
+        ...     torch.get_num_threads()
+        1
+    """
+    count, before = _checks.optional("count", count, of=_checks.whole), torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _words(name: str, value: object) -> str:

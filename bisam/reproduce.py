@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from . import _checks, data, files, ledger, processes
+from .environment import threads_held
 from .experiments import LedgerError, experiment
 from .plans import CHECKPOINTS, SMOKE, Planned, Settings, home, plan, runs_planned
 from .prices import hours, prices
@@ -130,7 +131,7 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
     chosen = experiment(one.experiment, settings.folder)
     path = settings.checkpoints / one.experiment / f"{one.file}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.held(path.with_suffix(".lock")) as mine, _threads():
+    with files.held(path.with_suffix(".lock")) as mine, threads_held(1):  # sums on a CPU must not depend on how many cores and processes there are
         place = home(chosen, settings.folder)
         if not mine or ledger.is_recorded(one.experiment, one.file, place):
             return "elsewhere"
@@ -141,17 +142,6 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
         ledger.record(history, one.experiment, one.file, chosen.scale, place, root=settings.root)
         path.unlink(missing_ok=True)
     return "recorded"
-
-
-@contextlib.contextmanager
-def _threads(count: int = 1) -> Iterator[None]:
-    """Records are made with one thread, so that sums on a CPU do not depend on how many cores and processes there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
@@ -203,7 +193,7 @@ def rerun(
     check_alone("rerun")
     entry = ledger.read(record)
     run = Run.from_dict({**entry["run"], **({} if device is None else {"device": device})})
-    with _threads(ledger.threads(entry)):
+    with threads_held(ledger.threads(entry)):
         history = fit(run, root=root, progress=progress)
         again = ledger.entry(history, entry["experiment"], entry["scale"], root=root)
     return {

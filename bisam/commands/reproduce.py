@@ -13,6 +13,7 @@ def words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, help="no more than so many seeds")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="methods, models, noise40, ...: parts of the records' names")
     parser.add_argument("--plan", action="store_true", help="show what would be run and what it would cost, and run nothing")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write each run of the plan as a file for `bisam train --from`, and run nothing")
     _carrying_words(parser)
     parser.set_defaults(do=_reproduce)
 
@@ -20,7 +21,7 @@ def words(parser: argparse.ArgumentParser) -> None:
 def record_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="of an experiment in results/claims.toml")
     _carrying_words(parser)
-    parser.set_defaults(do=_reproduce, scale=None, seeds=None, only=[], plan=False)
+    parser.set_defaults(do=_reproduce, scale=None, seeds=None, only=[], plan=False, export=None)
 
 
 def _carrying_words(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +32,15 @@ def _carrying_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
+    from ..descriptions import export
     from ..reproduce import Settings, carry_out, plan
 
     settings = Settings(arguments.workers, arguments.device, arguments.root, arguments.minutes)
     planned = plan(arguments.name, arguments.scale, arguments.seeds, arguments.only)
+    if arguments.export is not None:
+        paths = export(planned, arguments.export, settings.folder)
+        print(f"{len(paths)} runs written below {arguments.export}; `bisam train --from FILE --output FOLDER` makes one")
+        return 0
     _print_price(planned, settings, arguments.plan)
     if arguments.plan:
         print("\n".join(f"  {'recorded' if one.recorded else 'to do':8}  {one.experiment}/{one.file}" for one in planned))
