@@ -65,11 +65,11 @@ def prices(planned: Sequence[Planned], settings: Settings) -> dict[tuple[str, st
     seconds: dict[tuple, float] = {}
     found: dict[tuple[str, str], float | data.DataError] = {}
     for one in (one for one in runs_planned(planned) if not one.recorded):
-        place, run = (one.experiment, one.run.data), one.run.replace(device=settings.device)
+        place, run = (one.experiment, one.run.data), one.run.replace(device=settings.devices[0])
         key = (run.data, run.model, run.batch_size, run.train_images, run.test_images, run.pool, run.precision)
         try:
             if key not in seconds:
-                with exact_kernels(settings.device):
+                with exact_kernels(run.device):
                     seconds[key] = seconds_of_a_pass(run, settings)
             found[place] = found.get(place, 0.0) + seconds[key] * one.passes / 3600
         except data.DataError as error:

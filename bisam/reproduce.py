@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import sys
@@ -59,7 +60,7 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
     end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
     waiting = iter(missing)
     with _bar(len(missing), progress) as advance:
-        for one, outcome in (_one_by_one if settings.workers == 1 else _side_by_side)(_in_time(waiting, end), settings, end):
+        for one, outcome in (_one_by_one if settings.workers * len(settings.devices) == 1 else _side_by_side)(_in_time(waiting, end), settings, end):
             kind, _, reason = outcome.partition(":")
             outcomes[kind].append(one.file + (f":{reason}" if reason else ""))
             advance(f"{one.experiment}/{one.file}: {outcome}{_found(one, settings) if kind == 'recorded' else ''}")
@@ -91,23 +92,33 @@ def _one_by_one(missing: Iterator[Planned], settings: Settings, end: float) -> I
 
 
 def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
-    """Hands out runs as processes become free. The processes end with this one, whatever ends it."""
-    running: dict[Future, Planned] = {}
-    with ProcessPoolExecutor(settings.workers, get_context("spawn"), processes.follow_parent) as pool:
+    """Hands out runs as processes become free. The processes end with this one, whatever ends it, and each stays on its device."""
+    running, free = {}, list(settings.devices) * settings.workers
+    with contextlib.ExitStack() as stack:
+        pools = {device: stack.enter_context(_pool(settings.workers)) for device in settings.devices}
         try:
             while True:
-                while len(running) < settings.workers and (one := next(missing, None)) is not None:
+                while free and (one := next(missing, None)) is not None:
+                    device = free.pop(0)
                     with processes.signals_held_back():  # this starts a process
-                        running[pool.submit(_do, one, settings, end)] = one
+                        future = pools[device].submit(_do, one, dataclasses.replace(settings, device=device), end)
+                    running[future] = one, device
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), _outcome(future)
+                    one, device = running.pop(future)
+                    free.append(device)
+                    yield one, _outcome(future)
         except BaseException:
-            for process in list((pool._processes or {}).values()):  # they would train on to the end of their runs
-                process.kill()
-            pool.shutdown(cancel_futures=True)
+            for pool in pools.values():
+                for process in list((pool._processes or {}).values()):  # they would train on to the end of their runs
+                    process.kill()
+                pool.shutdown(cancel_futures=True)
             raise
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, get_context("spawn"), processes.follow_parent)
 
 
 def _outcome(future: Future) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import sys
+import tempfile
 from pathlib import Path
 
 
@@ -25,18 +28,63 @@ def record_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _carrying_words(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, default=1, help="processes at a time, one thread each on a CPU (default 1)")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda:0, which the processes share")
+    parser.add_argument("--workers", type=int, default=1, help="processes at a time on each device, one thread each on a CPU (default 1)")
+    parser.add_argument("--device", action="append", help="cpu (default) or cuda:0, which the processes share; several, as in cuda:0,cuda:1, take runs in turn")
     parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
     parser.add_argument("--minutes", type=float, help="stop cleanly within about this time; the same command goes on later")
+    parser.add_argument("--ledger", metavar="FOLDER", help="record there; a folder without a list of claims gets that of this project")
+    parser.add_argument("--checkpoints", metavar="FOLDER", help="of unfinished runs; default: _build/checkpoints, or beside another ledger")
+    for name in ("precision", "compile"):
+        parser.add_argument(f"--{name}", help="another than planned, in a ledger of its own")
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    from ..descriptions import export
-    from ..reproduce import Settings, carry_out, plan
+    from ..own_ledger import check_planned
+    from ..reproduce import plan
 
-    settings = Settings(arguments.workers, arguments.device, arguments.root, arguments.minutes)
-    planned = plan(arguments.name, arguments.scale, arguments.seeds, arguments.only)
+    settings, changes = _settings(arguments), {name: getattr(arguments, name) for name in ("precision", "compile") if getattr(arguments, name) is not None}
+    with contextlib.ExitStack() as stack:
+        settings = _with_list(arguments, settings, changes, stack)
+        planned = plan(arguments.name, arguments.scale, arguments.seeds, arguments.only, settings.folder)
+        check_planned(planned, changes, settings.folder)
+        return _done(arguments, planned, settings)
+
+
+def _settings(arguments: argparse.Namespace):
+    from .. import _checks
+    from ..reproduce import Settings
+
+    places = {name: getattr(arguments, name) for name in ("checkpoints",) if getattr(arguments, name) is not None}
+    if arguments.ledger is not None:
+        folder = _checks.path("ledger", arguments.ledger, "the path of a folder")
+        places = {"folder": folder, "checkpoints": folder.absolute().with_name(f"{folder.absolute().name}-checkpoints"), **places}
+    device = ",".join(map(str, arguments.device or ["cpu"]))
+    return Settings(arguments.workers, device, arguments.root, arguments.minutes, **places)
+
+
+def _with_list(arguments: argparse.Namespace, settings, changes: dict[str, str], stack: contextlib.ExitStack):
+    """The settings with a ledger that has a list of claims; one that is only looked at is made in a folder that goes away."""
+    from ..own_ledger import check_settings, derive
+    from ..reproduce import Settings, plan
+
+    check_settings(changes)
+    if (settings.folder / "claims.toml").exists():
+        return settings
+    results = Settings().folder
+    names = dict.fromkeys(one.experiment for one in plan(arguments.name, arguments.scale, arguments.seeds, arguments.only, results))
+    looks_only = arguments.plan or arguments.export is not None
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if looks_only else settings.folder
+    without = derive(folder, changes, list(names), results)
+    words = f", without {', '.join(without)}" if without else ""
+    if not looks_only:
+        print(f"{folder / 'claims.toml'} has the experiments and claims of this project{words}")
+    return dataclasses.replace(settings, folder=folder)
+
+
+def _done(arguments: argparse.Namespace, planned: list, settings) -> int:
+    from ..descriptions import export
+    from ..reproduce import carry_out
+
     if arguments.export is not None:
         paths = export(planned, arguments.export, settings.folder)
         print(f"{len(paths)} runs written below {arguments.export}; `bisam train --from FILE --output FOLDER` makes one")
@@ -69,8 +117,9 @@ def _print_price(planned: list, settings, goes_on: bool) -> None:
         price = f", about {sum(own):.2g} hours of one process" if own else ""
         print(f"{name}: {sum(one.recorded for one in mine)} of {len(mine)} runs recorded, {passes:,.0f} passes over the images to go{price}")
     if known:
-        words = f"hours with {settings.workers} processes on {settings.device}, from a few timed steps of each network"
-        print(f"about {sum(known.values()) / settings.workers:.2g} {words}{', without what follows' if len(known) < len(found) else ''}")
+        processes = settings.workers * len(settings.devices)
+        words = f"hours with {processes} processes on {settings.device}, from a few timed steps of each network"
+        print(f"about {sum(known.values()) / processes:.2g} {words}{', without what follows' if len(known) < len(found) else ''}")
     missing = {data: error for (_, data), error in found.items() if isinstance(error, DataError)}
     for data, error in missing.items():
         if not goes_on:

@@ -10,14 +10,16 @@ from ..recipe import RECIPES
 
 def words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", nargs="?", help="only the claims of this one")
+    parser.add_argument("--ledger", type=Path, metavar="FOLDER", help="with claims.toml and runs; default: results of this project")
     parser.add_argument("--output", type=Path, help="also write it: .md, .json or .csv")
     parser.set_defaults(do=_report)
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from ..experiments import RESULTS
     from ..report import decisions, markdown, write
 
-    found = decisions(arguments.experiment)
+    found = decisions(arguments.experiment, arguments.ledger or RESULTS)
     if arguments.output:
         write(found, arguments.output)
     print(markdown(found))
