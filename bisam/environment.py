@@ -62,7 +62,7 @@ def environment(device: str, seconds: float, precision: str = "float32") -> dict
         "implementation": platform.python_implementation(),
         "system": platform.system(),
         "release": platform.release(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         **{name: importlib.metadata.version(name) for name in ("torchvision", "numpy")},
         "bisam": _version(),
         "processor": _processor(),

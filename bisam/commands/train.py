@@ -26,7 +26,8 @@ def words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
     parser.add_argument("--threads", type=int, help="of the processor; default: those of the file, else torch's choice")
     parser.add_argument("--minutes", type=float, help="stop cleanly within about this time; the same command goes on later")
-    parser.add_argument("--output", type=Path, required=True, help="folder for checkpoint.pt and history.json")
+    parser.add_argument("--tensorboard", action="store_true", help="also write event files, into OUTPUT/tensorboard")
+    parser.add_argument("--output", type=Path, required=True, help="folder for checkpoint.pt, metrics.csv (a row an epoch) and history.json")
     parser.set_defaults(do=_train)
 
 
@@ -48,30 +49,49 @@ _number_or_all.__name__ = "int"  # argparse names it in its error
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from ..environment import environment, threads_held
+    from ..environment import threads_held
+
+    wanted, threads = _wanted(arguments)
+    with threads_held(threads):
+        return _trained(wanted, arguments)
+
+
+def _trained(wanted, arguments: argparse.Namespace) -> int:
+    from ..environment import environment
+    from ..metrics import Log, earlier_rows
     from ..train import fit, weights_digest
 
-    written = arguments.output / "history.json"
-    wanted, threads = _wanted(arguments)
-    if not int(os.environ.get("RANK", 0)):  # of several processes the first one reports
-        files.check_writable(written)
-    with threads_held(threads):
-        history = fit(
-            wanted, arguments.output / "checkpoint.pt", root=arguments.root, progress=True, minutes=arguments.minutes
-        )
-        made_on = environment(wanted.device, history.seconds, wanted.precision)
-    if int(os.environ.get("RANK", 0)):
+    written, file, first = arguments.output / "history.json", arguments.output / "checkpoint.pt", not int(os.environ.get("RANK", 0))
+    logs = _logs(wanted, arguments, written) if first else []  # of several processes the first one reports
+    follow = Log(lambda: earlier_rows(file, wanted), logs)
+    history = fit(wanted, file, root=arguments.root, progress=True, minutes=arguments.minutes, on_epoch=follow)
+    if not first:
         return 0
     if not history.finished:
-        print(f"{len(history.rows)} of {wanted.epochs} epochs done; the same command goes on from {arguments.output / 'checkpoint.pt'}")
+        print(f"{len(history.rows)} of {wanted.epochs} epochs done; the same command goes on from {file}")
         return 0
+    made_on = environment(wanted.device, history.seconds, wanted.precision)
     summary = {"run": wanted.to_dict(), "rows": history.rows, "skipped": history.skipped, "seconds": history.seconds, "environment": made_on}
     files.write_whole(written, json.dumps(summary, indent=1) + "\n")
+    for log in logs:
+        log.complete(history.rows)
     print(f"test accuracy {history.selected_test_accuracy:.2f} % at epoch {history.selected_epoch}, chosen by validation")
     print(f"test accuracy {history.last_test_accuracy:.2f} % after the last of {wanted.epochs} epochs")
     print(f"weights {weights_digest(history.model)}")
     print(written)
     return 0
+
+
+def _logs(wanted, arguments: argparse.Namespace, written: Path) -> list:
+    """What is written an epoch; whatever cannot be written is said here, before any work."""
+    from ..environment import environment
+    from ..metrics import EventFiles, Table
+
+    made_on, table = environment(wanted.device, 0.0, wanted.precision), written.with_name("metrics.csv")
+    events = [EventFiles(written.with_name("tensorboard"), made_on)] if arguments.tensorboard else []
+    for path in (written, table):
+        files.check_writable(path)
+    return [Table(table, made_on), *events]
 
 
 def _wanted(arguments: argparse.Namespace):
