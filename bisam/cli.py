@@ -41,6 +41,7 @@ def _status(words: list[str] | None) -> int:
     try:
         if arguments.command not in SHARED:
             check_alone(arguments.command)
+        _look_here()
         status = arguments.do(arguments)
         sys.stdout.flush()  # here, where an error can still be said
         return status
@@ -52,6 +53,13 @@ def _status(words: list[str] | None) -> int:
         return _fail(error, 1)
     except OSError as error:
         return _fail(_words(error), 1)
+
+
+def _look_here() -> None:
+    """Modules of one's own are found in the folder where the command is given, after all others; workers look there too."""
+    with contextlib.suppress(OSError):  # a folder that is gone
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)
 
 
 def _words(error: OSError) -> str:

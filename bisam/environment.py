@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from . import _checks
-from .train import PRECISIONS, exact_kernels
+from . import _checks, own_code
+from .train import PRECISIONS, Run, exact_kernels
 
-__all__ = ["commit", "differences", "environment", "threads_held"]
+__all__ = ["commit", "differences", "environment", "made_on_by", "threads_held"]
 
 # Sets of instructions between which libraries choose; sums come out in another order with another set.
 INSTRUCTIONS = (
@@ -29,7 +29,7 @@ VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE", "ONEDNN
 # What can move the last bits of a run; the rest is written down for the reader.
 MOVES_BITS = (
     *("torch", "torchvision", "numpy", "processor", "instructions", "capability", "threads", "precision", "matmul_precision", "tf32"),
-    *("mkldnn", "build", "variables", "driver", "cuda", "cudnn"),
+    *("mkldnn", "build", "variables", "driver", "cuda", "cudnn", "own"),
 )
 
 
@@ -81,6 +81,25 @@ def environment(device: str, seconds: float, precision: str = "float32") -> dict
         "wall_seconds": round(seconds, 2),
         "commit": commit(),
     }
+
+
+def made_on_by(run: Run, seconds: float) -> dict:
+    """What a run ran on, see :func:`environment`; with a network or data that are not ours also ``own``, what their files hold.
+
+    Args:
+        run: what was done.
+        seconds: wall time of the training.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> list(made_on_by(Run(model="bisam.models.mlp:mlp"), 1.0)["own"])
+        ['bisam.models.mlp:mlp']
+    """
+    _checks.part("run", run, Run, "a bisam.Run")
+    own = own_code.sources(run.model, run.data)
+    return {**environment(run.device, seconds, run.precision), **({"own": own} if own else {})}
 
 
 def differences(there: dict, here: dict) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from . import _checks, data, files, ledger, processes
+from . import _checks, data, files, ledger, models, processes
 from .environment import threads_held
 from .experiments import LedgerError, experiment
 from .plans import CHECKPOINTS, SMOKE, Planned, Settings, home, plan, runs_planned
@@ -56,6 +56,8 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
         ledger.check_schema(experiment(name, settings.folder))
     for name in {one.run.data for one in missing}:  # once, here, so that what is wrong is said once
         data.load(name, settings.root)
+    for name in {one.run.model for one in missing}:
+        models.find(name)
     outcomes: dict[str, list[str]] = {"recorded": [], "cut": [], "elsewhere": [], "failed": []}
     end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
     waiting = iter(missing)

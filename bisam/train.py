@@ -40,8 +40,9 @@ class Run:
 
     Args:
         recipe: the method, a :class:`~bisam.recipe.Recipe` or its name.
-        data: name of the task, one of ``bisam.data.DATA``, ``"folder:NAME"`` for a tree of images, or ``"file:NAME"`` for arrays.
-        model: name of the network, one of ``bisam.models.MODELS``.
+        data: name of the task, one of ``bisam.data.DATA``, ``"folder:NAME"`` for a tree of images, ``"file:NAME"`` for arrays,
+            or the path of a function of one's own, ``"package.module:function"``, see :func:`bisam.data.load`.
+        model: name of the network, one of ``bisam.models.MODELS``, or the path of a function of one's own, see :func:`bisam.models.check_name`.
         epochs: passes over the training images.
         batch_size: images a step; a smaller last batch is left out of the epoch.
         lr: learning rate at the start.
@@ -103,8 +104,8 @@ class Run:
             object.__setattr__(self, "recipe", recipe(self.recipe))
         if not isinstance(self.recipe, Recipe):
             raise TypeError(f"recipe must be a bisam.Recipe or one of {', '.join(RECIPES)}; got {_checks.shown(self.recipe)}")
-        data.check_name(self.data)
-        _checks.choice("model", self.model, tuple(models.MODELS))
+        object.__setattr__(self, "data", data.check_name(self.data))
+        object.__setattr__(self, "model", models.check_name(self.model))
         _checks.keep(self, _checks.whole, "epochs", "batch_size", "pool", "evaluate_every")
         _checks.keep(self, _checks.positive, "lr")
         _checks.keep(self, _checks.nonnegative, "weight_decay")
@@ -271,6 +272,7 @@ def fit(
     path = _checks.optional("checkpoint_path", checkpoint_path, of=_checks.path)
     if path is not None:
         checkpoint.check_writable(path)
+    models.find(run.model)
     task = run.task(root)
     if run.batch_size > len(task.train):
         raise ValueError(f"batch_size must be at most {len(task.train)}, the training images; got {run.batch_size}")
@@ -294,13 +296,13 @@ def _alone_at(path: Path | None, here: Workers) -> Iterator[None]:
 def _train(
     state: _State, path: Path | None, progress: bool, stop_after: int | None, minutes: float | None, on_epoch: Callable | None
 ) -> History:
-    from .environment import environment  # it needs the names of this module
+    from .environment import made_on_by  # it needs the names of this module
 
     run, history, first = state.run, state.history, state.workers.is_first
     if path is not None and path.exists():
         state.load(checkpoint.read(path, _identity(run)), path)
     end = run.epochs if stop_after is None else min(run.epochs, len(history.rows) + stop_after)
-    made_on = environment(run.device, 0.0, run.precision) if path is not None and first else {}
+    made_on = made_on_by(run, 0.0) if path is not None and first else {}
     began, longest = time.perf_counter(), 0.0
     with epochs_bar(run.recipe.name, run.epochs, len(history.rows), progress and first) as advance:
         while len(history.rows) < end and not state.late(began, longest, minutes):

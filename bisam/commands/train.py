@@ -57,7 +57,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _trained(wanted, arguments: argparse.Namespace) -> int:
-    from ..environment import environment
+    from ..environment import made_on_by
     from ..metrics import Log, earlier_rows
     from ..train import fit, weights_digest
 
@@ -70,7 +70,7 @@ def _trained(wanted, arguments: argparse.Namespace) -> int:
     if not history.finished:
         print(f"{len(history.rows)} of {wanted.epochs} epochs done; the same command goes on from {file}")
         return 0
-    made_on = environment(wanted.device, history.seconds, wanted.precision)
+    made_on = made_on_by(wanted, history.seconds)
     summary = {"run": wanted.to_dict(), "rows": history.rows, "skipped": history.skipped, "seconds": history.seconds, "environment": made_on}
     files.write_whole(written, json.dumps(summary, indent=1) + "\n")
     for log in logs:
@@ -84,10 +84,10 @@ def _trained(wanted, arguments: argparse.Namespace) -> int:
 
 def _logs(wanted, arguments: argparse.Namespace, written: Path) -> list:
     """What is written an epoch; whatever cannot be written is said here, before any work."""
-    from ..environment import environment
+    from ..environment import made_on_by
     from ..metrics import EventFiles, Table
 
-    made_on, table = environment(wanted.device, 0.0, wanted.precision), written.with_name("metrics.csv")
+    made_on, table = made_on_by(wanted, 0.0), written.with_name("metrics.csv")
     events = [EventFiles(written.with_name("tensorboard"), made_on)] if arguments.tensorboard else []
     for path in (written, table):
         files.check_writable(path)
