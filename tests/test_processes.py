@@ -261,7 +261,7 @@ def test_an_output_that_takes_no_more_is_said():
 
 @pytest.mark.parametrize("words, command", [
     (["reproduce", "T9", "--plan"], "reproduce"), (["reproduce", "T9"], "reproduce"), (["record", "digits"], "record"), (["rerun", "x.json"], "rerun"),
-    (["report"], "report"), (["verify"], "verify"), (["notebook"], "notebook"),
+    (["report"], "report"), (["verify"], "verify"), (["evidence", "--plan"], "evidence"), (["notebook"], "notebook"),
 ])  # fmt: skip
 def test_what_torchrun_cannot_share_is_refused_before_it_begins(words, command, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
