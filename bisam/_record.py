@@ -16,6 +16,7 @@ import jsonschema
 import numpy as np
 from torch import Tensor
 
+from . import own_code
 from .experiments import LedgerError
 from .radius import Learned
 from .recipe import Recipe
@@ -308,6 +309,9 @@ def _right_misfits(found: dict) -> Iterator[str]:
 
 def _environment_misfits(found: dict) -> Iterator[str]:
     run, there = found["run"], found["environment"]
+    own = [run[name] for name in ("model", "data") if own_code.is_path(run[name])]
+    if sorted(there.get("own", {})) != sorted(own):
+        yield f"environment.own must name {', '.join(own) or 'nothing'}, as run says, got {', '.join(there.get('own', {})) or 'nothing'}"
     if there["precision"] != run["precision"]:
         yield f"environment.precision is {there['precision']}, but run.precision is {run['precision']}"
     on_gpu = run["device"] != "cpu"

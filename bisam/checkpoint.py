@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import math
 import os
 import re
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from . import _checks, files
 
-__all__ = ["CheckpointError", "check_form", "check_writable", "lock", "read", "write"]
+__all__ = ["CheckpointError", "check_form", "check_writable", "lock", "made_on", "read", "write"]
 
 FORMAT = 2  # 1: without a seal, and without the bits of the test images
 MARK = b"sha256 "
@@ -65,7 +66,7 @@ def lock(path: Path) -> Path:
     return Path(f"{os.path.realpath(_checks.path('path', path))}.lock")
 
 
-def write(path: Path, run: dict, state: dict) -> None:
+def write(path: Path, run: dict, state: dict, environment: dict | None = None) -> None:
     """Replaces the file in one piece: a reader, or a kill at any moment, sees the old one or the new one.
 
     The archive of ``torch.save`` ends in a seal, a SHA-256 over all bytes before it, which stands in the comment of the archive:
@@ -75,6 +76,7 @@ def write(path: Path, run: dict, state: dict) -> None:
         path: the checkpoint file.
         run: the description of the run, plain values.
         state: tensors and plain values.
+        environment: what the training ran on, plain values, see :func:`bisam.environment.environment`; :func:`made_on` reads it.
 
     Raises:
         CheckpointError: the disk does not take it; the old file stays.
@@ -93,8 +95,9 @@ def write(path: Path, run: dict, state: dict) -> None:
     path = _checks.path("path", path)
     for name, value in (("run", run), ("state", state)):
         _checks.part(name, value, dict, "a dictionary of plain values and tensors")
-    archive = io.BytesIO()
-    torch.save({"format": FORMAT, "run": run, "state": state}, archive)
+    _checks.optional("environment", environment, of=_checks.part, wanted=dict, words="a dictionary of plain values")
+    archive, plain = io.BytesIO(), json.loads(json.dumps(environment))  # a version of torch is a text of its own kind
+    torch.save({"format": FORMAT, "run": run, "state": state, "environment": plain}, archive)
     archive.seek(-2, os.SEEK_END)  # the last two bytes of a zip archive are the length of its comment
     archive.write(SEAL.to_bytes(2, "little"))
     archive.write(_seal(archive.getvalue()))
@@ -129,21 +132,9 @@ def read(path: Path, run: dict) -> dict:
         ...     print(str(error)[:45])
         checkpoint_path no such file cannot be read (
     """
-    path = _checks.path("path", path)
     _checks.part("run", run, dict, "a dictionary of plain values")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"checkpoint_path {path} cannot be read ({error.strerror})") from None
-    if content[-SEAL:] != _seal(memoryview(content)[:-SEAL]):
-        raise _unreadable(path, "its seal does not fit")
-    try:
-        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        written, state = stored["run"], stored["state"]
-        if stored["format"] != FORMAT or not isinstance(written, dict):
-            raise ValueError(f"format {stored['format']}")
-    except Exception as error:  # torch, zipfile and pickle each have their own words for what they do not know
-        raise _unreadable(path, type(error).__name__) from None
+    stored = _stored(path)
+    written, state = stored["run"], stored["state"]
     if written != run:
         here, there = _leaves(run), _leaves(written)
         names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
@@ -152,6 +143,48 @@ def read(path: Path, run: dict) -> dict:
             f"checkpoint_path {path} belongs to another run ({changes}). Choose another file, or delete it"
         )
     return state
+
+
+def made_on(path: Path) -> dict | None:
+    """What the training ran on that wrote a checkpoint last.
+
+    Args:
+        path: the checkpoint file.
+
+    Returns:
+        The environment that :func:`write` was given; ``None`` if it was given none, as in files of earlier versions.
+
+    Raises:
+        CheckpointError: the file is truncated, changed in any bit or no checkpoint.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write(Path(folder) / "run.pt", {}, {}, environment={"threads": 1})
+        ...     made_on(Path(folder) / "run.pt")
+        {'threads': 1}
+    """
+    return _stored(path).get("environment")
+
+
+def _stored(path: Path) -> dict:
+    path = _checks.path("path", path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint_path {path} cannot be read ({error.strerror})") from None
+    if content[-SEAL:] != _seal(memoryview(content)[:-SEAL]):
+        raise _unreadable(path, "its seal does not fit")
+    try:
+        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if stored["format"] != FORMAT or not isinstance(stored["run"], dict) or "state" not in stored:
+            raise ValueError(f"format {stored['format']}")
+    except Exception as error:  # torch, zipfile and pickle each have their own words for what they do not know
+        raise _unreadable(path, type(error).__name__) from None
+    return stored
 
 
 def _unreadable(path: Path, why: str) -> CheckpointError:

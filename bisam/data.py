@@ -12,13 +12,14 @@ import hashlib
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from . import _checks, _images
+from . import _checks, _images, own_code
 from ._images import DataError
 
 __all__ = ["DATA", "READINGS", "Data", "DataError", "Split", "check_name", "digits", "load", "pooled", "symmetric_noise"]
@@ -307,10 +308,11 @@ DATA = {"digits": digits} | {name: functools.partial(_from_files, name) for name
 
 
 def check_name(name: object) -> str:
-    """The name of a task, or an error that lists what is allowed; no file is looked at.
+    """The name of a task, or an error that lists what is allowed; no file is looked at, and nothing is imported.
 
     Args:
-        name: one of ``DATA``, ``"folder:NAME"`` or ``"file:NAME"``.
+        name: one of ``DATA``, ``"folder:NAME"``, ``"file:NAME"``, or the path of a function that returns a :class:`Data`,
+            ``"package.module:function"``; an entry point of the group ``bisam.data`` becomes its path.
 
     Raises:
         ValueError: an unknown name; the message lists those that exist.
@@ -324,12 +326,14 @@ def check_name(name: object) -> str:
     """
     if isinstance(name, str) and re.fullmatch(rf"({_images.FOLDER}|{_images.FILE})\w[\w.-]*", name):
         return name
-    if not isinstance(name, str) or name not in DATA:
+    if isinstance(name, str) and name in DATA:
+        return name
+    if (path := own_code.path_of("data", name)) is None:
         raise ValueError(
-            f"data must be one of {', '.join(DATA)}, folder:NAME or file:NAME, NAME of letters, digits, _, - and .; "
-            f"got {_checks.shown(name)}"
+            f"data must be one of {', '.join([*DATA, *own_code.names('data')])}, folder:NAME or file:NAME, NAME of letters, digits, _, - and ., "
+            f"or MODULE:FUNCTION; got {_checks.shown(name)}"
         )
-    return name
+    return path
 
 
 def load(
@@ -354,8 +358,11 @@ def load(
     first ``train_images`` of it are kept, and the last tenth of these (rounded down) is the validation split. The
     statistics that scale the images are those of the training split alone.
 
+    The function at a path, ``"package.module:function"``, is called with those of the arguments that it takes, and returns a :class:`Data`, the same
+    each time; what it returned last is kept.
+
     Args:
-        name: one of ``DATA``, ``"folder:NAME"`` or ``"file:NAME"``.
+        name: one of ``DATA``, ``"folder:NAME"``, ``"file:NAME"``, or the path or entry point of a function.
         root: folder of the data; by default the environment variable ``BISAM_DATA``, else ``data``.
         train_images: how many of the training images to use, validation included, at least 10; by default all.
         test_images: how many of the test images to use, drawn in the same way with seed 0 whatever ``split_seed``
@@ -377,7 +384,7 @@ def load(
         >>> load("digits").classes
         10
     """
-    check_name(name)
+    name = check_name(name)
     root = _checks.optional("root", root, of=_checks.path, words="the path of a folder")
     train_images = _checks.optional("train_images", train_images, of=_checks.whole, least=10)
     test_images = _checks.optional("test_images", test_images, of=_checks.whole)
@@ -385,10 +392,19 @@ def load(
     if name.startswith((_images.FOLDER, _images.FILE)) or name in _images.FETCHED:
         return _from_files(name, root, train_images, test_images, split_seed, pool)
     given = {"train_images": train_images, "test_images": test_images, "split_seed": split_seed or None, "pool": pool if pool > 1 else None}
+    if name not in DATA:
+        own = own_code.function("data", name)
+        return _own(name, own, tuple(own_code.task_arguments(name, own, {"root": root, **given}).items()))
     for argument, value in given.items():
         if value is not None:
             raise ValueError(f"{argument} must be left out for data {name!r}, whose split is fixed; got {value}")
     return DATA[name]()
+
+
+@functools.lru_cache(maxsize=2)
+def _own(name: str, own: Callable[..., Data], arguments: tuple[tuple[str, object], ...]) -> Data:
+    """Kept, so that a record has the fingerprint of the data that were trained on."""
+    return _checks.part(f"what data {name!r} returns", own(**dict(arguments)), Data, "a bisam.data.Data")
 
 
 def symmetric_noise(targets: Tensor, rate: float, classes: int, seed: int, reading: str = "other") -> Tensor:

@@ -281,7 +281,7 @@ def _fit(ours: Side, theirs: Side, seeds: list[int], needed: float) -> Fit | Non
 
 def _wrong_share(run: dict) -> float:
     """The share of wrong labels: where a label is redrawn among all classes, the true one may come again."""
-    if run["noise_reading"] == "other" or run["data"].startswith("folder:"):
+    if run["noise_reading"] == "other" or ":" in run["data"]:
         return run["label_noise"]
     classes = 100 if run["data"] == "cifar100" else 10
     return run["label_noise"] * (classes - 1) / classes

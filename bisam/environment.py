@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -9,14 +10,15 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from . import _checks
-from .train import PRECISIONS, exact_kernels
+from . import _checks, own_code
+from .train import PRECISIONS, Run, exact_kernels
 
-__all__ = ["commit", "differences", "environment"]
+__all__ = ["commit", "differences", "environment", "made_on_by", "threads_held"]
 
 # Sets of instructions between which libraries choose; sums come out in another order with another set.
 INSTRUCTIONS = (
@@ -27,7 +29,7 @@ VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE", "ONEDNN
 # What can move the last bits of a run; the rest is written down for the reader.
 MOVES_BITS = (
     *("torch", "torchvision", "numpy", "processor", "instructions", "capability", "threads", "precision", "matmul_precision", "tf32"),
-    *("mkldnn", "build", "variables", "driver", "cuda", "cudnn"),
+    *("mkldnn", "build", "variables", "driver", "cuda", "cudnn", "own"),
 )
 
 
@@ -60,7 +62,7 @@ def environment(device: str, seconds: float, precision: str = "float32") -> dict
         "implementation": platform.python_implementation(),
         "system": platform.system(),
         "release": platform.release(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         **{name: importlib.metadata.version(name) for name in ("torchvision", "numpy")},
         "bisam": _version(),
         "processor": _processor(),
@@ -79,6 +81,25 @@ def environment(device: str, seconds: float, precision: str = "float32") -> dict
         "wall_seconds": round(seconds, 2),
         "commit": commit(),
     }
+
+
+def made_on_by(run: Run, seconds: float) -> dict:
+    """What a run ran on, see :func:`environment`; with a network or data that are not ours also ``own``, what their files hold.
+
+    Args:
+        run: what was done.
+        seconds: wall time of the training.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> list(made_on_by(Run(model="bisam.models.mlp:mlp"), 1.0)["own"])
+        ['bisam.models.mlp:mlp']
+    """
+    _checks.part("run", run, Run, "a bisam.Run")
+    own = own_code.sources(run.model, run.data)
+    return {**environment(run.device, seconds, run.precision), **({"own": own} if own else {})}
 
 
 def differences(there: dict, here: dict) -> list[str]:
@@ -107,6 +128,29 @@ def differences(there: dict, here: dict) -> list[str]:
     if "device" in there and "processor" not in there:
         found.append("The record does not say on which kind of processor it was made.")
     return found
+
+
+@contextlib.contextmanager
+def threads_held(count: int | None) -> Iterator[None]:
+    """Inside, torch computes with so many threads: the last bits of sums on a CPU depend on it.
+
+    Args:
+        count: of threads; ``None`` changes nothing.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> with threads_held(1):
+        ...     torch.get_num_threads()
+        1
+    """
+    count, before = _checks.optional("count", count, of=_checks.whole), torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _words(name: str, value: object) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import _checks, _record, files
 from ._record import bits, packed
-from .environment import commit, differences, environment
+from .environment import commit, differences, environment, made_on_by
 from .experiments import RESULTS, Claim, Experiment, LedgerError, claims, experiment, experiments
 from .train import History, Run, weights_digest
 
@@ -394,5 +394,5 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
         },
         "data_fingerprint": task.fingerprint,
         "weights_digest": weights_digest(history.model),
-        "environment": environment(run.device, history.seconds, run.precision),
+        "environment": made_on_by(run, history.seconds),
     }

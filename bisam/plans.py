@@ -31,8 +31,8 @@ class Settings:
     """How runs are carried out; nothing here changes what comes out of them, except the device in its last bits.
 
     Args:
-        workers: processes at a time, one thread each on a CPU; on a GPU they share it.
-        device: ``"cpu"`` or a CUDA device.
+        workers: processes at a time on each device, one thread each on a CPU; on a GPU they share it.
+        device: ``"cpu"`` or a CUDA device, or several with commas between them, to which the runs are handed in turn.
         root: folder of the data sets, see :func:`bisam.data.load`.
         minutes: end cleanly within about this time; the same command goes on later.
         folder: the ledger, with the list of claims and the records.
@@ -45,8 +45,8 @@ class Settings:
         Ours.
 
     Example:
-        >>> Settings(workers=2).device
-        'cpu'
+        >>> Settings(workers=2).device, Settings().devices
+        ('cpu', ('cpu',))
     """
 
     workers: int = 1
@@ -59,10 +59,22 @@ class Settings:
     def __post_init__(self):
         check_alone("reproduce")
         _checks.keep(self, _checks.whole, "workers")
-        _checks.device("device", self.device)
+        _check_devices(self.devices)
         _checks.optional("root", self.root, of=_checks.path, words="the path of a folder")
         _checks.keep(self, _checks.optional, "minutes", of=_checks.positive)
         _checks.keep(self, _checks.path, "folder", "checkpoints", words="the path of a folder")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All devices, one by one."""
+        return tuple(self.device.split(",")) if isinstance(self.device, str) else (self.device,)
+
+
+def _check_devices(devices: tuple) -> None:
+    for each in devices:
+        _checks.device("device", each)
+    if len(devices) > 1 and (len(set(devices)) < len(devices) or not all(each.startswith("cuda:") for each in devices)):
+        raise ValueError(f"device must be one device, or several GPUs by their numbers, each once, such as cuda:0,cuda:1; got {','.join(devices)!r}")
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 
-from . import _checks, data, models
-from .batch import Batch
-from .optimizer import SharpnessAware
+from . import _checks, data
 from .plans import Planned, Settings, runs_planned
 from .recipe import SGD
-from .train import PRECISIONS, Run, exact_kernels
+from .train import Run, _State, exact_kernels
 
 __all__ = ["hours", "prices"]
 
@@ -62,18 +62,21 @@ def prices(planned: Sequence[Planned], settings: Settings) -> dict[tuple[str, st
         {}
     """
     _checks.part("settings", settings, Settings, "Settings")
-    seconds: dict[tuple, float] = {}
+    timed: dict[tuple, tuple[float, float] | data.DataError] = {}
     found: dict[tuple[str, str], float | data.DataError] = {}
     for one in (one for one in runs_planned(planned) if not one.recorded):
-        place, run = (one.experiment, one.run.data), one.run.replace(device=settings.device)
-        key = (run.data, run.model, run.batch_size, run.train_images, run.test_images, run.pool, run.precision)
-        try:
-            if key not in seconds:
-                with exact_kernels(settings.device):
-                    seconds[key] = seconds_of_a_pass(run, settings)
-            found[place] = found.get(place, 0.0) + seconds[key] * one.passes / 3600
-        except data.DataError as error:
-            found[place] = error
+        place, run = (one.experiment, one.run.data), one.run.replace(device=settings.devices[0])
+        key = run.data if isinstance(timed.get(run.data), data.DataError) else _kind(run)
+        if key not in timed:
+            try:
+                timed[key] = _seconds(run, settings)
+            except data.DataError as error:
+                key, timed[run.data] = run.data, error
+        if isinstance(timed[key], data.DataError):
+            found[place] = timed[key]
+        elif not isinstance(found.get(place), data.DataError):
+            start, each = timed[key]
+            found[place] = found.get(place, 0.0) + (start + each * one.passes) / 3600
     return found
 
 
@@ -82,25 +85,47 @@ def seconds_of_a_pass(run: Run, settings: Settings) -> float:
 
     Where a step on a CPU would take longer than a second, fewer images stand for it: the cost of a step is then that of its images.
     """
+    return _seconds(run, settings)[1]
+
+
+def _kind(run: Run) -> tuple:
+    """What the seconds of a step depend on."""
+    return (
+        run.data, run.model, run.batch_size, run.train_images, run.test_images, run.pool,
+        run.precision, run.channels_last, run.compile, run.augment, run.device,
+    )  # fmt: skip
+
+
+def _seconds(run: Run, settings: Settings) -> tuple[float, float]:
+    """What a run takes once, to be traced and compiled, and for a pass. What is compiled is compiled for its own batch size alone."""
     task = run.task(settings.root)
-    size = run.batch_size if run.device != "cpu" else min(run.batch_size, 32)
-    seconds = _seconds_of_a_step(run, task, size)
-    if seconds * run.batch_size / size < 1.0 and size < run.batch_size:
-        size, seconds = run.batch_size, _seconds_of_a_step(run, task, run.batch_size)
-    return seconds * len(task.train) / size
+    whole = min(run.batch_size, len(task.train))
+    size = min(whole, 32) if run.device == "cpu" and run.compile == "no" else whole
+    if run.compile != "no":
+        _seconds_of_a_step(run, task, size)  # fills what the compiler keeps on disk, which the runs will find there
+    start, each = _seconds_of_a_step(run, task, size)
+    if each * whole / size < 1.0 and size < whole:
+        size = whole
+        start, each = _seconds_of_a_step(run, task, size)
+    return start if run.compile != "no" else 0.0, each * len(task.train) / size
 
 
-def _seconds_of_a_step(run: Run, task: data.Data, size: int, steps: int = 3) -> float:
-    with torch.random.fork_rng([torch.device(run.device)] if run.device != "cpu" else []):
-        model = models.build(run.model, task.shape, task.classes).to(run.device)
-    inputs = task.prepared(task.train.inputs[:size].to(run.device))
-    batch = Batch(model, inputs, task.train.targets[:size].to(run.device), PRECISIONS[run.precision])
-    optimizer = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.0), SGD)
-    optimizer.step(batch)  # the first is slow
-    waits = functools.partial(torch.cuda.synchronize, run.device) if run.device != "cpu" else lambda: None
+def _seconds_of_a_step(run: Run, task: data.Data, size: int, steps: int = 3) -> tuple[float, float]:
+    """By how much the first step of a training is longer, and a later one, with all that belongs to it: the batch is cut, augmented and laid out."""
+    own = torch.random.fork_rng(range(torch.cuda.device_count()) if run.device != "cpu" else [])
+    with own, exact_kernels(run.device):
+        state = _State(run.replace(recipe=SGD, batch_size=size, lr=1e-12, label_noise=0.0, seed=0), task)
+        batches = itertools.cycle(itertools.islice(state._batches(), steps + 1))
+        first = _clocked(state, itertools.islice(batches, 1))
+        each = _clocked(state, itertools.islice(batches, steps)) / steps
+    return max(first - each, 0.0), each
+
+
+def _clocked(state: _State, batches: Iterable[Tensor]) -> float:
+    waits = functools.partial(torch.cuda.synchronize, state.device) if state.device.type == "cuda" else lambda: None
     waits()
     started = time.perf_counter()
-    for _ in range(steps):
-        optimizer.step(batch)
+    for index in batches:
+        state.optimizer.step(state._batch(state.train, index, state.augment))
     waits()
-    return (time.perf_counter() - started) / steps
+    return time.perf_counter() - started

@@ -191,7 +191,7 @@ def _seconds(runs: dict[tuple[str, str], Planned], wanted: set, settings: Settin
 def _kind(one: Planned) -> tuple:
     """What the seconds of a pass depend on."""
     run = one.run
-    return run.data, run.model, run.batch_size, run.train_images, run.pool, run.precision, run.channels_last, run.compile
+    return run.data, run.model, run.batch_size, run.train_images, run.pool, run.precision, run.channels_last, run.compile, run.augment
 
 
 def _ordered(opened: dict[str, _Open], runs: dict, seconds: dict, cut: set) -> list[Job]:

@@ -410,7 +410,7 @@ def recipe(name: str) -> Recipe:
     return RECIPES[_checks.choice("recipe", name, tuple(RECIPES))]
 
 
-_PARTS = {
+KINDS = {  # of the parts that a recipe is made of, by the name that to_dict() gives them
     part.__name__: part
     for part in (
         *(Recipe, Surrogate, CrossEntropy, Identity, NegLog, Tanh),
@@ -452,10 +452,10 @@ def _built(value):
         return math.inf if value == "inf" else value
     if not isinstance(value, dict):
         return value
-    kind = _checks.choice("choices: kind", value.get("kind"), tuple(_PARTS))
-    known = [field.name for field in dataclasses.fields(_PARTS[kind])]
+    kind = _checks.choice("choices: kind", value.get("kind"), tuple(KINDS))
+    known = [field.name for field in dataclasses.fields(KINDS[kind])]
     for name in value:
         if name != "kind":
             _checks.choice(f"choices of kind {kind!r}", name, known)
     # A name stays text, also if it reads "inf".
-    return _PARTS[kind](**{name: part if name == "name" else _built(part) for name, part in value.items() if name != "kind"})
+    return KINDS[kind](**{name: part if name == "name" else _built(part) for name, part in value.items() if name != "kind"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import sys
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from . import _checks, data, files, ledger, processes
+from . import _checks, data, files, ledger, models, processes
+from .environment import threads_held
 from .experiments import LedgerError, experiment
 from .plans import CHECKPOINTS, SMOKE, Planned, Settings, home, plan, runs_planned
 from .prices import hours, prices
@@ -54,11 +56,13 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
         ledger.check_schema(experiment(name, settings.folder))
     for name in {one.run.data for one in missing}:  # once, here, so that what is wrong is said once
         data.load(name, settings.root)
+    for name in {one.run.model for one in missing}:
+        models.find(name)
     outcomes: dict[str, list[str]] = {"recorded": [], "cut": [], "elsewhere": [], "failed": []}
     end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
     waiting = iter(missing)
     with _bar(len(missing), progress) as advance:
-        for one, outcome in (_one_by_one if settings.workers == 1 else _side_by_side)(_in_time(waiting, end), settings, end):
+        for one, outcome in (_one_by_one if settings.workers * len(settings.devices) == 1 else _side_by_side)(_in_time(waiting, end), settings, end):
             kind, _, reason = outcome.partition(":")
             outcomes[kind].append(one.file + (f":{reason}" if reason else ""))
             advance(f"{one.experiment}/{one.file}: {outcome}{_found(one, settings) if kind == 'recorded' else ''}")
@@ -90,23 +94,33 @@ def _one_by_one(missing: Iterator[Planned], settings: Settings, end: float) -> I
 
 
 def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
-    """Hands out runs as processes become free. The processes end with this one, whatever ends it."""
-    running: dict[Future, Planned] = {}
-    with ProcessPoolExecutor(settings.workers, get_context("spawn"), processes.follow_parent) as pool:
+    """Hands out runs as processes become free. The processes end with this one, whatever ends it, and each stays on its device."""
+    running, free = {}, list(settings.devices) * settings.workers
+    with contextlib.ExitStack() as stack:
+        pools = {device: stack.enter_context(_pool(settings.workers)) for device in settings.devices}
         try:
             while True:
-                while len(running) < settings.workers and (one := next(missing, None)) is not None:
+                while free and (one := next(missing, None)) is not None:
+                    device = free.pop(0)
                     with processes.signals_held_back():  # this starts a process
-                        running[pool.submit(_do, one, settings, end)] = one
+                        future = pools[device].submit(_do, one, dataclasses.replace(settings, device=device), end)
+                    running[future] = one, device
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(future), _outcome(future)
+                    one, device = running.pop(future)
+                    free.append(device)
+                    yield one, _outcome(future)
         except BaseException:
-            for process in list((pool._processes or {}).values()):  # they would train on to the end of their runs
-                process.kill()
-            pool.shutdown(cancel_futures=True)
+            for pool in pools.values():
+                for process in list((pool._processes or {}).values()):  # they would train on to the end of their runs
+                    process.kill()
+                pool.shutdown(cancel_futures=True)
             raise
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, get_context("spawn"), processes.follow_parent)
 
 
 def _outcome(future: Future) -> str:
@@ -130,7 +144,7 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
     chosen = experiment(one.experiment, settings.folder)
     path = settings.checkpoints / one.experiment / f"{one.file}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.held(path.with_suffix(".lock")) as mine, _threads():
+    with files.held(path.with_suffix(".lock")) as mine, threads_held(1):  # sums on a CPU must not depend on how many cores and processes there are
         place = home(chosen, settings.folder)
         if not mine or ledger.is_recorded(one.experiment, one.file, place):
             return "elsewhere"
@@ -141,17 +155,6 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
         ledger.record(history, one.experiment, one.file, chosen.scale, place, root=settings.root)
         path.unlink(missing_ok=True)
     return "recorded"
-
-
-@contextlib.contextmanager
-def _threads(count: int = 1) -> Iterator[None]:
-    """Records are made with one thread, so that sums on a CPU do not depend on how many cores and processes there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
@@ -203,7 +206,7 @@ def rerun(
     check_alone("rerun")
     entry = ledger.read(record)
     run = Run.from_dict({**entry["run"], **({} if device is None else {"device": device})})
-    with _threads(ledger.threads(entry)):
+    with threads_held(ledger.threads(entry)):
         history = fit(run, root=root, progress=progress)
         again = ledger.entry(history, entry["experiment"], entry["scale"], root=root)
     return {

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,8 +40,9 @@ class Run:
 
     Args:
         recipe: the method, a :class:`~bisam.recipe.Recipe` or its name.
-        data: name of the task, one of ``bisam.data.DATA``, ``"folder:NAME"`` for a tree of images, or ``"file:NAME"`` for arrays.
-        model: name of the network, one of ``bisam.models.MODELS``.
+        data: name of the task, one of ``bisam.data.DATA``, ``"folder:NAME"`` for a tree of images, ``"file:NAME"`` for arrays,
+            or the path of a function of one's own, ``"package.module:function"``, see :func:`bisam.data.load`.
+        model: name of the network, one of ``bisam.models.MODELS``, or the path of a function of one's own, see :func:`bisam.models.check_name`.
         epochs: passes over the training images.
         batch_size: images a step; a smaller last batch is left out of the epoch.
         lr: learning rate at the start.
@@ -102,8 +104,8 @@ class Run:
             object.__setattr__(self, "recipe", recipe(self.recipe))
         if not isinstance(self.recipe, Recipe):
             raise TypeError(f"recipe must be a bisam.Recipe or one of {', '.join(RECIPES)}; got {_checks.shown(self.recipe)}")
-        data.check_name(self.data)
-        _checks.choice("model", self.model, tuple(models.MODELS))
+        object.__setattr__(self, "data", data.check_name(self.data))
+        object.__setattr__(self, "model", models.check_name(self.model))
         _checks.keep(self, _checks.whole, "epochs", "batch_size", "pool", "evaluate_every")
         _checks.keep(self, _checks.positive, "lr")
         _checks.keep(self, _checks.nonnegative, "weight_decay")
@@ -222,6 +224,7 @@ def fit(
     progress: bool = False,
     stop_after: int | None = None,
     minutes: float | None = None,
+    on_epoch: Callable[[dict], object] | None = None,
 ) -> History:
     """Trains as ``run`` says and returns the history; with a checkpoint it goes on where it was cut, exactly.
 
@@ -236,9 +239,11 @@ def fit(
         run: what to do.
         checkpoint_path: file to write after every epoch, and to go on from if it is there.
         root: folder of the data sets, see :func:`bisam.data.load`.
-        progress: show a bar on the terminal.
+        progress: show a bar on the terminal; where there is none, write lines to the error output.
         stop_after: end cleanly after so many epochs in this call; the same call goes on later.
         minutes: end cleanly before an epoch that would probably last beyond this; the same call goes on later.
+        on_epoch: is called with a copy of the row of each epoch that this call finishes, when the checkpoint has it; of several processes the
+            first calls it. Whatever it draws or changes, the training goes on to the same bits; an error in it becomes a warning.
 
     Returns:
         One row an epoch, and the model with its weights after the last one.
@@ -263,15 +268,17 @@ def fit(
     _checks.flag("progress", progress)
     stop_after = _checks.optional("stop_after", stop_after, of=_checks.whole)
     minutes = _checks.optional("minutes", minutes, of=_checks.positive)
+    _checks.optional("on_epoch", on_epoch, of=_checks.function, words="a function of the row of an epoch")
     path = _checks.optional("checkpoint_path", checkpoint_path, of=_checks.path)
     if path is not None:
         checkpoint.check_writable(path)
+    models.find(run.model)
     task = run.task(root)
     if run.batch_size > len(task.train):
         raise ValueError(f"batch_size must be at most {len(task.train)}, the training images; got {run.batch_size}")
     with workers(run.device) as here, _alone_at(path, here), _own_randomness(run), exact_kernels(run.device):
         here.check(run.batch_size)
-        return _train(_State(run, task, here), path, progress, stop_after, minutes)
+        return _train(_State(run, task, here), path, progress, stop_after, minutes, on_epoch)
 
 
 @contextlib.contextmanager
@@ -287,12 +294,15 @@ def _alone_at(path: Path | None, here: Workers) -> Iterator[None]:
 
 
 def _train(
-    state: _State, path: Path | None, progress: bool, stop_after: int | None, minutes: float | None
+    state: _State, path: Path | None, progress: bool, stop_after: int | None, minutes: float | None, on_epoch: Callable | None
 ) -> History:
+    from .environment import made_on_by  # it needs the names of this module
+
     run, history, first = state.run, state.history, state.workers.is_first
     if path is not None and path.exists():
         state.load(checkpoint.read(path, _identity(run)), path)
     end = run.epochs if stop_after is None else min(run.epochs, len(history.rows) + stop_after)
+    made_on = made_on_by(run, 0.0) if path is not None and first else {}
     began, longest = time.perf_counter(), 0.0
     with epochs_bar(run.recipe.name, run.epochs, len(history.rows), progress and first) as advance:
         while len(history.rows) < end and not state.late(began, longest, minutes):
@@ -303,11 +313,24 @@ def _train(
             if path is not None:
                 saved = state.save()  # all processes have their part in it
                 if first:
-                    checkpoint.write(path, _identity(run), saved)
+                    checkpoint.write(path, _identity(run), saved, {**made_on, "wall_seconds": round(history.seconds, 2)})
+            if on_epoch is not None and first:
+                _tell(on_epoch, dict(row), run.device)
             advance(row)
     if history.finished:
         history.fitted = state._accuracy(state.train)
     return history
+
+
+def _tell(on_epoch: Callable[[dict], object], row: dict, device: str) -> None:
+    """Calls what is not ours, which may draw random numbers and fail, and cost the training neither its bits nor its end."""
+    epoch = row["epoch"]
+    try:
+        with _kept_randomness(device):
+            on_epoch(row)
+    except Exception as error:
+        said = f"on_epoch failed after epoch {epoch} with {type(error).__name__}: {error}; the training goes on"
+        warnings.warn(said, RuntimeWarning, stacklevel=2)
 
 
 class _State:
@@ -576,11 +599,15 @@ def weights_digest(model: nn.Module) -> str:
 
 @contextlib.contextmanager
 def _own_randomness(run: Run) -> Iterator[None]:
-    # manual_seed seeds every GPU, not only the one of this run.
-    used = run.device != "cpu" or torch.cuda.is_initialized()
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if used else []):
+    with _kept_randomness(run.device):
         torch.manual_seed(run.seed)
         yield
+
+
+def _kept_randomness(device: str) -> contextlib.AbstractContextManager:
+    """What is drawn inside is not seen outside; on every GPU, for manual_seed seeds all of them."""
+    used = device != "cpu" or torch.cuda.is_initialized()
+    return torch.random.fork_rng(range(torch.cuda.device_count()) if used else [])
 
 
 @contextlib.contextmanager

@@ -92,8 +92,8 @@ def check_alone(command: str) -> None:
     """
     if (size := int(os.environ.get("WORLD_SIZE", 1))) > 1:
         raise ValueError(
-            f"{command} must be started once, not as {size} processes by torchrun: it runs whole trainings side by side with "
-            f"--workers {size}. To train one network with several processes use torchrun with `bisam train`"
+            f"{command} must be started once, not as {size} processes by torchrun: only `bisam train` shares its work among them. "
+            f"To run whole trainings side by side use `bisam reproduce --workers {size}` without torchrun"
         )
 
 

@@ -97,7 +97,7 @@ def test_kill_minus_nine_then_the_same_command_ends_at_the_same_bits(tmp_path, c
 def test_a_history_says_what_it_was_made_on(tmp_path, capsys):
     said(capsys, "train", *FAST, "--output", str(tmp_path))
     stored = json.loads((tmp_path / "history.json").read_text())
-    assert stored["environment"] == ledger.environment("cpu", stored["seconds"]) and sorted(os.listdir(tmp_path)) == ["checkpoint.pt", "history.json"]
+    assert stored["environment"] == ledger.environment("cpu", stored["seconds"]) and sorted(os.listdir(tmp_path)) == ["checkpoint.pt", "history.json", "metrics.csv"]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """What a GPU does otherwise, by stand-ins on the CPU: graphs that write over what they returned, and more devices than one."""
 
 import dataclasses
-from concurrent.futures import Future
+import threading
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import reference
@@ -218,6 +220,58 @@ def test_a_training_on_a_gpu_uses_no_tf32_and_adds_in_a_fixed_order():
             assert flags() == outside
     finally:
         torch.set_float32_matmul_precision(before[-1])
+
+
+# -- a sweep over several GPUs -------------------------------------------------------------------------------------------------
+
+
+class Pool(ThreadPoolExecutor):
+    """Processes that are threads: what is handed to a device can be seen."""
+
+    _processes = None
+
+    def __init__(self, workers, context, initializer):
+        super().__init__(workers)
+
+
+@pytest.fixture
+def sweep(monkeypatch, tmp_path):
+    """What each of two GPUs was given, in order; each run lasts as long as its number of epochs says."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(reproduce, "ProcessPoolExecutor", Pool)
+    handed, busy, most, lock, turns = [], Counter(), Counter(), threading.Lock(), threading.Barrier(4, timeout=60)
+
+    def do(one, settings, end):
+        with lock:
+            handed.append(settings.device)
+            busy[settings.device] += 1
+            most[settings.device] = max(most[settings.device], busy[settings.device])
+        turns.wait()  # four at a time, two on each: without that this ends in an error
+        with lock:
+            busy[settings.device] -= 1
+        if one.run.seed % 2:
+            raise RuntimeError("no luck")
+        return "recorded"
+
+    monkeypatch.setattr(reproduce, "_do", do)
+    monkeypatch.setattr(reproduce, "_found", lambda one, settings: "")
+    return handed, most
+
+
+def test_runs_are_handed_to_the_devices_in_turn_and_each_has_its_workers(sweep, tmp_path):
+    handed, most = sweep
+    planned = [dataclasses.replace(one, recorded=False) for one in reproduce.plan("digits_fresh")[:12]]
+    settings = reproduce.Settings(workers=2, device="cuda:0,cuda:1", checkpoints=tmp_path)
+    outcomes = reproduce.carry_out(planned, settings, progress=False)
+    assert len(outcomes["recorded"]) + len(outcomes["failed"]) == 12 and sorted(handed[:4]) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+    assert Counter(handed) == {"cuda:0": 6, "cuda:1": 6} and most == {"cuda:0": 2, "cuda:1": 2}
+
+
+@pytest.mark.parametrize("device", ["cuda:0,cuda:0", "cuda,cuda:1", "cpu,cuda:0", "cuda:0,cpu", "cuda:0,", ",", "cuda:0, cuda:1", "cuda:0,cuda:2", None])
+def test_devices_that_are_no_list_of_gpus_are_refused(device, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(ValueError, match="device"):
+        reproduce.Settings(device=device)
 
 
 # -- accidents -----------------------------------------------------------------------------------------------------------------

@@ -26,13 +26,20 @@ def commands():
         if field.type != "bool":
             word = "--" + field.name.replace("_", "-")
             yield f"train {word}", option(tiny, word), (field.name, word)
-    for word in ("--rho", "--minutes", "--root"):
+    for word in ("--rho", "--minutes", "--root", "--threads"):
         yield f"train {word}", option(tiny, word), (word[2:],)
+    for word in ("--smoothing", "--mu", "--alpha"):
+        yield f"train {word}", option([*tiny, "--recipe", "bisam-tanh"], word), (word[2:],)
+    yield "train --set", option(tiny, "--set"), ("set",)
+    yield "train --set descent.smoothing", lambda value: [*tiny, "--set", f"descent.smoothing={value}"], ("smoothing", "set")
+    yield "train --from", option(tiny, "--from"), ("from", "ending", "path")
     # The value is looked at before the name, which is wrong as well, so that nothing runs.
-    for word in ("--scale", "--seeds", "--workers", "--device", "--root", "--minutes", "--only"):
+    carried = ("--ledger", "--checkpoints", "--precision", "--compile")
+    for word in ("--scale", "--seeds", "--workers", "--device", "--root", "--minutes", "--only", *carried):
         yield f"reproduce {word}", option(["reproduce", "nothing"], word), (word[2:], "name")
-        if word in ("--workers", "--device", "--root", "--minutes"):
+        if word in ("--workers", "--device", "--root", "--minutes", *carried):
             yield f"record {word}", option(["record", "nothing"], word), (word[2:], "name")
+    yield "reproduce --export", option(["reproduce", "nothing"], "--export"), ("export", "name")
     yield "train --output", option(["train", "--epochs", "0"], "--output"), ("output", "epochs")
     yield "reproduce NAME", lambda value: ["reproduce", "--", value], ("name",)
     yield "record NAME", lambda value: ["record", "--", value], ("name",)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -259,7 +260,8 @@ def test_an_output_that_takes_no_more_is_said():
 
 
 @pytest.mark.parametrize("words, command", [
-    (["reproduce", "T9", "--plan"], "reproduce"), (["reproduce", "T9"], "reproduce"), (["record", "digits"], "reproduce"), (["rerun", "x.json"], "rerun"),
+    (["reproduce", "T9", "--plan"], "reproduce"), (["reproduce", "T9"], "reproduce"), (["record", "digits"], "record"), (["rerun", "x.json"], "rerun"),
+    (["report"], "report"), (["verify"], "verify"), (["evidence", "--plan"], "evidence"), (["notebook"], "notebook"),
 ])  # fmt: skip
 def test_what_torchrun_cannot_share_is_refused_before_it_begins(words, command, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -267,3 +269,14 @@ def test_what_torchrun_cannot_share_is_refused_before_it_begins(words, command, 
     said = capsys.readouterr()
     assert said.err.startswith(f"bisam: {command} must be started once, not as 2 processes by torchrun") and not said.out
     assert "--workers 2" in said.err and "`bisam train`" in said.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["reproduce", "T9", "--plan"], ["record", "first_run"]], ids=lambda words: words[0])
+def test_torchrun_itself_ends_at_once_with_the_refusal(words):
+    """Each process says it and ends with status 2, unless torchrun, which ends the others with the first, was quicker."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "bisam.cli", *words]
+    ended = subprocess.run(launch, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1 and not ended.stdout
+    assert f"bisam: {words[0]} must be started once, not as 2 processes by torchrun" in ended.stderr
+    assert re.search(r"Root Cause.*exitcode *: 2 ", ended.stderr, re.DOTALL), ended.stderr

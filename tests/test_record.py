@@ -308,7 +308,7 @@ def test_the_page_names_every_field_and_the_package_ships_the_schema():
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| ([123-]) \| (.+) \|$", tool.tables(), re.MULTILINE)
     made = ledger.entry(fit(RUN), "try", "smoke")
     parts = [made, *(made[name] for name in ("run", "final", "curve", "right", "environment"))]
-    assert {name for name, *_ in rows} == {key for part in parts for key in part} | {"driver", "cuda", "cudnn"}
+    assert {name for name, *_ in rows} == {key for part in parts for key in part} | {"driver", "cuda", "cudnn", "own"}
     assert all(value.strip() and text.endswith(".") for _, value, _, text in rows)
     later = {name for name, _, since, _ in rows if since == "3"}
     assert {"right", "gap", "processor"} <= later and not later & set(EARLY[2]["environment"])

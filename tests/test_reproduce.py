@@ -15,7 +15,8 @@ import pytest
 import torch
 
 import bisam
-from bisam import cli, data, experiments, ledger, prices, reproduce
+from bisam import commands, data, experiments, ledger, prices, reproduce
+from bisam.augment import AUGMENTATIONS
 from bisam.cli import main
 from bisam.ledger import LedgerError
 from bisam.reproduce import Settings, carry_out, hours, plan, rerun
@@ -156,7 +157,7 @@ def test_cost_is_that_of_the_runs_that_are_missing(folder, settings):
 
 def test_the_price_follows_the_batch_size(folder, settings, monkeypatch):
     """A step that costs a second and a hundredth of one an image: small batches pay for their many steps."""
-    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size: (1 + size / 100) * 1e-3)
+    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size: (7.0, (1 + size / 100) * 1e-3))
     one = plan("try", only=["sam", "noise40"], folder=folder)[0]
     runs = [dataclasses.replace(one, file=f"b{size}", run=one.run.replace(batch_size=size)) for size in (10, 50, 1000)]
     for run, size in zip(runs, (10, 50, 1000), strict=True):
@@ -166,9 +167,52 @@ def test_the_price_follows_the_batch_size(folder, settings, monkeypatch):
 
 def test_where_a_step_is_slow_a_few_images_stand_for_it(folder, settings, monkeypatch):
     asked = []
-    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size: (asked.append(size), size * 0.1)[1])
+    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size: (asked.append(size) or 0.0, size * 0.1))
     one = plan("try", only=["sam", "noise40"], folder=folder)[0]
     assert hours([one], settings) == pytest.approx(one.passes * 1000 * 0.1 / 3600) and asked == [32]
+
+
+def test_what_is_compiled_pays_for_that_once_a_run_and_is_timed_at_its_own_batch_size(folder, settings, monkeypatch):
+    asked = []
+    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size: (asked.append(size) or 36.0, size * 0.1))
+    one = plan("try", only=["sam", "noise40"], folder=folder)[0]
+    compiled = dataclasses.replace(one, run=one.run.replace(compile="default"))
+    assert hours([compiled, compiled], settings) == pytest.approx(2 * (0.01 + one.passes * 1000 * 0.1 / 3600)) and asked == [100, 100]
+
+
+@pytest.mark.parametrize("changes", [{"augment": "crop-flip"}, {"channels_last": True}, {"precision": "bfloat16"}, {"compile": "default"}, {"batch_size": 50}])
+def test_runs_that_differ_in_what_a_step_costs_are_timed_apart(changes, folder, settings, monkeypatch):
+    timed = []
+    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size: (timed.append(run) or 0.0, 1.0))
+    one = plan("try", only=["sam", "noise40"], folder=folder)[0]
+    others = [dataclasses.replace(one, run=one.run.replace(**each)) for each in (changes, {"seed": 9}, {"recipe": "asam"}, {"label_noise": 0.2})]
+    hours([one, *others], settings)
+    assert set(timed) == {one.run, one.run.replace(**changes)}
+
+
+def test_a_timed_step_is_that_of_a_training(folder, settings, monkeypatch):
+    """The network is laid out and compiled, and the pictures are augmented, as in the run; and nothing random is moved."""
+    seen, step = [], prices._State._batch
+    monkeypatch.setattr(prices._State, "_batch", lambda self, split, index, change: (seen.append((len(index), change, self)), step(self, split, index, change))[1])
+    monkeypatch.setattr("bisam.train._compiled", lambda network, mode: seen.append(mode) or network)
+    one = plan("try", only=["sam", "noise40"], folder=folder)[0]
+    run = one.run.replace(batch_size=50, augment="crop-flip", channels_last=True, compile="default", model="small_conv", precision="bfloat16")
+    before = torch.get_rng_state()
+    assert hours([dataclasses.replace(one, run=run)], settings) > 0 and torch.equal(torch.get_rng_state(), before)
+    steps = [one for one in seen if one != "default"]
+    assert len(seen) - len(steps) == 2 and len(steps) == 8 and {(size, change) for size, change, _ in steps} == {(50, AUGMENTATIONS["crop-flip"])}
+    state = steps[0][2]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in state.model.parameters() if weight.ndim == 4)
+    assert state.run.precision == "bfloat16" and state.optimizer.recipe == bisam.SGD
+
+
+def test_data_that_are_missing_are_looked_for_once(folder, settings, monkeypatch):
+    asked, task = [], Run.task
+    monkeypatch.setattr(Run, "task", lambda self, root=None: asked.append(self.data) or task(self, root))
+    there = plan("try", folder=folder)
+    lost = [dataclasses.replace(one, run=one.run.replace(data="cifar10", batch_size=10 + k)) for k, one in enumerate(there)]
+    found = prices.prices([*lost[:6], *there, *lost[6:]], dataclasses.replace(settings, root=str(folder / "nowhere")))
+    assert asked == ["cifar10", "digits"] and found["try", "digits"] > 0 and isinstance(found["try", "cifar10"], data.DataError)
 
 
 def test_missing_data_hide_no_other_price(folder, settings, capsys):
@@ -179,7 +223,7 @@ def test_missing_data_hide_no_other_price(folder, settings, capsys):
     assert found["try", "digits"] > 0 and isinstance(found["other", "cifar10"], data.DataError)
     with pytest.raises(data.DataError, match="cifar10"):
         hours(there, settings)
-    cli._print_price(there, settings, goes_on=True)
+    commands.reproduce._print_price(there, settings, goes_on=True)
     said = capsys.readouterr().out
     assert "try: 0 of 2 runs recorded, 8 passes over the images to go, about" in said and "without what follows" in said
     assert "how long the runs on cifar10 take cannot be said: data 'cifar10' is not there" in said

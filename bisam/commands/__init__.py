@@ -1,0 +1,1 @@
+"""What the words of the ``bisam`` command do, a module for each group of them."""

@@ -1,0 +1,43 @@
+"""``bisam evidence``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--minutes", type=float, help="stop cleanly within about this time; the same command goes on later")
+    parser.add_argument("--cores", type=int, default=1, help="processes at a time, one thread each (default 1)")
+    parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
+    parser.add_argument("--ledger", type=Path, help="folder with claims.toml and runs; default: results of this project")
+    parser.add_argument("--checkpoints", type=Path, help="folder of runs that were cut; default: _build/checkpoints of this project")
+    parser.add_argument("--plan", action="store_true", help="show the queue and what it would cost, and run nothing")
+    parser.set_defaults(do=_evidence)
+
+
+def _evidence(arguments: argparse.Namespace) -> int:
+    from ..decisions import decisions
+    from ..queue import RULE, changes, queue
+    from ..reproduce import Settings, carry_out
+
+    places = {name: value for name, value in (("folder", arguments.ledger), ("checkpoints", arguments.checkpoints)) if value is not None}
+    settings = Settings(arguments.cores, "cpu", arguments.root, arguments.minutes, **places)
+    jobs, absent = queue(settings)
+    print(RULE)
+    for name, error in absent.items():
+        print(f"{name} is left out: {error}")
+    print(f"{len(jobs)} runs are missing, about {sum(job.seconds for job in jobs) / 3600:.2g} hours of one core", flush=True)
+    if arguments.plan:
+        for job in jobs:
+            print(f"  {job.worth:.2e}  {job.seconds:6.0f} s  {job.planned.experiment}/{job.planned.file}  for {len(job.claims)} claims")
+        return 0
+    before = decisions(folder=settings.folder)
+    outcomes = carry_out([job.planned for job in jobs], settings)
+    for line in changes(before, decisions(folder=settings.folder)):
+        print(line)
+    print(f"{len(outcomes['recorded'])} runs recorded, {len(outcomes['cut'])} to go; the same command goes on with them")
+    for line in outcomes["failed"]:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if outcomes["failed"] else 0

@@ -1,0 +1,55 @@
+"""``bisam report``, ``verify`` and ``methods``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..recipe import RECIPES
+
+
+def words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("experiment", nargs="?", help="only the claims of this one")
+    parser.add_argument("--ledger", type=Path, metavar="FOLDER", help="with claims.toml and runs; default: results of this project")
+    parser.add_argument("--output", type=Path, help="also write it: .md, .json or .csv")
+    parser.set_defaults(do=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from ..experiments import RESULTS
+    from ..report import decisions, markdown, write
+
+    found = decisions(arguments.experiment, arguments.ledger or RESULTS)
+    if arguments.output:
+        write(found, arguments.output)
+    print(markdown(found))
+    return 0
+
+
+def verify_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", type=Path, help="with claims.toml and runs; default: results of this project")
+    parser.set_defaults(do=_verify)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from ..experiments import RESULTS
+    from ..verify import verify
+
+    found = verify(arguments.folder or RESULTS, progress=True)
+    for fault in found.faults:
+        print(fault)
+    print(found)
+    return 1 if found.faults else 0
+
+
+def methods_words(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(do=_methods)
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    width = max(map(len, RECIPES))
+    print(f"{'recipe':{width}}  passes  choices beside the base optimiser")
+    for row in RECIPES.values():
+        choices = ", ".join(f"{axis} {choice}" for axis, choice in row.choices.items())
+        print(f"{row.name:{width}}  {row.passes:6.2f}  {choices or 'none'}")
+    return 0

@@ -1,0 +1,126 @@
+"""``bisam train``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from .. import files
+
+SHORT = {"smoothing": "descent.smoothing", "mu": "ascent.mu", "alpha": "ascent.phi.alpha"}  # parts of a recipe with an option of their own
+
+
+def words(parser: argparse.ArgumentParser) -> None:
+    from ..train import Run
+
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="a run as JSON or TOML, or a record; the options below go before it")
+    for field in dataclasses.fields(Run):
+        _field_word(parser, field)
+    parser.add_argument("--rho", type=float, help="radius, in place of the recipe's")
+    for name, path in SHORT.items():
+        parser.add_argument(f"--{name}", type=float, help=f"short for --set {path}=...")
+    parser.add_argument("--set", dest="settings", action="append", metavar="PART=VALUE", help="of the recipe, such as ascent.mu=2")
+    parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
+    parser.add_argument("--threads", type=int, help="of the processor; default: those of the file, else torch's choice")
+    parser.add_argument("--minutes", type=float, help="stop cleanly within about this time; the same command goes on later")
+    parser.add_argument("--tensorboard", action="store_true", help="also write event files, into OUTPUT/tensorboard")
+    parser.add_argument("--output", type=Path, required=True, help="folder for checkpoint.pt, metrics.csv (a row an epoch) and history.json")
+    parser.set_defaults(do=_train)
+
+
+def _field_word(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
+    """An option for a field of a run, absent where it is not given: what a file says must stay."""
+    word, default = "--" + field.name.replace("_", "-"), "sam" if field.name == "recipe" else field.default
+    if field.type == "bool":
+        parser.add_argument(word, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)
+        return
+    kind = {"int": int, "int | None": _number_or_all, "float": float}.get(field.type, str)
+    parser.add_argument(word, type=kind, default=argparse.SUPPRESS, help="all by default" if default is None else f"default {default}")
+
+
+def _number_or_all(text: str) -> int | None:
+    return None if text == "all" else int(text)
+
+
+_number_or_all.__name__ = "int"  # argparse names it in its error
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from ..environment import threads_held
+
+    wanted, threads = _wanted(arguments)
+    with threads_held(threads):
+        return _trained(wanted, arguments)
+
+
+def _trained(wanted, arguments: argparse.Namespace) -> int:
+    from ..environment import made_on_by
+    from ..metrics import Log, earlier_rows
+    from ..train import fit, weights_digest
+
+    written, file, first = arguments.output / "history.json", arguments.output / "checkpoint.pt", not int(os.environ.get("RANK", 0))
+    logs = _logs(wanted, arguments, written) if first else []  # of several processes the first one reports
+    follow = Log(lambda: earlier_rows(file, wanted), logs)
+    history = fit(wanted, file, root=arguments.root, progress=True, minutes=arguments.minutes, on_epoch=follow)
+    if not first:
+        return 0
+    if not history.finished:
+        print(f"{len(history.rows)} of {wanted.epochs} epochs done; the same command goes on from {file}")
+        return 0
+    made_on = made_on_by(wanted, history.seconds)
+    summary = {"run": wanted.to_dict(), "rows": history.rows, "skipped": history.skipped, "seconds": history.seconds, "environment": made_on}
+    files.write_whole(written, json.dumps(summary, indent=1) + "\n")
+    for log in logs:
+        log.complete(history.rows)
+    print(f"test accuracy {history.selected_test_accuracy:.2f} % at epoch {history.selected_epoch}, chosen by validation")
+    print(f"test accuracy {history.last_test_accuracy:.2f} % after the last of {wanted.epochs} epochs")
+    print(f"weights {weights_digest(history.model)}")
+    print(written)
+    return 0
+
+
+def _logs(wanted, arguments: argparse.Namespace, written: Path) -> list:
+    """What is written an epoch; whatever cannot be written is said here, before any work."""
+    from ..environment import made_on_by
+    from ..metrics import EventFiles, Table
+
+    made_on, table = made_on_by(wanted, 0.0), written.with_name("metrics.csv")
+    events = [EventFiles(written.with_name("tensorboard"), made_on)] if arguments.tensorboard else []
+    for path in (written, table):
+        files.check_writable(path)
+    return [Table(table, made_on), *events]
+
+
+def _wanted(arguments: argparse.Namespace):
+    """The run that the file and the options describe, the options over the file, and the number of threads."""
+    from .. import _checks, descriptions
+    from ..train import Run
+
+    settings = _settings(arguments)
+    found = descriptions.Description() if arguments.source is None else descriptions.read(arguments.source)
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Run) if hasattr(arguments, field.name)}
+    wanted = found.run(**given)
+    if settings:
+        wanted = wanted.replace(recipe=descriptions.changed(wanted.recipe, settings))
+    if arguments.rho is not None:
+        wanted = wanted.replace(recipe=wanted.recipe.with_rho(arguments.rho))
+    return wanted, _checks.optional("threads", found.threads if arguments.threads is None else arguments.threads, of=_checks.whole)
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, object]:
+    """The parts of the recipe that are set, by their dotted names, each once."""
+    from .. import _checks, descriptions
+
+    short = {path: getattr(arguments, name) for name, path in SHORT.items() if getattr(arguments, name) is not None}
+    found = dict(short)
+    for pair in arguments.settings or ():
+        path, equals, text = str(pair).partition("=")
+        if not (path and equals):
+            raise ValueError(f"set must be PART=VALUE, such as ascent.mu=2; got {_checks.shown(pair)}")
+        if path in found or (path == "radius.rho" and arguments.rho is not None):
+            raise ValueError(f"{_checks.plain(path)} must be set once")
+        found[path] = descriptions.value_of(text)
+    return found
