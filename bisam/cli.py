@@ -99,6 +99,7 @@ COMMANDS = {
     "rerun": (reproduce.rerun_words, "train again what a record describes, and compare"),
     "report": (results.words, "the state of every claim, computed from the records"),
     "verify": (results.verify_words, "look through a whole ledger and list everything that is wrong"),
+    "pool": (results.pool_words, "take in the records of another ledger, and compare the runs that both have"),
     "methods": (results.methods_words, "list the methods and their settings"),
 }
 SHARED = ("train",)  # commands that several processes of torchrun do together

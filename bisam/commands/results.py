@@ -1,4 +1,4 @@
-"""``bisam report``, ``verify`` and ``methods``."""
+"""``bisam report``, ``verify``, ``pool`` and ``methods``."""
 
 from __future__ import annotations
 
@@ -40,6 +40,29 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(fault)
     print(found)
     return 1 if found.faults else 0
+
+
+def pool_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="the other ledger, a folder with runs in it")
+    parser.add_argument("--ledger", type=Path, metavar="FOLDER", help="that takes the records in; default: results of this project")
+    parser.set_defaults(do=_pool)
+
+
+def _pool(arguments: argparse.Namespace) -> int:
+    from ..decisions import decisions
+    from ..experiments import RESULTS
+    from ..pooling import pool
+    from ..queue import changes
+
+    folder = arguments.ledger or RESULTS
+    before = decisions(folder=folder)
+    found = pool(arguments.source, folder)
+    for line in found.refused:
+        print(f"refused: {line}")
+    print(found)
+    for line in changes(before, decisions(folder=folder)):
+        print(line)
+    return 1 if found.refused else 0
 
 
 def methods_words(parser: argparse.ArgumentParser) -> None:
