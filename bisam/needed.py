@@ -21,14 +21,17 @@ from torch import nn
 from . import _checks, models
 from .experiments import RESULTS, Claim, Experiment, claims, experiments
 from .power import POWER
-from .published import published_difference, published_sides
+from .published import published, published_difference, published_sides
 from .statistics import ALPHA
 from .train import Run
 from .verdicts import FEWEST
 
-__all__ = ["Need", "flop_of_run", "need", "needs", "pairs_needed"]
+__all__ = ["Need", "flop_of_run", "hours_of_run", "need", "needs", "pairs_needed"]
 
 MOST_PAIRS = 100_000
+TIMED = {  # networks of table 10, and what it calls them; its WRN-28 has 34 layers in the public code
+    "densenet121": "DenseNet-121", "resnet56": "Resnet-56", "vgg19-bn": "VGG19-BN", "wrn-34-2": "WRN-28-2", "wrn-34-10": "WRN-28-10",
+}  # fmt: skip
 PUBLISHED_DATA = {"cifar10": ((3, 32, 32), 10, 45_000), "cifar100": ((3, 32, 32), 100, 45_000)}  # shape, classes, images that are trained on
 
 
@@ -43,13 +46,14 @@ class Need:
         pairs: seeds that find a difference of that size with probability 0.8; ``None`` without a spread or a difference.
         flop: floating-point operations of one pair, in both methods and at all places that the claim averages over; ``None`` where no
             experiment describes the runs.
+        hours: of one A100 for one pair, from the published seconds of an epoch.
 
     Source:
         Ours.
 
     Example:
-        >>> Need(claims("T1")[0], 0.1, 0.2, 34, 2e16).total
-        6.8e+17
+        >>> Need(claims("T1")[0], 0.1, 0.2, 34, 2e16, 2.0).all_hours
+        68.0
     """
 
     claim: Claim
@@ -57,11 +61,12 @@ class Need:
     spread: float | None
     pairs: int | None
     flop: float | None
+    hours: float | None
 
     @property
-    def total(self) -> float | None:
-        """Operations of all pairs."""
-        return None if self.pairs is None or self.flop is None else self.pairs * self.flop
+    def all_hours(self) -> float | None:
+        """Of one A100 for all pairs."""
+        return None if self.pairs is None or self.hours is None else self.pairs * self.hours
 
 
 def pairs_needed(effect: float, fewest: int = FEWEST[2], chance: float = POWER) -> int | None:
@@ -143,6 +148,32 @@ def _flop_of_image(model: str, shape: tuple[int, ...], classes: int) -> float:
     return 3.0 * sum(found)
 
 
+def hours_of_run(run: Run) -> float | None:
+    """About how many hours one A100 takes for a training, by the published seconds of a SAM epoch.
+
+    A network that the published table leaves out takes as long for an operation as ResNet-56.
+
+    Args:
+        run: of a task whose size is known without its files.
+
+    Returns:
+        Hours; ``None`` for a task whose size is not known here.
+
+    Source:
+        Table 10 of the early version of Xie et al. (2023): 45,000 images, batches of 128.
+
+    Example:
+        >>> round(hours_of_run(Run(recipe="sam", data="cifar10", model="resnet56", epochs=200)), 2)
+        1.28
+    """
+    if (flop := flop_of_run(run)) is None:
+        return None
+    timed = run.model if run.model in TIMED else "resnet56"
+    row = published(table="T10", model=TIMED[timed], method="SAM (cross-entropy)")[0]
+    epoch = flop_of_run(Run(recipe="sam", data="cifar10", model=timed, epochs=1))
+    return flop / epoch * row["mean"] / 3600
+
+
 def need(claim: Claim, chosen: Experiment | None) -> Need | None:
     """What a published claim asks for; ``None`` for a claim of ours.
 
@@ -155,23 +186,24 @@ def need(claim: Claim, chosen: Experiment | None) -> Need | None:
 
     Example:
         >>> found = need(claims("T1")[0], experiments()["T1"])
-        >>> found.pairs >= 12, found.flop > 1e15
-        (True, True)
+        >>> found.pairs >= 12, found.flop > 1e15, round(found.hours, 2) > 1
+        (True, True, True)
     """
-    published = published_difference(_checks.part("claim", claim, Claim, "a Claim"))
+    difference = published_difference(_checks.part("claim", claim, Claim, "a Claim"))
     _checks.optional("chosen", chosen, of=_checks.part, wanted=Experiment, words="an Experiment")
-    if published is None:
+    if difference is None:
         return None
     spread = pairs = None
-    if published.comparison is not None:
+    if difference.comparison is not None:
         spread = sum(side["std"] ** 2 for side in published_sides(claim)) ** 0.5
-        pairs = pairs_needed(published.effect / spread) if spread else None
-    return Need(claim, published.effect, spread, pairs, None if chosen is None else _flop_of_pair(claim, chosen))
+        pairs = pairs_needed(difference.effect / spread) if spread else None
+    runs = [] if chosen is None else list(_runs_of_pair(claim, chosen))
+    return Need(claim, difference.effect, spread, pairs, *(_sum([price(run) for run in runs]) for price in (flop_of_run, hours_of_run)))
 
 
-def _flop_of_pair(claim: Claim, chosen: Experiment) -> float | None:
-    found = [flop_of_run(run) for run in _runs_of_pair(claim, chosen)]
-    return None if None in found else sum(found)
+def _sum(parts: list[float | None]) -> float | None:
+    """``None`` where there are no runs, or one of them has no price."""
+    return None if not parts or None in parts else sum(parts)
 
 
 def _runs_of_pair(claim: Claim, chosen: Experiment) -> Iterable[Run]:
