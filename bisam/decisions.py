@@ -77,13 +77,14 @@ class Decision:
         return tuple(mark for mark, true in told.items() if true)
 
 
-def entries(records: dict[str, dict], method: str, place: dict | None = None) -> dict[int, dict]:
+def entries(records: dict[str, dict], method: str, place: dict | None = None, plan: Experiment | None = None) -> dict[int, dict]:
     """One method's records by seed, at a place of the grid.
 
     Args:
         records: what :func:`bisam.ledger.evidence` returned.
         method: name of a recipe or control.
         place: field of the run, ``"rho"``, or the ``"rate"`` of a learned radius, to its value.
+        plan: the experiment, where ``epochs`` is an axis of it that its budget doubles for SGD: a place is what the plan says.
 
     Source:
         Ours.
@@ -94,15 +95,18 @@ def entries(records: dict[str, dict], method: str, place: dict | None = None) ->
     """
     found, place = {}, _checks.optional("place", place, of=_checks.part, wanted=dict, words="a dictionary from axis to value")
     _checks.text("method", method)
-    for entry in _checks.part("records", records, dict, RECORDS).values():
+    planned = {} if _checks.optional("plan", plan, of=_checks.part, wanted=Experiment, words="an Experiment") is None else plan.places()
+    for file, entry in _checks.part("records", records, dict, RECORDS).items():
         run = _checks.part("records", entry, dict, RECORDS)["run"]
-        at = {**run, **{name: run["recipe"]["radius"].get(name) for name in ("rho", "rate")}}
+        at = {**run, **{name: run["recipe"]["radius"].get(name) for name in ("rho", "rate")}, **planned.get(file, {})}
         if run["recipe"]["name"] == method and all(at.get(name) == value for name, value in (place or {}).items()):
             found[run["seed"]] = entry
     return dict(sorted(found.items()))
 
 
-def series(records: dict[str, dict], method: str, metric: str, place: dict | None = None) -> dict[int, float]:
+def series(
+    records: dict[str, dict], method: str, metric: str, place: dict | None = None, plan: Experiment | None = None
+) -> dict[int, float]:
     """One method's numbers by seed, at a place of the grid.
 
     Args:
@@ -110,6 +114,7 @@ def series(records: dict[str, dict], method: str, metric: str, place: dict | Non
         method: name of a recipe or control.
         metric: of the final numbers of a run.
         place: as in :func:`entries`.
+        plan: as in :func:`entries`.
 
     Source:
         Ours.
@@ -119,7 +124,7 @@ def series(records: dict[str, dict], method: str, metric: str, place: dict | Non
         >>> len(found), found[0] > 80
         (10, True)
     """
-    return _numbers([entries(records, method, place)], _checks.text("metric", metric))
+    return _numbers([entries(records, method, place, plan)], _checks.text("metric", metric))
 
 
 def decide(claim: Claim, folder: Path = RESULTS) -> Decision:
@@ -231,7 +236,7 @@ def _parts(records: dict[str, dict], method: str, claim: Claim, place: dict, pla
         if axis not in plan.grid:
             raise ledger.LedgerError(f"claim {claim.id}: over names {axis!r}; the grid of {plan.name} has {', '.join(plan.grid) or 'no axis'}")
     values = itertools.product(*(plan.grid[axis] for axis in claim.over))
-    return [entries(records, method, {**place, **dict(zip(claim.over, each, strict=True))}) for each in values]
+    return [entries(records, method, {**place, **dict(zip(claim.over, each, strict=True))}, plan) for each in values]
 
 
 def _numbers(side: Side, metric: str) -> dict[int, float]:

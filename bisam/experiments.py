@@ -183,6 +183,11 @@ class Experiment:
             found["-".join(words.values())] = words
         return found
 
+    def places(self) -> dict[str, dict]:
+        """Where each record stands in the grid, axis to value, by its name: what a budget makes of the epochs is not a place."""
+        values = (dict(zip(self.grid, values, strict=True)) for _, values, _ in self._grid())
+        return dict(zip(self.cells(), values, strict=True))
+
     def runs(self) -> dict[str, Run]:
         """All runs, by the name of their record, in the order of :meth:`cells`."""
         runs = (self.run(name, seed, **dict(zip(self.grid, values, strict=True))) for seed, values, name in self._grid())

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from . import _checks, files, ledger
 from .decisions import entries
-from .experiments import RESULTS, Claim, LedgerError, experiments
+from .experiments import RESULTS, Claim, Experiment, LedgerError, experiments
 
 __all__ = ["Agreement", "Machine", "Part", "Pooled", "agreement", "machine", "machines", "pool"]
 
@@ -162,12 +162,13 @@ def machines(folder: Path = RESULTS) -> list[Machine]:
     return sorted(found, key=lambda each: (-each.runs, each.name))
 
 
-def agreement(claim: Claim, records: Mapping[str, dict]) -> Agreement:
+def agreement(claim: Claim, records: Mapping[str, dict], plan: Experiment | None = None) -> Agreement:
     """Whether the machines agree about a claim, from the pairs that one kind of machine has made both runs of.
 
     Args:
         claim: one that averages over no axis.
         records: what :func:`bisam.ledger.evidence` returned.
+        plan: the experiment, as in :func:`bisam.decisions.entries`.
 
     Raises:
         ValueError: a claim that averages over an axis.
@@ -182,7 +183,7 @@ def agreement(claim: Claim, records: Mapping[str, dict]) -> Agreement:
     """
     if _checks.part("claim", claim, Claim, "a Claim").over:
         raise ValueError(f"claim must average over no axis, {claim.id} averages over {', '.join(claim.over)}")
-    ours, theirs = entries(records, claim.ours, claim.place), entries(records, claim.theirs, claim.other_place)
+    ours, theirs = (entries(dict(records), *side, plan) for side in ((claim.ours, claim.place), (claim.theirs, claim.other_place)))
     differences: dict[str, list[float]] = {}
     for seed in sorted(set(ours) & set(theirs)):
         if (kind := machine(ours[seed])) == machine(theirs[seed]):
