@@ -271,7 +271,8 @@ def states(found: Iterable[report.Decision], names: Mapping[str, str] | None = N
         numbers = f"{'-':22} {'-':>5} {'-':>11} {'-':>3}"
         if result is not None:
             numbers = f"{_gap(result.mean, result):22} {result.p:5.3f} {result.detectable:11.2f} {result.pairs:3}"
-        lines.append(f"{name:{width}}  {numbers}  {each.verdict}")
+        early = f", {result.pairs} of {each.claim.pairs} pairs so far" if result is not None and result.pairs < each.claim.pairs else ""
+        lines.append(f"{name:{width}}  {numbers}  {each.verdict}{early}")
     return "\n".join(lines)
 
 
