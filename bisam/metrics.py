@@ -77,7 +77,7 @@ def earlier_rows(path: str | Path, run: Run) -> list[dict]:
         ...     len(earlier_rows(Path(folder) / "run.pt", run))
         1
     """
-    return checkpoint.read(_checks.path("path", path), _identity(_checks.part("run", run, Run, "a bisam.Run")))["rows"]
+    return checkpoint.read(_checks.path("path", path), _identity(_checks.part("run", run, Run, "a bisam.Run"))).get("rows", [])
 
 
 class Table:

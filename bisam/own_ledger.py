@@ -54,6 +54,8 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
     """
     path = _checks.path("folder", folder, "the path of a folder") / "claims.toml"
     check_settings(settings)
+    _checks.sequence("names", names)
+    results = _checks.path("results", results, "the path of a folder")
     found = listed(results)
     for fault in found.faults:
         raise LedgerError(f"{results / 'claims.toml'}: {fault}")
