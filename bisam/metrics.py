@@ -159,7 +159,8 @@ class EventFiles:
         self.folder, self.writer = _checks.path("folder", folder, "the path of a folder"), None
         self.made_on = _checks.part("made_on", made_on, dict, "a dictionary of plain values")
         if not _is_there():
-            raise ValueError("tensorboard must be installed for event files: pip install tensorboard, or leave them out; metrics.csv has the same rows")
+            said = "tensorboard must be installed for event files: pip install tensorboard, or leave them out"
+            raise ValueError(f"{said}; metrics.csv has the same rows")
 
     def __call__(self, rows: list[dict]) -> None:
         new = rows[-1:]

@@ -86,7 +86,7 @@ def test_the_whole_list_of_the_project_comes_back_with_the_settings(settings, tm
 def test_what_cannot_be_so_is_left_out_with_its_claims_and_named(results, tmp_path):
     assert derive(tmp_path / "new", {"precision": "bfloat16"}, ["try"], results) == ["both"]
     text = (tmp_path / "new" / "claims.toml").read_text()
-    assert "changed in all of them: precision bfloat16." in text and "# Left out: both, for precision is an axis of both." in text
+    assert "Changed in all of them: precision bfloat16." in text and "# Left out: both, for precision is an axis of both." in text
     found = listed(tmp_path / "new")
     assert found.faults == [] and list(found.entries["experiment"]) == ["try"] and [claim.id for claim in found.entries["claim"]] == ["try/log"]
     assert found.entries["family"] == listed(results).entries["family"]
