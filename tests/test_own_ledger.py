@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bisam import experiments, ledger, own_ledger, reproduce
+from bisam import experiments, ledger, own_ledger, plans, reproduce
 from bisam.cli import main
 from bisam.experiments import RESULTS, LedgerError, listed
 from bisam.own_ledger import check_planned, derive
@@ -193,5 +193,6 @@ def test_checkpoints_lie_beside_another_ledger_or_where_they_are_told_to(project
     main(["record", "try", "--ledger", "mine"])
     main(["record", "try", "--ledger", "mine", "--checkpoints", "kept"])
     main(["record", "try", "--checkpoints", "kept"])
+    main(["record", "try", "--ledger", "results"])  # the project's own, by another path
     places = [(str(one.folder), str(one.checkpoints)) for one in seen]
-    assert places == [("mine", str(tmp_path / "mine-checkpoints")), ("mine", "kept"), (str(project), "kept")]
+    assert places == [("mine", str(tmp_path / "mine-checkpoints")), ("mine", "kept"), (str(project), "kept"), (str(project), str(plans.CHECKPOINTS))]

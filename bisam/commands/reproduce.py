@@ -15,8 +15,9 @@ def words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", help="smoke (seconds, no evidence), laptop or paper; default: all that the table has")
     parser.add_argument("--seeds", type=int, help="no more than so many seeds")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="methods, models, noise40, ...: parts of the records' names")
-    parser.add_argument("--plan", action="store_true", help="show what would be run and what it would cost, and run nothing")
-    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write each run as a file for `bisam train --from`, and run nothing")
+    looks = parser.add_mutually_exclusive_group()
+    looks.add_argument("--plan", action="store_true", help="show what would be run and what it would cost, and run nothing")
+    looks.add_argument("--export", type=Path, metavar="FOLDER", help="write each run as a file for `bisam train --from`, and run nothing")
     _carrying_words(parser)
     parser.set_defaults(do=_reproduce)
 
@@ -57,8 +58,8 @@ def _settings(arguments: argparse.Namespace):
     from ..reproduce import Settings
 
     places = {} if arguments.checkpoints is None else {"checkpoints": arguments.checkpoints}
-    if arguments.ledger is not None:
-        folder = _checks.path("ledger", arguments.ledger, "the path of a folder")
+    folder = _checks.optional("ledger", arguments.ledger, of=_checks.path, words="the path of a folder")
+    if folder is not None and folder.resolve() != Settings().folder.resolve():
         places = {"folder": folder, "checkpoints": folder.absolute().with_name(f"{folder.absolute().name}-checkpoints"), **places}
     device = ",".join(map(str, arguments.device or ["cpu"]))
     return Settings(arguments.workers, device, arguments.root, arguments.minutes, **places)
