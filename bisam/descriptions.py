@@ -177,7 +177,7 @@ def _put(choices: dict, path: str, value: object, name: str) -> None:
     for step in outer:
         part, walked = _entry(part, path, step, walked), f"{step} of the recipe {name}"
     _entry(part, path, last, walked)
-    part[last] = {"kind": value} if value in list(KINDS) and last != "name" else value
+    part[last] = {"kind": value} if isinstance(value, str) and value in KINDS and last != "name" else value
 
 
 def _entry(part: object, path: str, step: str, walked: str) -> object:

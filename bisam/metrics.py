@@ -77,7 +77,7 @@ def earlier_rows(path: str | Path, run: Run) -> list[dict]:
         ...     len(earlier_rows(Path(folder) / "run.pt", run))
         1
     """
-    return checkpoint.read(_checks.path("path", path), _identity(_checks.part("run", run, Run, "a bisam.Run")))["rows"]
+    return checkpoint.read(_checks.path("path", path), _identity(_checks.part("run", run, Run, "a bisam.Run"))).get("rows", [])
 
 
 class Table:
@@ -159,7 +159,8 @@ class EventFiles:
         self.folder, self.writer = _checks.path("folder", folder, "the path of a folder"), None
         self.made_on = _checks.part("made_on", made_on, dict, "a dictionary of plain values")
         if not _is_there():
-            raise ValueError("tensorboard must be installed for event files: pip install tensorboard, or leave them out; metrics.csv has the same rows")
+            said = "tensorboard must be installed for event files: pip install tensorboard, or leave them out"
+            raise ValueError(f"{said}; metrics.csv has the same rows")
 
     def __call__(self, rows: list[dict]) -> None:
         new = rows[-1:]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from . import _checks
 
-__all__ = ["function", "is_path", "names", "path_of", "sources", "task_arguments"]
+__all__ = ["function", "is_path", "names", "path_of", "sources"]
 
 GROUPS = {"model": "bisam.models", "data": "bisam.data"}
 IDENTIFIER = r"[^\W\d]\w*"
@@ -107,6 +107,9 @@ def function(kind: str, path: str) -> Callable:
         >>> function("model", "bisam.models:mlp").__name__
         'mlp'
     """
+    _checks.choice("kind", kind, tuple(GROUPS))
+    if not is_path(path):
+        raise ValueError(f"path must be MODULE:FUNCTION, got {_checks.shown(path)}")
     module, _, attribute = path.partition(":")
     try:
         found = importlib.import_module(module)

@@ -24,8 +24,8 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
     """Writes a list of claims for a ledger of one's own: that of a ledger, with some settings of all experiments replaced.
 
     A record must fit the plan of its ledger, so a run with another setting belongs to another plan. The new list has no
-    records, so that none of its experiments is stopped or has records of an earlier form. Experiments that cannot be run with the settings are left out with their
-    claims; the head of the list names them.
+    records, so that none of its experiments is stopped or has records of an earlier form. Experiments that cannot be run with the
+    settings are left out with their claims; the head of the list names them.
 
     Args:
         folder: the new ledger; a list that is there is kept, and nothing is written.
@@ -54,6 +54,8 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
     """
     path = _checks.path("folder", folder, "the path of a folder") / "claims.toml"
     check_settings(settings)
+    _checks.sequence("names", names)
+    results = _checks.path("results", results, "the path of a folder")
     found = listed(results)
     for fault in found.faults:
         raise LedgerError(f"{results / 'claims.toml'}: {fault}")
@@ -96,7 +98,8 @@ def _words(settings: Mapping[str, str]) -> str:
 
 
 def _head(settings: Mapping[str, str], without: Mapping[str, str]) -> Iterable[str]:
-    yield f"# The experiments and claims of bisam {__version__}, commit {commit() or 'unknown'}, planned anew; changed in all of them: {_words(settings)}."
+    yield f"# The experiments and claims of bisam {__version__}, commit {commit() or 'unknown'}, planned anew."
+    yield f"# Changed in all of them: {_words(settings)}."
     yield "# The rule that judges is in the head of results/claims.toml of that project. Written by `bisam reproduce --ledger`."
     for name, why in without.items():
         yield f"# Left out: {name}, for {' '.join(why.split())}."

@@ -27,13 +27,17 @@ from bisam import (
     crossed,
     data,
     decisions,
+    descriptions,
     environment,
     experiments,
     files,
     landscapes,
     ledger,
+    metrics,
     models,
     notebook,
+    own_code,
+    own_ledger,
     parameters,
     plans,
     plots,
@@ -52,8 +56,8 @@ from bisam import (
 # Of these modules every public name is called. Of those that read and write the records (experiments, ledger, report, reproduce,
 # checkpoint) the table has what people call with arguments of their own.
 MODULES = (
-    "", "augment", "batch", "bounds", "combination", "crossed", "data", "decisions", "direction", "environment", "files", "geometry",
-    "landscapes", "losses", "masks", "memory", "models", "notebook", "optimizer", "parameters", "plans", "plots", "power", "prices",
+    "", "augment", "batch", "bounds", "combination", "crossed", "data", "decisions", "descriptions", "direction", "environment", "files", "geometry",
+    "landscapes", "losses", "masks", "memory", "metrics", "models", "notebook", "optimizer", "own_code", "own_ledger", "parameters", "plans", "plots", "power", "prices",
     "processes", "published", "radius", "recipe", "selection", "sharpness", "statistics", "surrogate", "train", "variational", "verdicts",
     "verify",
 )  # fmt: skip
@@ -213,6 +217,9 @@ def replaced(**changes):
 NOWHERE = Path(tempfile.mkdtemp())
 CHECKPOINT = NOWHERE / "there.pt"
 checkpoint.write(CHECKPOINT, bisam.Run().to_dict(), {"a": 1})
+ROWS, DESCRIPTION = NOWHERE / "rows.pt", NOWHERE / "run.json"
+checkpoint.write(ROWS, train._identity(SMALL), {"rows": []})
+DESCRIPTION.write_text("{}")
 (NOWHERE / "claims.toml").write_text(
     '[experiment.try]\ntitle = "a small one"\nscale = "smoke"\nmethods = ["sam"]\nseeds = 1\nepochs = 1\n', encoding="utf-8"
 )
@@ -424,6 +431,29 @@ GOOD = {
     ),
     "bisam.files.held": (held_lock, {"path": NOWHERE / "lock"}, CANNOT),
     "bisam.processes.Stopped": (processes.Stopped, {"number": 15}),
+    "bisam.environment.made_on_by": (environment.made_on_by, {"run": SMALL, "seconds": 1.0}),
+    "bisam.environment.threads_held": (lambda count: environment.threads_held(count).__enter__(), {"count": 1}),
+    "bisam.models.check_name": (models.check_name, {"name": "mlp"}, {"name": "model"}),
+    "bisam.models.find": (models.find, {"name": "mlp"}, {"name": "model"}),
+    "bisam.descriptions.Description": (descriptions.Description, {"fields": {"epochs": 1}, "threads": 1}, {"fields": "a name among the fields"}),
+    "bisam.descriptions.read": (descriptions.read, {"path": DESCRIPTION}, {"path": "the ending"}),
+    "bisam.descriptions.recipe_from": (descriptions.recipe_from, {"value": "sam"}, {"value": "recipe"}),
+    "bisam.descriptions.changed": (descriptions.changed, {"method": bisam.SAM, "settings": {"radius.rho": 0.2}}, {"settings": "cannot be set"}),
+    "bisam.descriptions.changed, a value": (lambda value: descriptions.changed(bisam.SAM, {"radius.rho": value}), {"value": 0.2}, {"value": "rho"}),
+    "bisam.descriptions.value_of": (descriptions.value_of, {"text": "2"}),
+    "bisam.descriptions.export": (descriptions.export, {"planned": [], "folder": NOWHERE, "results": NOWHERE}),
+    "bisam.own_ledger.derive": (
+        own_ledger.derive, {"folder": NOWHERE / "own", "settings": {"precision": "bfloat16"}, "names": (), "results": NOWHERE}, {"results": "claims"},
+    ),
+    "bisam.own_ledger.check_planned": (own_ledger.check_planned, {"planned": [], "settings": {}, "folder": NOWHERE}),
+    "bisam.own_code.path_of": (own_code.path_of, {"kind": "model", "name": "a.b:c"}),
+    "bisam.own_code.names": (own_code.names, {"kind": "model"}),
+    "bisam.own_code.function": (own_code.function, {"kind": "model", "path": "bisam.models:mlp"}),
+    "bisam.own_code.sources": (own_code.sources, {"model": "mlp", "data": "digits"}),
+    "bisam.metrics.Log": (metrics.Log, {"earlier": net, "logs": []}),
+    "bisam.metrics.Table": (metrics.Table, {"path": NOWHERE / "m.csv", "made_on": {}}),
+    "bisam.metrics.earlier_rows": (metrics.earlier_rows, {"path": ROWS, "run": SMALL}, {"path": "checkpoint_path", "run": "checkpoint_path"}),
+    "bisam.checkpoint.made_on": (checkpoint.made_on, {"path": CHECKPOINT}, {"path": "checkpoint_path"}),
     "bisam.plans.Settings": (
         plans.Settings, {"workers": 1, "device": "cpu", "root": None, "minutes": None, "folder": NOWHERE, "checkpoints": NOWHERE},
     ),
@@ -470,6 +500,8 @@ NOT_CALLED = {
         "bisam.processes.follow_parent", "bisam.processes.signals_held_back", "bisam.processes.stoppable",
     ),
     "a formula on a tensor, inside every pass": ("bisam.step", "bisam.geometry.euclidean_norm", "bisam.geometry.climb_", "bisam.combination.dot"),
+    "answers whether whatever it is asked about has a form": ("bisam.own_code.is_path",),
+    "needs a library that is not always there": ("bisam.metrics.EventFiles",),
     "a type to inherit from": ("bisam.bounds.Bound",),
 }
 # What some arguments take among the hostile values.

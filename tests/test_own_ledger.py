@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bisam import experiments, ledger, own_ledger, reproduce
+from bisam import experiments, ledger, own_ledger, plans, reproduce
 from bisam.cli import main
 from bisam.experiments import RESULTS, LedgerError, listed
 from bisam.own_ledger import check_planned, derive
@@ -86,7 +86,7 @@ def test_the_whole_list_of_the_project_comes_back_with_the_settings(settings, tm
 def test_what_cannot_be_so_is_left_out_with_its_claims_and_named(results, tmp_path):
     assert derive(tmp_path / "new", {"precision": "bfloat16"}, ["try"], results) == ["both"]
     text = (tmp_path / "new" / "claims.toml").read_text()
-    assert "changed in all of them: precision bfloat16." in text and "# Left out: both, for precision is an axis of both." in text
+    assert "Changed in all of them: precision bfloat16." in text and "# Left out: both, for precision is an axis of both." in text
     found = listed(tmp_path / "new")
     assert found.faults == [] and list(found.entries["experiment"]) == ["try"] and [claim.id for claim in found.entries["claim"]] == ["try/log"]
     assert found.entries["family"] == listed(results).entries["family"]
@@ -193,5 +193,6 @@ def test_checkpoints_lie_beside_another_ledger_or_where_they_are_told_to(project
     main(["record", "try", "--ledger", "mine"])
     main(["record", "try", "--ledger", "mine", "--checkpoints", "kept"])
     main(["record", "try", "--checkpoints", "kept"])
+    main(["record", "try", "--ledger", "results"])  # the project's own, by another path
     places = [(str(one.folder), str(one.checkpoints)) for one in seen]
-    assert places == [("mine", str(tmp_path / "mine-checkpoints")), ("mine", "kept"), (str(project), "kept")]
+    assert places == [("mine", str(tmp_path / "mine-checkpoints")), ("mine", "kept"), (str(project), "kept"), (str(project), str(plans.CHECKPOINTS))]

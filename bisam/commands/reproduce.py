@@ -15,8 +15,9 @@ def words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", help="smoke (seconds, no evidence), laptop or paper; default: all that the table has")
     parser.add_argument("--seeds", type=int, help="no more than so many seeds")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="methods, models, noise40, ...: parts of the records' names")
-    parser.add_argument("--plan", action="store_true", help="show what would be run and what it would cost, and run nothing")
-    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write each run of the plan as a file for `bisam train --from`, and run nothing")
+    looks = parser.add_mutually_exclusive_group()
+    looks.add_argument("--plan", action="store_true", help="show what would be run and what it would cost, and run nothing")
+    looks.add_argument("--export", type=Path, metavar="FOLDER", help="write each run as a file for `bisam train --from`, and run nothing")
     _carrying_words(parser)
     parser.set_defaults(do=_reproduce)
 
@@ -29,7 +30,8 @@ def record_words(parser: argparse.ArgumentParser) -> None:
 
 def _carrying_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes at a time on each device, one thread each on a CPU (default 1)")
-    parser.add_argument("--device", action="append", help="cpu (default) or cuda:0, which the processes share; several, as in cuda:0,cuda:1, take runs in turn")
+    said = "cpu (default) or cuda:0, which the processes share; several, as in cuda:0,cuda:1, take runs in turn"
+    parser.add_argument("--device", action="append", help=said)
     parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
     parser.add_argument("--minutes", type=float, help="stop cleanly within about this time; the same command goes on later")
     parser.add_argument("--ledger", metavar="FOLDER", help="record there; a folder without a list of claims gets that of this project")
@@ -42,7 +44,8 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     from ..own_ledger import check_planned
     from ..reproduce import plan
 
-    settings, changes = _settings(arguments), {name: getattr(arguments, name) for name in ("precision", "compile") if getattr(arguments, name) is not None}
+    settings = _settings(arguments)
+    changes = {name: getattr(arguments, name) for name in ("precision", "compile") if getattr(arguments, name) is not None}
     with contextlib.ExitStack() as stack:
         settings = _with_list(arguments, settings, changes, stack)
         planned = plan(arguments.name, arguments.scale, arguments.seeds, arguments.only, settings.folder)
@@ -54,9 +57,9 @@ def _settings(arguments: argparse.Namespace):
     from .. import _checks
     from ..reproduce import Settings
 
-    places = {name: getattr(arguments, name) for name in ("checkpoints",) if getattr(arguments, name) is not None}
-    if arguments.ledger is not None:
-        folder = _checks.path("ledger", arguments.ledger, "the path of a folder")
+    places = {} if arguments.checkpoints is None else {"checkpoints": arguments.checkpoints}
+    folder = _checks.optional("ledger", arguments.ledger, of=_checks.path, words="the path of a folder")
+    if folder is not None and folder.resolve() != Settings().folder.resolve():
         places = {"folder": folder, "checkpoints": folder.absolute().with_name(f"{folder.absolute().name}-checkpoints"), **places}
     device = ",".join(map(str, arguments.device or ["cpu"]))
     return Settings(arguments.workers, device, arguments.root, arguments.minutes, **places)
