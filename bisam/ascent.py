@@ -240,7 +240,7 @@ class Ascent:
             if self.lesson is not None:
                 self.lesson.check(logits)
         first = first if len(pieces) > 1 else self.optimizer._take()
-        if not first and inputs != [] and (inputs is None or not _is_drawn(self.recipe.geometry)):
+        if not first and inputs != [] and (inputs is None or not is_drawn(self.recipe.geometry)):
             raise RuntimeError(_NO_GRADIENT)
         if extra:
             self.outcome.saw(euclidean_norm(extra))  # nobody else would notice that it is not finite
@@ -279,7 +279,7 @@ class Ascent:
         if names is None:
             return None
         found = [p for name, p in self._named() if name in names and p.requires_grad]
-        may_be_none = _is_drawn(self.recipe.geometry)
+        may_be_none = is_drawn(self.recipe.geometry)
         if not found and not (may_be_none and any(not _is_foreign(name) for name, _ in self._named())):
             raise RuntimeError(_NO_GRADIENT)
         return found
@@ -532,9 +532,9 @@ def _plus(a: Tensors, b: Tensors, factor: float) -> Tensors:
     return found
 
 
-def _is_drawn(geometry) -> bool:
+def is_drawn(geometry) -> bool:
     """Whether the tensors that may climb are drawn, so that by bad luck none of them has a gradient."""
-    return getattr(geometry, "per", None) == "tensor" or (hasattr(geometry, "inner") and _is_drawn(geometry.inner))
+    return getattr(geometry, "per", None) == "tensor" or (hasattr(geometry, "inner") and is_drawn(geometry.inner))
 
 
 def _wrong(logits: Tensor, targets: Tensor) -> Tensor:

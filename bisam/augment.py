@@ -83,9 +83,13 @@ class Augment:
         """
         _check(inputs, data, generator)
         n, (height, width) = len(inputs), inputs.shape[-2:]
-        drawn = self._draws(n, height, width, generator)
+        drawn = self.draws(n, height, width, generator)
         if drawn and inputs.device.type != "cpu":
             drawn = dict(zip(drawn, _sent(torch.stack(list(drawn.values())), inputs.device), strict=True))
+        return self.changed(inputs, data, drawn)
+
+    def changed(self, inputs: Tensor, data: Data, drawn: dict[str, Tensor]) -> Tensor:
+        """The new batch that :meth:`draws` on the device of the inputs make."""
         if self.crop:
             inputs = _cropped(inputs, self.crop, drawn["top"], drawn["left"])
         if self.flip:
@@ -93,7 +97,7 @@ class Augment:
         batch = data.prepared(inputs)
         return _cut_out(batch, self.cutout, drawn["row"], drawn["column"], drawn["hit"]) if self.cutout else batch
 
-    def _draws(self, n: int, height: int, width: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def draws(self, n: int, height: int, width: int, generator: torch.Generator) -> dict[str, Tensor]:
         """A few whole numbers a sample, each of shape (n,)."""
 
         def below(end: int) -> Tensor:

@@ -37,6 +37,7 @@ class Memory:
         self.base = _checks.part("base", base, torch.optim.Optimizer, "a torch optimiser")
         self.seed = _checks.whole("seed", seed, least=0)
         self.step = 0  # steps made so far
+        self.known_lr: float | None = None  # the learning rate, while the base holds it as a tensor that must not be read
         self.named: dict[str, torch.Tensor] = {}  # the parameters of the step that is being made
         self._kept: dict[str, dict] = {}
         self._generators: dict[str, torch.Generator] = {}
@@ -49,7 +50,7 @@ class Memory:
     @property
     def lr(self) -> float:
         """The learning rate of the base's first group, as it is now."""
-        return float(self.base.param_groups[0]["lr"])
+        return float(self.base.param_groups[0]["lr"]) if self.known_lr is None else self.known_lr
 
     @property
     def rho(self) -> float | None:
@@ -69,6 +70,10 @@ class Memory:
                 self._generators[key].set_state(self._states.pop(saved).cpu())
         return self._generators[key]
 
+    def generators(self, device: torch.device) -> list[torch.Generator]:
+        """The generators on a device that have drawn something."""
+        return [generator for generator in self._generators.values() if generator.device.type == device.type]
+
     def _saved_for(self, device: torch.device) -> str | None:
         """The loaded state that a device goes on from: its own, or the only one of its kind, if a training has moved to another GPU."""
         alike = [name for name in self._states if torch.device(name).type == device.type]
@@ -81,6 +86,21 @@ class Memory:
     def back_to(self, moment: dict[str, dict]) -> None:
         """Forgets what has been kept since :meth:`now`."""
         self._kept = moment
+
+    def back_where(self, bad: torch.Tensor, moment: dict[str, dict]) -> None:
+        """:meth:`back_to` for the tensors that were kept then too, where a tensor on the device says so, without a look at it."""
+        for axis, values in self._kept.items():
+            homes = moment.get(axis, {})
+            there = [name for name, value in values.items() if isinstance(value, torch.Tensor) and name in homes]
+            values.update({name: torch.where(bad, homes[name], values[name]) for name in there})
+
+    def keep_in(self, moment: dict[str, dict]) -> None:
+        """Writes the tensors that are kept now into those of an earlier moment, so that the next step finds them where this one did."""
+        for axis, values in self._kept.items():
+            for name, value in values.items():
+                home = moment.get(axis, {}).get(name)
+                if isinstance(home, torch.Tensor) and home is not value and home.shape == value.shape:
+                    values[name] = home.copy_(value)
 
     def save(self) -> dict:
         """Everything as tensors and plain values."""

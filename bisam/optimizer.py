@@ -245,7 +245,9 @@ class SharpnessAware(torch.optim.Optimizer):
         alarm, self._alarm = self._alarm, None
         if alarm is not None and "found_inf" in self.base.__dict__:
             del self.base.grad_scale, self.base.found_inf
-            self._skipped_there = self._skipped_there + alarm
+            if self._skipped_there is None:
+                self._skipped_there = torch.zeros_like(alarm)
+            self._skipped_there.add_(alarm)  # in place: a captured step finds it there again
         if not self._licensed:
             return
         self._licensed = False
@@ -355,7 +357,8 @@ class SharpnessAware(torch.optim.Optimizer):
                 self.memory.back_to(moment)
                 outcome.is_kept = False
             return
-        if self.nonfinite == "skip" and self._base_can_skip(device):
+        if self.nonfinite == "skip" and self._base_can_skip(device) and self._memory_can_go_back(moment):
+            self.memory.back_where(~finite, moment)
             alarm = (~finite).to(torch.float32)  # read by the base on the device; nobody waits for it
             self._alarm = alarm if self._alarm is None else torch.maximum(self._alarm, alarm)  # of any part
             return
@@ -378,25 +381,30 @@ class SharpnessAware(torch.optim.Optimizer):
     def _base_can_skip(self, device: torch.device) -> bool:
         """Whether a bad step can be left to a fused base, without waiting for the device to say that it is bad.
 
-        Not in its first step, which would leave its momentum unset; and not if the recipe remembers something of the
-        step, which would have to be taken back.
+        Not in its first step, which would leave its momentum unset.
         """
-        recipe = self.recipe
-        remembers = recipe.direction is not None or not isinstance(recipe.combination, (Decomposed, type(None)))
-        if looking_is_free(device) or remembers or isinstance(recipe.radius, Learned):
+        if looking_is_free(device):
             return False
         moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         keeps_nothing = all(group.get("momentum") == 0 for group in self.param_groups)
         return all(group.get("fused") for group in self.param_groups) and (keeps_nothing or all(p in self.state for p in moved))
 
+    def _memory_can_go_back(self, moment: dict) -> bool:
+        """Whether what a bad step has left in the memory can be taken back on the device: averages that were there before it."""
+        recipe = self.recipe
+        if not isinstance(recipe.combination, (Decomposed, type(None))) or isinstance(recipe.radius, Learned):
+            return False
+        kept, before = self.memory.of("direction"), moment.get("direction", {})
+        return all(name in before and before[name].shape == average.shape for name, average in kept.items())
+
     @property
     def skipped(self) -> int:
         """How many steps were skipped because a gradient was not finite."""
-        return self._skipped + int(self._skipped_there)
+        return self._skipped + (0 if self._skipped_there is None else int(self._skipped_there))
 
     @skipped.setter
     def skipped(self, count: int) -> None:
-        self._skipped, self._skipped_there = count, 0
+        self._skipped, self._skipped_there = count, None
 
     def _tell_the_scaler(self, outcome: Outcome) -> None:
         """Passes an overflow of the first pass on to the gradients of the second, where the scaler looks for it."""

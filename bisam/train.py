@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import _checks, _resume, augment, checkpoint, data, files, models
+from . import _checks, _resume, augment, captured, checkpoint, data, files, models
 from .batch import Batch
 from .data import Data, Split
 from .optimizer import SharpnessAware
@@ -28,7 +28,7 @@ from .workers import Workers, workers
 __all__ = ["COMPILE", "PRECISIONS", "History", "Run", "fit", "labelled", "weights_digest"]
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-COMPILE = ("no", "default", "reduce-overhead")  # the last runs CUDA graphs
+COMPILE = ("no", "default", "reduce-overhead", "whole-step")  # the last two run CUDA graphs
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class Run:
         validation_noise: the validation labels are redrawn at the same rate as the training labels.
         precision: ``"bfloat16"`` runs the networks under autocast; ``"float32"`` is that on a GPU as well, without TF32.
         channels_last: the layout of images and kernels that convolutions like best; it moves the last bits.
-        compile: ``"default"`` or ``"reduce-overhead"`` (with CUDA graphs) runs the network through ``torch.compile``.
+        compile: ``"default"`` or ``"reduce-overhead"`` (with CUDA graphs) runs the network through ``torch.compile``;
+            ``"whole-step"`` makes one CUDA graph of both passes and all around them, see :mod:`bisam.captured`. On a CPU it is
+            ``"no"`` to the bit.
         per_worker: with several processes, each climbs with the gradient of its own share of the batch.
         evaluate_every: look at the validation and test splits after so many epochs, and after the last one.
 
@@ -118,6 +120,8 @@ class Run:
         _checks.choice("augment", self.augment, tuple(augment.AUGMENTATIONS))
         _checks.choice("precision", self.precision, tuple(PRECISIONS))
         _checks.choice("compile", self.compile, COMPILE)
+        if self.compile == "whole-step":
+            captured.check(self.recipe)
         _checks.device("device", self.device)
 
     def replace(self, **changes) -> Run:
@@ -273,12 +277,18 @@ def fit(
     if path is not None:
         checkpoint.check_writable(path)
     models.find(run.model)
-    task = run.task(root)
-    if run.batch_size > len(task.train):
-        raise ValueError(f"batch_size must be at most {len(task.train)}, the training images; got {run.batch_size}")
+    task = task_of(run, root)
     with workers(run.device) as here, _alone_at(path, here), _own_randomness(run), exact_kernels(run.device):
         here.check(run.batch_size)
         return _train(_State(run, task, here), path, progress, stop_after, minutes, on_epoch)
+
+
+def task_of(run: Run, root: str | Path | None) -> Data:
+    """The data of a run, which must hold a batch of training images."""
+    task = run.task(root)
+    if run.batch_size > len(task.train):
+        raise ValueError(f"batch_size must be at most {len(task.train)}, the training images; got {run.batch_size}")
+    return task
 
 
 @contextlib.contextmanager
@@ -296,30 +306,59 @@ def _alone_at(path: Path | None, here: Workers) -> Iterator[None]:
 def _train(
     state: _State, path: Path | None, progress: bool, stop_after: int | None, minutes: float | None, on_epoch: Callable | None
 ) -> History:
-    from .environment import made_on_by  # it needs the names of this module
-
     run, history, first = state.run, state.history, state.workers.is_first
     if path is not None and path.exists():
         state.load(checkpoint.read(path, _identity(run)), path)
     end = run.epochs if stop_after is None else min(run.epochs, len(history.rows) + stop_after)
+    with epochs_bar(run.recipe.name, run.epochs, len(history.rows), progress and first) as advance:
+        for _ in course(state, path, end, minutes, advance, on_epoch):
+            pass
+    return history
+
+
+def course(
+    state: _State, path: Path | None, end: int, minutes: float | None = None,
+    advance: Callable[[dict], object] = lambda row: None, on_epoch: Callable[[dict], object] | None = None,
+) -> Iterator[None]:  # fmt: skip
+    """The training up to an epoch, one step at a time, with a checkpoint after every epoch; between two steps others may have the device."""
+    from .environment import made_on_by  # it needs the names of this module
+
+    run, history, first = state.run, state.history, state.workers.is_first
     made_on = made_on_by(run, 0.0) if path is not None and first else {}
     began, longest = time.perf_counter(), 0.0
-    with epochs_bar(run.recipe.name, run.epochs, len(history.rows), progress and first) as advance:
-        while len(history.rows) < end and not state.late(began, longest, minutes):
-            started = time.perf_counter()
-            row = state.epoch()
-            longest = max(longest, time.perf_counter() - started)
-            history.seconds += time.perf_counter() - started
-            if path is not None:
-                saved = state.save()  # all processes have their part in it
-                if first:
-                    checkpoint.write(path, _identity(run), saved, {**made_on, "wall_seconds": round(history.seconds, 2)})
-            if on_epoch is not None and first:
-                _tell(on_epoch, dict(row), run.device)
-            advance(row)
+    while len(history.rows) < end and not state.late(began, longest, minutes):
+        started = time.perf_counter()
+        yield from state.steps()
+        longest = max(longest, time.perf_counter() - started)
+        history.seconds += time.perf_counter() - started
+        if path is not None:
+            saved = state.save()  # all processes have their part in it
+            if first:
+                checkpoint.write(path, _identity(run), saved, {**made_on, "wall_seconds": round(history.seconds, 2)})
+        if on_epoch is not None and first:
+            _tell(on_epoch, dict(history.rows[-1]), run.device)
+        advance(history.rows[-1])
     if history.finished:
         history.fitted = state._accuracy(state.train)
-    return history
+
+
+class Sums:
+    """What an epoch adds up, on the device until its end: losses, right samples, and those that the climb has broken."""
+
+    def __init__(self, device: torch.device):
+        self.loss = torch.zeros((), device=device)
+        self.right, self.broken = self.loss.long(), self.loss.long()
+
+    def clear(self) -> None:
+        """Begins again, in the same tensors."""
+        for total in (self.loss, self.right, self.broken):
+            total.zero_()
+
+    def add(self, batch: Batch, loss: Tensor) -> None:
+        """Takes in a step, without waiting for it."""
+        self.loss.add_(loss * len(batch.targets))
+        self.right.add_(_right(batch.at_w, batch.targets).sum())
+        self.broken.add_(_broken(batch))
 
 
 def _tell(on_epoch: Callable[[dict], object], row: dict, device: str) -> None:
@@ -357,6 +396,8 @@ class _State:
         self.looks = torch.Generator().manual_seed(_stream("looks", run.seed))  # how the training images are changed
         nothing = torch.zeros(len(self.test), dtype=torch.bool)
         self.history = History(run, model=self.model, right={"selected": nothing, "last": nothing})
+        self.randomness: list[Tensor] | None = None  # that of torch, where others draw from it between the steps of this training
+        self.whole = captured.WholeStep(self) if run.compile == "whole-step" else None
         if here.rank:
             torch.manual_seed(run.seed + here.rank)  # other dropout masks for the other samples
 
@@ -368,17 +409,20 @@ class _State:
         return self.workers.gathered(late)[0]
 
     def epoch(self) -> dict:
-        epoch, lr = len(self.history.rows) + 1, self.schedule.get_last_lr()[0]
+        """One more epoch; its row."""
+        for _ in self.steps():
+            pass
+        return self.history.rows[-1]
+
+    def steps(self) -> Iterator[None]:
+        """One more epoch, step by step; its row is there at the end."""
+        epoch, lr, seen = len(self.history.rows) + 1, self.schedule.get_last_lr()[0], 0
         self.model.train()
-        loss = torch.zeros((), device=self.device)  # sums stay on the device until the end of the epoch
-        right, broken, seen = loss.long(), loss.long(), 0
+        sums = self.whole.sums if self.whole else self.new_sums()
         try:
-            for index in self._batches():
-                batch = self._batch(self.train, index, self.augment)
-                loss = loss + self.optimizer.step(batch, validation=self._lesson()) * len(batch.targets)
-                right = right + _right(batch.at_w, batch.targets).sum()
-                broken = broken + _broken(batch)
-                seen += len(index)
+            for count in self.whole.epoch(lr) if self.whole else self._each_step(sums):
+                seen += count
+                yield
             self._check_finite()
         except FloatingPointError as error:
             raise FloatingPointError(f"epoch {epoch} of {self.run.epochs}, lr {lr:g}: {error}") from None
@@ -387,16 +431,15 @@ class _State:
         row = {
             "epoch": epoch,
             "lr": lr,
-            "train_loss": float(self.workers.total(loss)) / seen,
-            "train_accuracy": 100 * int(self.workers.total(right)) / seen,
-            "broken": int(self.workers.total(broken)),
+            "train_loss": float(self.workers.total(sums.loss)) / seen,
+            "train_accuracy": 100 * int(self.workers.total(sums.right)) / seen,
+            "broken": int(self.workers.total(sums.broken)),
         }
         if isinstance(self.run.recipe.radius, Learned):
             row["rho"] = self.optimizer.memory.rho
         self.history.rows.append(row)
         if self.run.evaluates(epoch):
             self._evaluate(row)
-        return row
 
     def _evaluate(self, row: dict) -> None:
         """Adds to the row of an epoch what the model says about the other two splits."""
@@ -407,9 +450,22 @@ class _State:
         if self.history.selected_epoch == row["epoch"]:
             self.history.right["selected"] = right
 
+    def _each_step(self, sums: Sums) -> Iterator[int]:
+        for index in self._batches():
+            batch = self._batch(self.train, index, self.augment)
+            sums.add(batch, self.optimizer.step(batch, validation=self._lesson()))
+            yield len(index)
+
+    def new_sums(self) -> Sums:
+        return Sums(self.device)
+
+    def next_order(self) -> Tensor:
+        """The order of the training images in the next epoch, on the CPU."""
+        return torch.randperm(len(self.train), generator=self.order)
+
     def _batches(self) -> Iterator[Tensor]:
         size = self.run.batch_size
-        order = torch.randperm(len(self.train), generator=self.order).to(self.train.targets.device)
+        order = self.next_order().to(self.train.targets.device)
         return (order[k : k + size] for k in range(0, len(order) - size + 1, size))
 
     def _batch(self, split: Split, index: Tensor, change: augment.Augment | None) -> Batch:
@@ -451,7 +507,7 @@ class _State:
             "order": self.order.get_state(),
             "lessons": self.lessons.get_state(),
             "looks": self.looks.get_state(),
-            "randomness": self.workers.gathered(_random_state(self.run.device)),
+            "randomness": self.workers.gathered(self.randomness or _random_state(self.run.device)),
             "rows": self.history.rows,
             "seconds": self.history.seconds,
             "right": self.history.right,
@@ -529,7 +585,7 @@ def _stream(purpose: str, seed: int) -> int:
 
 
 def _compiled(network: nn.Module, mode: str) -> nn.Module:
-    if mode == "no":
+    if mode in ("no", "whole-step"):
         return network
     torch.compiler.reset()  # of a sweep every training compiles; dynamo gives up after a few networks
     return torch.compile(network, mode=None if mode == "default" else mode)

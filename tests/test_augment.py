@@ -100,7 +100,7 @@ def test_every_square_is_that_of_the_slow_reference(side):
 def test_the_whole_is_its_parts_one_image_at_a_time(name, channels, dtype):
     batch, row = images(40, channels, dtype=dtype), AUGMENTATIONS[name]
     data = task(batch)
-    drawn = row._draws(40, SIZE, SIZE, seeded(3))
+    drawn = row.draws(40, SIZE, SIZE, seeded(3))
     expected = []
     for k, image in enumerate(batch):
         if row.crop:
@@ -130,7 +130,7 @@ def test_crops_and_flips_have_the_distribution_of_torchvision():
 
 
 def test_padding_by_four_reaches_all_corners_equally_often_and_independently_of_the_flip():
-    drawn = AUGMENTATIONS["crop-flip-cutout"]._draws(40_000, SIZE, SIZE, seeded())
+    drawn = AUGMENTATIONS["crop-flip-cutout"].draws(40_000, SIZE, SIZE, seeded())
     joint = (drawn["top"] * 9 + drawn["left"]) * 4 + drawn["flip"] * 2 + drawn["hit"]
     assert stats.chisquare(joint.bincount(minlength=9 * 9 * 4)).pvalue > 0.01
     assert stats.chisquare((drawn["row"] * SIZE + drawn["column"]).bincount(minlength=SIZE * SIZE)).pvalue > 0.01

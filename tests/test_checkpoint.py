@@ -23,7 +23,7 @@ from bisam.train import _State, fit
 @pytest.fixture
 def no_training(monkeypatch):
     """Any epoch would be one too many."""
-    monkeypatch.setattr("bisam.train._State.epoch", lambda self: pytest.fail("training has started"))
+    monkeypatch.setattr("bisam.train._State.steps", lambda self: pytest.fail("training has started"))
 
 
 @pytest.fixture(scope="module")
@@ -236,13 +236,13 @@ import sys, time
 import test_train
 from bisam import data, train
 data.DATA["tiny"] = lambda: test_train.TINY
-epoch = train._State.epoch
+steps = train._State.steps
 def slow(self):
-    row = epoch(self)
-    print(row["epoch"], flush=True)
-    time.sleep(120 if row["epoch"] == 2 else 0)
-    return row
-train._State.epoch = slow
+    yield from steps(self)
+    epoch = self.history.rows[-1]["epoch"]
+    print(epoch, flush=True)
+    time.sleep(120 if epoch == 2 else 0)
+train._State.steps = slow
 train.fit(test_train.run(seed=int(sys.argv[2])), sys.argv[1])
 """
 

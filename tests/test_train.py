@@ -222,7 +222,7 @@ def test_a_death_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path, m
 @pytest.fixture
 def no_training(monkeypatch):
     """Any step would be one too many."""
-    monkeypatch.setattr("bisam.train._State.epoch", lambda self: pytest.fail("training has started"))
+    monkeypatch.setattr("bisam.train._State.steps", lambda self: pytest.fail("training has started"))
 
 
 @pytest.fixture
@@ -763,7 +763,7 @@ def test_where_the_device_is_not_waited_for_a_bad_gradient_is_found_after_the_ep
 @pytest.mark.parametrize("wrong, error, message", [
     ({"augment": "mixup"}, ValueError, "augment must be one of none, flip, .*; got 'mixup'"),
     ({"precision": "float16"}, ValueError, "precision must be one of float32, bfloat16; got 'float16'"),
-    ({"compile": "yes"}, ValueError, "compile must be one of no, default, reduce-overhead; got 'yes'"),
+    ({"compile": "yes"}, ValueError, "compile must be one of no, default, reduce-overhead, whole-step; got 'yes'"),
     ({"channels_last": 1}, TypeError, "channels_last must be True or False"),
     ({"train_images": 0}, ValueError, "train_images must be at least 1"), ({"split_seed": -1}, ValueError, "split_seed must be at least 0"),
 ])  # fmt: skip
