@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from . import files
+from . import _archive, files
 
 if TYPE_CHECKING:
     import numpy
@@ -57,6 +57,9 @@ def stamp(name: str, root: Path) -> str:
     Raises:
         DataError: a file or a folder is missing.
     """
+    if (archive := _archive_of(name, root)) is not None:
+        status = archive.stat()
+        return _digest([(archive.name, status.st_size, status.st_mtime_ns)])
     if name.startswith(FOLDER):
         tree = _tree(name, root)
         listing = [*_listing(tree / "train"), *_listing(tree / "test")]
@@ -226,18 +229,51 @@ def _listing(folder: Path) -> list[Listed]:
     return listing
 
 
+def _archive_of(name: str, root: Path) -> Path | None:
+    """The file that holds a tree of images, where there is no tree."""
+    tree = root / name.removeprefix(FOLDER)
+    path = _archive.path_of(tree.name, root)
+    return path if name.startswith(FOLDER) and not tree.is_dir() and path.is_file() else None
+
+
 def _read_folder(name: str, root: Path, key: str) -> Images:
+    cache = root / f"{name.removeprefix(FOLDER)}.npz"
+    images = _cached(cache, key)
+    if images is None:
+        archive = _archive_of(name, root)
+        images = _from_tree(_tree(name, root)) if archive is None else _from_archive(archive)
+        _keep(cache, key, images)
+    return images
+
+
+def _from_archive(path: Path) -> Images:
+    try:
+        archive = _archive.read(path)
+        pixels, is_train = torch.from_numpy(_archive.decoded(archive)), torch.from_numpy(archive.is_train)
+    except Exception as error:  # numpy, zipfile and each decoder have their own words
+        raise DataError(f"{path} is truncated or corrupt ({type(error).__name__}: {error}). Restore it") from None
+    targets = torch.from_numpy(archive.targets).long()
+    return Images(int(targets[is_train].max()) + 1, pixels[is_train], targets[is_train], pixels[~is_train], targets[~is_train])
+
+
+def pack(name: str, root: Path, there: Path) -> Path:
+    """Puts a tree of images into one file, from which :func:`read` makes the same images where the tree is not.
+
+    Raises:
+        DataError: the tree is not there.
+    """
     tree = _tree(name, root)
-    cache = root / f"{tree.name}.npz"
-    kept = _cached(cache, key)
-    if kept is not None:
-        return kept
+    listed = [(file, part == "train") for part in ("train", "test") for file in _listing(tree / part)]
+    path = _archive.path_of(tree.name, there)
+    _archive.write(path, [(Path(file.path).read_bytes(), file.target, is_train) for file, is_train in listed])
+    return path
+
+
+def _from_tree(tree: Path) -> Images:
     train, test = _listing(tree / "train"), _listing(tree / "test")
     pixels, cut = torch.from_numpy(_decoded([file.path for file in (*train, *test)])), len(train)
     targets = [torch.tensor([file.target for file in part]) for part in (train, test)]
-    images = Images(int(targets[0].max()) + 1, pixels[:cut], targets[0], pixels[cut:], targets[1])
-    _keep(cache, key, images)
-    return images
+    return Images(int(targets[0].max()) + 1, pixels[:cut], targets[0], pixels[cut:], targets[1])
 
 
 def _decoded(paths: list[str]) -> numpy.ndarray:
@@ -256,12 +292,8 @@ def _decoded(paths: list[str]) -> numpy.ndarray:
 
 def _pixels(path: str) -> numpy.ndarray:
     """Red, green and blue, shape (3, height, width); grey images three times the same, as ImageFolder reads them."""
-    import numpy
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
-            return numpy.asarray(image.convert("RGB")).transpose(2, 0, 1)
+        return _archive.pixels(path)
     except Exception as error:  # each format has its own words for a broken file
         why = f"{type(error).__name__}: {error}"
         raise DataError(f"image {path} is truncated or corrupt ({why}). Restore it or take it away") from None

@@ -82,6 +82,8 @@ def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
     _checks.flag("progress", progress)
     if not folder.is_dir():
         raise LedgerError(f"{folder} is no folder with a ledger")
+    if not _record.forms_are_checked():
+        raise LedgerError("folder cannot be verified without the library jsonschema, which compares a record with its schema")
     found, plans = Verified(), {}
     table = _table_faults(folder / "published.csv")
     found.faults += [fault.removeprefix(f"{folder}/") for fault in table]
