@@ -5,6 +5,7 @@ NAME ?=
 ARGS ?=
 MINUTES ?=
 CORES ?= 1
+OUT ?= _build/gpu/out
 
 BIN := .venv/bin
 RUN_TESTS := $(BIN)/python -m pytest
@@ -16,10 +17,10 @@ BOOK_PYTHON = $(if $(wildcard $(BIN)/jupyter-book),$(BIN),.venv-html/bin)/python
 SETUP := $(PYTHON) tools/install.py --constraints "$(CONSTRAINTS)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install book html slides notebooks notebook test unit nbval verify evidence bench lint format clean
+.PHONY: help install book html slides notebooks notebook test unit nbval verify evidence bench gpu gpu-pack lint format clean
 
 help: ## list every command
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## set up .venv with the package, the notebooks, the book and the tests
 	@$(SETUP) all
@@ -65,6 +66,12 @@ evidence: install ## work through the missing runs, most valuable first: make ev
 
 bench: install ## what a step costs beyond its floor, into results/benchmarks.json: make bench ARGS="--quick"
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+gpu: install ## check, time and record on a GPU that is here: make gpu MINUTES=15 OUT=folder
+	@$(BIN)/python -m bisam.gpu --minutes $(or $(MINUTES),15) --out $(OUT) $(ARGS)
+
+gpu-pack: install ## write the folder that does the same on a machine without a network: _build/gpu
+	@$(BIN)/python -m bisam.gpu.pack $(ARGS)
 
 lint: install ## check the style of all code, notebooks included
 	@echo "==> style"

@@ -76,17 +76,8 @@ def decoded(archive: Archive) -> numpy.ndarray:
 
 
 def pixels(source: str | bytes) -> numpy.ndarray:
-    """Red, green and blue, shape (3, height, width), of a file or of its bytes; by Pillow, and by torchvision where there is none."""
-    try:
-        from PIL import Image
-    except ImportError:
-        return _by_torchvision(Path(source).read_bytes() if isinstance(source, str) else source)
+    """Red, green and blue, shape (3, height, width), of a file or of its bytes."""
+    from PIL import Image
+
     with Image.open(source if isinstance(source, str) else io.BytesIO(source)) as image:
         return numpy.asarray(image.convert("RGB")).transpose(2, 0, 1)
-
-
-def _by_torchvision(raw: bytes) -> numpy.ndarray:
-    import torch
-    from torchvision.io import ImageReadMode, decode_image
-
-    return decode_image(torch.frombuffer(bytearray(raw), dtype=torch.uint8), mode=ImageReadMode.RGB).numpy()

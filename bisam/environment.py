@@ -170,6 +170,8 @@ def commit() -> str | None:
         True
     """
     package = Path(__file__).resolve().parent
+    if (package / "COMMIT").is_file():  # a packed folder, which takes it along
+        return (package / "COMMIT").read_text(encoding="utf-8").strip() or None
     # A repository that only surrounds an installed package has a commit too, but says nothing about its files.
     if _said("git", "ls-files", "--error-unmatch", "--", "__init__.py", cwd=package) is None:
         return None

@@ -194,6 +194,7 @@ class _Lane:
             state.randomness = train._random_state(run.device)  # nothing is drawn from it; a checkpoint says so
         if self._stream is not None:
             torch.cuda.synchronize(run.device)  # what all share, such as the scale of the images, is made on the stream of the first
-        minutes = None if math.isinf(self._end) else max((self._end - time.monotonic()) / 60, 1e-3)
         yield
-        yield from train.course(state, path, run.epochs, minutes)
+        left = self._end - time.monotonic()
+        if left > 0:
+            yield from train.course(state, path, run.epochs, None if math.isinf(left) else left / 60)

@@ -334,8 +334,7 @@ def test_a_lane_takes_the_next_job_and_outlives_one_that_fails(monkeypatch, tmp_
 
 def test_no_epoch_begins_when_the_time_is_over(tmp_path):
     [(_, history)] = in_turns([Job(RUNS[0], tmp_path / "run.pt")], 1, end=0.0)
-    assert len(history.rows) <= 1 and not history.finished
-    same(fit(RUNS[0]), fit(RUNS[0], tmp_path / "run.pt"))
+    assert history.rows == [] and not history.finished
 
 
 @pytest.mark.parametrize("runs, words", [

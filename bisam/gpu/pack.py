@@ -1,0 +1,154 @@
+"""The folder for a machine without a network: the package, the claims and the images, to be run as it is."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from .. import _archive, _checks, _images, environment, files
+from ..data import DataError
+from ..experiments import RESULTS
+from . import evidence
+from .session import ROOT
+
+__all__ = ["main", "pack"]
+
+PACKAGE = Path(__file__).resolve().parents[1]
+BUILD = RESULTS.parent / "_build" / "gpu"
+
+LAUNCHER = '''"""python run.py --minutes 15 --out DIR [--device cpu] [--tiny]"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from bisam.gpu.session import main
+
+if __name__ == "__main__":  # stages are processes that read this file again
+    sys.exit(main())
+'''
+README = """# Fifteen minutes on a GPU
+
+Needed are Python 3.11 or newer, torch with CUDA, torchvision and numpy; no network, and nothing is installed.
+
+    python run.py --minutes 15 --out out              # all of it: what is right, how quick it is, recorded runs
+    python run.py --minutes 1 --out try --device cpu --tiny   # that it runs at all, anywhere
+
+Lines appear as things are done, and lie in out/*.jsonl at once; a stage that breaks takes no other with it. Ctrl-C ends it cleanly.
+Bring `out` home: copy out/runs into results/runs and run `bisam verify`. The same --out goes on from out/checkpoints on the next machine.
+"""
+
+
+def pack(folder: Path, root: Path = ROOT) -> Path:
+    """Writes the folder anew, and a ``.tar.gz`` of it beside it.
+
+    Args:
+        folder: where to; what is there is replaced.
+        root: folder of the data sets that the experiments for a GPU need.
+
+    Returns:
+        The path of the ``.tar.gz``.
+
+    Raises:
+        bisam.data.DataError: images are missing, or come out of the packed file otherwise than out of the folder.
+        OSError: the disk does not take it.
+        ValueError: the folder holds something that no earlier call has written.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as there:
+        ...     names = pack(Path(there) / "gpu", Path(there)).name, sorted(path.name for path in (Path(there) / "gpu").iterdir())
+        >>> names
+        ('gpu.tar.gz', ['README.md', 'bisam', 'data', 'results', 'run.py'])
+    """
+    folder = _checks.path("folder", folder, words="the path of a folder")
+    root = _checks.path("root", root, words="the path of a folder")
+    if folder.exists():
+        if not (folder / "bisam" / "gpu").is_dir() and any(folder.iterdir()):
+            raise ValueError(f"folder must be empty, or one that was packed before; {folder} holds something else")
+        shutil.rmtree(folder)
+    shutil.copytree(PACKAGE, folder / "bisam", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "*.part"))
+    files.write_whole(folder / "bisam" / "COMMIT", (environment.commit() or "") + "\n")
+    (folder / "results" / "runs").mkdir(parents=True)
+    for name in ("claims.toml", "published.csv"):
+        shutil.copyfile(RESULTS / name, folder / "results" / name)
+    for name in evidence.for_gpus(RESULTS):  # what is recorded is not run again
+        if (RESULTS / "runs" / name).is_dir():
+            shutil.copytree(RESULTS / "runs" / name, folder / "results" / "runs" / name)
+    (folder / "data").mkdir()
+    for name in sorted(evidence.data_of(RESULTS)):
+        _pack_images(name, root, folder / "data")
+    files.write_whole(folder / "run.py", LAUNCHER)
+    files.write_whole(folder / "README.md", README)
+    return _archived(folder)
+
+
+def _pack_images(name: str, root: Path, there: Path) -> None:
+    """The images in one file, and a look whether the loader makes the same of it."""
+    if not name.startswith(_images.FOLDER):
+        raise DataError(f"data {name!r} cannot be packed: only trees of images, folder:NAME, are")
+    packed = _archive.path_of(name.removeprefix(_images.FOLDER), root)
+    if not (root / name.removeprefix(_images.FOLDER)).is_dir() and packed.is_file():
+        shutil.copyfile(packed, there / packed.name)
+        return
+    path = _images.pack(name, root, there)
+    pixels = torch.from_numpy(_archive.decoded(_archive.read(path)))
+    tree = _images.read(name, root, _images.stamp(name, root))
+    if not torch.equal(pixels, torch.cat([tree.train, tree.test])):
+        raise DataError(f"data {name!r} is not the same when it is decoded from {path}")
+
+
+def _archived(folder: Path) -> Path:
+    path = folder.with_name(folder.name + ".tar.gz")
+
+    def write(file) -> None:
+        with tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as archive:  # JPEGs hardly shrink
+            archive.add(folder, arcname=folder.name)
+
+    files.write_whole(path, write)
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line.
+
+    Args:
+        arguments: words; those of the process if left out.
+
+    Returns:
+        The exit status: 0, or 1 where something is missing.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> main(["--folder", str(Path(__file__).parent)])
+        1
+    """
+    parser = argparse.ArgumentParser("bisam.gpu.pack", description="write the folder for a machine with a GPU")
+    parser.add_argument("--folder", default=str(BUILD / "bisam-gpu"), help="where to")
+    parser.add_argument("--root", default=str(ROOT), help="folder of the data sets")
+    given = parser.parse_args(arguments)
+    try:
+        path = pack(Path(given.folder), Path(given.root))
+    except (DataError, OSError, ValueError) as error:
+        print(f"bisam.gpu.pack: {error}", file=sys.stderr)
+        return 1
+    size = sum(part.stat().st_size for part in Path(given.folder).rglob("*") if part.is_file())
+    print(f"{given.folder}: {size / 1e6:.1f} MB; {path}: {path.stat().st_size / 1e6:.1f} MB")
+    print(f"on the machine: tar xzf {path.name} && cd {Path(given.folder).name} && python run.py --minutes 15 --out out")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

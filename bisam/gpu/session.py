@@ -1,0 +1,231 @@
+"""The three stages one after the other, each in a process of its own, and what is to be brought home."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from .. import _checks, _record, data, environment, files, processes
+from ..experiments import RESULTS
+from . import correctness, evidence, speed, tiny
+from .lines import Stage
+
+__all__ = ["Settings", "main", "run"]
+
+MAIN = {"correctness": correctness.main, "speed": speed.main, "evidence": evidence.main}
+SHARES = {"correctness": 2 / 15, "speed": 2 / 15, "evidence": 1.0}  # the last takes what is left
+SUMMARY = 3.0  # seconds before the end for what is said at the end
+GRACE = 5.0  # seconds that a stage has after its time before it is ended
+ROOT = RESULTS.parent / "data"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a session is to do.
+
+    Args:
+        minutes: from now until the end.
+        out: folder for all that is written; one of an earlier session goes on.
+        device: ``"cuda"`` or ``"cpu"``.
+        root: folder of the data sets.
+        tiny: everything at sizes that take seconds, with data and claims of its own: it measures nothing.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or out of range, or a device that is not there.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> Settings(minutes=15, out="out", device="cpu").seconds
+        900.0
+    """
+
+    minutes: float
+    out: Path
+    device: str = "cuda"
+    root: Path = ROOT
+    tiny: bool = False
+
+    def __post_init__(self):
+        _checks.keep(self, _checks.positive, "minutes")
+        _checks.keep(self, _checks.path, "out", "root", words="the path of a folder")
+        _checks.device("device", self.device)
+        _checks.flag("tiny", self.tiny)
+
+    @property
+    def seconds(self) -> float:
+        """The minutes in seconds."""
+        return 60 * self.minutes
+
+
+def run(settings: Settings, say: Callable[[str], object] = print) -> int:
+    """A whole session; whatever happens to one stage, the next begins.
+
+    Args:
+        settings: what to do.
+        say: where lines for the reader go.
+
+    Returns:
+        0 if all stages came to their end and no check found a difference, 1 otherwise.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run(Settings(minutes=0.001, out=folder, device="cpu", tiny=True), say=lambda line: None)
+        0
+    """
+    began = time.monotonic()
+    end = began + settings.seconds - min(SUMMARY, settings.seconds / 20)
+    root = _prepared(settings)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # several streams, and the same bits
+    say(f"device {_device_name(settings.device)}, torch {torch.__version__}, {settings.minutes:g} minutes, into {settings.out}")
+    if not _record.forms_are_checked():
+        say("the library jsonschema is not here: records are written with their numbers checked, their form is checked at home by `bisam verify`")
+    context = get_context("spawn")
+    decoding = _started(context, _decode, root, settings.out)
+    ends, spent = {}, 0.0
+    for name, share in SHARES.items():
+        spent = min(1.0, spent + share)
+        if name == "evidence":
+            decoding.join(max(0.0, end - time.monotonic()))  # otherwise it would be done twice
+        stage = Stage(name, settings.out, settings.device, root, end if spent == 1.0 else min(end, began + spent * settings.seconds), settings.tiny)
+        ends[name] = _carried_out(context, stage)
+        say(f"stage {name}: {ends[name]}")
+    decoding.kill()
+    for line in _summary(settings.out, settings.minutes):
+        say(line)
+    return int(any(word != "done" for word in ends.values()) or "fail" in _results(settings.out / "correctness.jsonl"))
+
+
+def _prepared(settings: Settings) -> str:
+    """Makes the folder a ledger, and says what this session runs on; the root of the data."""
+    files.check_writable(settings.out / "session.json")
+    if settings.tiny:
+        tiny.write(settings.out)
+    else:
+        shutil.copyfile(RESULTS / "claims.toml", settings.out / "claims.toml")
+    about = {"minutes": settings.minutes, "device": _device_name(settings.device), "torch": torch.__version__, "python": platform.python_version()}
+    files.write_whole(settings.out / "session.json", json.dumps({**about, "commit": environment.commit()}, indent=1))
+    return str(settings.out / "data" if settings.tiny else settings.root)
+
+
+def _device_name(device: str) -> str:
+    return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}" if device.startswith("cuda") else "cpu"
+
+
+def _started(context, target: Callable, *arguments):
+    with processes.signals_held_back():
+        process = context.Process(target=_child, args=(target, *arguments))
+        process.start()
+    return process
+
+
+def _carried_out(context, stage: Stage) -> str:
+    """One stage; how it ended in a word or two."""
+    if stage.left <= 0:
+        return "no time"
+    process = _started(context, _stage, stage)
+    try:
+        process.join(None if math.isinf(stage.end) else max(0.0, stage.left) + GRACE)
+        if process.is_alive():
+            process.terminate()
+            process.join(GRACE)
+            return "ended, its time was over"
+        return "done" if process.exitcode == 0 else f"broken off, exit status {process.exitcode}"
+    finally:
+        process.kill()
+
+
+def _child(target: Callable, *arguments) -> None:
+    processes.follow_parent()
+    with processes.stoppable():
+        try:
+            target(*arguments)
+        except processes.Stopped as stop:
+            os._exit(128 + stop.number)
+
+
+def _stage(stage: Stage) -> None:
+    MAIN[stage.name](stage)
+
+
+def _decode(root: str, out: Path) -> None:
+    """Meanwhile the images are decoded, which leaves them on the disk for the last stage."""
+    for name in sorted(evidence.data_of(out)):
+        try:
+            data.load(name, root)
+        except data.DataError as error:
+            print(f"[data] {name}: {error}", flush=True)
+
+
+def _results(path: Path) -> Counter:
+    if not path.is_file():
+        return Counter()
+    return Counter(json.loads(line).get("result", "") for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def _summary(out: Path, minutes: float) -> list[str]:
+    found = [f"{name}: {', '.join(f'{count} {word}' for word, count in _results(out / f'{name}.jsonl').items() if word) or 'see the file'}" for name in MAIN]
+    kept = sorted(path for path in out.rglob("*") if path.is_file() and (out / "data") not in path.parents and not path.name.endswith(".lock"))
+    groups = Counter()
+    for path in kept:
+        parts = path.relative_to(out).parts
+        groups["/".join(parts[:2]) if len(parts) > 2 else str(path.relative_to(out))] += path.stat().st_size
+    return [
+        f"-- {minutes:g} minutes are over --", *found,
+        f"bring home {out}: {len(kept)} files, {sum(groups.values()) / 1e6:.1f} MB in all",
+        *(f"  {size / 1e3:10.1f} kB  {name}" for name, size in sorted(groups.items())),
+        f"at home: cp -rn {out}/runs/. results/runs/ && bisam verify; the same --out goes on from checkpoints/ on the next machine",
+    ]  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line.
+
+    Args:
+        arguments: words; those of the process if left out.
+
+    Returns:
+        The exit status: that of :func:`run`, 2 for arguments that are refused, 128 and the number of a signal.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> main(["--minutes", "0", "--out", "x", "--device", "cpu"])
+        2
+    """
+    parser = argparse.ArgumentParser("bisam.gpu", description="check, time and record on a borrowed GPU")
+    parser.add_argument("--minutes", type=float, required=True, help="from now until the end")
+    parser.add_argument("--out", required=True, help="folder for all that is written; that of an earlier session goes on")
+    parser.add_argument("--device", default="cuda", help="cuda or cpu")
+    parser.add_argument("--root", default=str(ROOT), help="folder of the data sets")
+    parser.add_argument("--tiny", action="store_true", help="everything in seconds, to see that it runs; measures nothing")
+    given = parser.parse_args(arguments)
+    try:
+        with processes.stoppable():
+            return run(Settings(**vars(given)), lambda line: print(line, flush=True))
+    except processes.Stopped as stop:
+        for line in _summary(Path(given.out), given.minutes):
+            print(line, flush=True)
+        return 128 + stop.number
+    except (TypeError, ValueError, OSError) as error:
+        print(f"bisam.gpu: {error}", file=sys.stderr)
+        return 2
