@@ -87,11 +87,11 @@ def check(recipe: Recipe) -> None:
 class CudaGraph:
     """The kernels of one call of a function without arguments, to be run again. The call itself computes nothing."""
 
-    def __init__(self, step: Callable[[], None], device: torch.device, generators: Iterable[torch.Generator]):
+    def __init__(self, step: Callable[[], None], stream: torch.cuda.Stream, generators: Iterable[torch.Generator] = ()):
         self._graph = torch.cuda.CUDAGraph()
         for generator in generators:  # their draws go on from replay to replay; the global one is known to torch
             self._graph.register_generator_state(generator)
-        with torch.cuda.graph(self._graph, stream=torch.cuda.Stream(device)):
+        with torch.cuda.graph(self._graph, stream=stream):
             step()
 
     def replay(self) -> None:
@@ -102,6 +102,27 @@ class CudaGraph:
 def graph_of(device: torch.device) -> type | None:
     """What captures on a device; ``None`` where every step runs eagerly."""
     return CudaGraph if device.type == "cuda" else None
+
+
+def side_stream(device: torch.device):
+    """A stream beside that of the program, for warm-up and capture; ``None`` on a CPU."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
+
+
+@contextmanager
+def aside(stream) -> Iterator[None]:
+    """Inside, work goes to another stream, after what was asked for before; what is asked for later comes after it.
+
+    Libraries set up what they need for a stream when it is first used. What they set up for the default stream is of no use to a graph.
+    """
+    if stream is None:
+        yield
+        return
+    here = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(here)
+    with torch.cuda.stream(stream):
+        yield
+    here.wait_stream(stream)
 
 
 class WholeStep:
@@ -133,7 +154,7 @@ class WholeStep:
         self._order = torch.zeros(self.steps, size, dtype=torch.int64, device=device)
         self._lr = torch.zeros((), device=device)
         self._drawn: dict[str, Tensor] = {}
-        self._graph = graph_of(device)
+        self._graph, self._side = graph_of(device), side_stream(device)
         self._graphs: dict[float, object] = {}
         self._eager = Counter()
 
@@ -184,7 +205,8 @@ class WholeStep:
         done, radius = memory.step, self.state.run.recipe.radius.now(memory)
         if self._graph is None or self._eager[radius > 0] < WARM_UP:
             self._eager[radius > 0] += 1
-            self._aside()
+            with aside(self._side):
+                self._step()
         else:
             if radius not in self._graphs:
                 self._capture(radius)
@@ -192,23 +214,12 @@ class WholeStep:
             self._graphs[radius].replay()
         memory.step = done + 1  # a replay does not count by itself
 
-    def _aside(self) -> None:
-        """An eager step. Before a capture it must not be on the default stream, where libraries would set up what a graph cannot use."""
-        if self.state.device.type != "cuda":
-            self._step()
-            return
-        here, aside = torch.cuda.current_stream(self.state.device), torch.cuda.Stream(self.state.device)
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            self._step()
-        here.wait_stream(aside)
-
     def _capture(self, radius: float) -> None:
-        memory, device = self.state.optimizer.memory, self.state.device
+        generators = self.state.optimizer.memory.generators(self.state.device)
         while len(self._graphs) >= KEPT:  # the oldest is let go with its memory before the next takes some
             del self._graphs[next(iter(self._graphs))]
         self.state.optimizer.zero_grad()
-        self._graphs[radius] = self._graph(self._step, device, memory.generators(device))
+        self._graphs[radius] = self._graph(self._step, self._side, generators)
 
     def _step(self) -> None:
         """What is captured. It reads and writes nothing but memory that is there before and after."""

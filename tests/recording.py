@@ -58,7 +58,7 @@ class Graph:
     captured = 0  # in all, for tests that count
     looks: ClassVar[set] = set()  # functions of the package that gave a number to Python meanwhile
 
-    def __init__(self, step, device, generators):
+    def __init__(self, step, stream, generators=()):
         Graph.captured += 1
         states = [generator.get_state() for generator in generators]
         with Recording() as recording:

@@ -7,6 +7,7 @@ import pytest
 import recording
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import bisam
 from bisam import (
@@ -16,7 +17,6 @@ from bisam import (
     captured,
     checkpoint,
     data,
-    geometry,
     models,
     optimizer,
     surrogate,
@@ -277,14 +277,43 @@ def test_no_number_is_read_while_a_step_is_captured(name, gpu, monkeypatch):
     assert count and recording.Graph.looks <= LOOKS_ON_A_CPU
 
 
-def test_functions_that_look_on_a_cpu_do_not_look_elsewhere():
-    """On the meta device there are shapes and no numbers: whoever asks for one gets an error."""
-    g = {"w": torch.ones(3, device="meta")}
-    geometry.euclidean_norm(g)
-    geometry.L2().perturbation(g, g, rho=bisam.LossBudget(0.1, 0.5).length(0.1, geometry.euclidean_norm(g)))
-    bisam.Batch(nn.Linear(3, 2, device="meta"), torch.ones(4, 3, device="meta"), torch.ones(4, dtype=torch.int64, device="meta")).logits()
+class Places(TorchDispatchMode):
+    """Notes the functions of the package that touch memory of the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if any(tensor.device.type == "cpu" for tensor in recording.tensors((args, kwargs or {}, result))):
+            self.found.add(recording.caller())
+        return result
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_a_step_stays_on_its_device(name, monkeypatch):
+    """On the meta device there are shapes and no numbers: whoever asks for one gets an error. And nothing is sent there from the CPU."""
+    monkeypatch.setattr(bisam.memory.Memory, "generator", lambda self, device: None)  # that device draws nothing, and takes no generator
+    model, task, row = net((3, 8, 8), 4).to("meta"), tiny(), augment.AUGMENTATIONS["crop-flip-cutout"]
+    recipe = run_of(name).recipe
+    opt = optimizer.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), recipe, nonfinite="skip", seed=0)
+    images, targets = torch.empty(8, 3, 8, 8, dtype=torch.uint8, device="meta"), torch.empty(8, dtype=torch.int64, device="meta")
+    drawn = {which: targets for which in ("top", "left", "flip", "row", "column", "hit")}
+    for _ in range(3):
+        sums = train.Sums(torch.device("meta"))
+        with Places() as places:
+            batch = bisam.Batch(model, row.changed(images, task, drawn), targets)
+            before = opt.memory.now()
+            loss = opt.step(batch)
+            opt.memory.keep_in(before)
+            sums.add(batch, loss)
+    assert places.found <= {"are_unheld"}  # which counts the references of an empty tensor of its own
+
+
+def test_the_meta_device_gives_no_number():
     with pytest.raises(RuntimeError, match="meta"):
-        bool(g["w"].sum() > 0)
+        bool(torch.ones(3, device="meta").sum() > 0)
 
 
 @pytest.mark.parametrize("number", [lambda batch: float(batch.at_w.sum()), lambda batch: bool((batch.at_w > 0).any()), lambda batch: batch.at_w.max().item()])

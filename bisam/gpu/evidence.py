@@ -32,7 +32,7 @@ def for_gpus(folder) -> list[str]:
         >>> "digits" in for_gpus(RESULTS)
         False
     """
-    return [name for name, one in experiments(folder).items() if getattr(one, "machine", "gpu" if name.startswith("gpu_") else "cpu") == "gpu"]
+    return [name for name, one in experiments(folder).items() if one.machine == "gpu"]
 
 
 def data_of(folder) -> set[str]:

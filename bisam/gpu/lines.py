@@ -6,14 +6,22 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from .. import _checks
 
 __all__ = ["Stage"]
+
+
+class Named(Protocol):
+    """Something to be done that has a name."""
+
+    name: str
 
 
 @dataclass
@@ -27,6 +35,8 @@ class Stage:
         root: folder of the data sets, see :func:`bisam.data.load`.
         end: time of ``time.monotonic()`` at which it must be over; all processes of a machine share that clock.
         tiny: sizes at which everything is tried in seconds and nothing is measured.
+        quiet: write, and show nothing.
+        done: names of what an earlier round of the same session has done.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or out of range.
@@ -49,11 +59,23 @@ class Stage:
     end: float = math.inf
     tiny: bool = False
     quiet: bool = False
+    done: frozenset[str] = frozenset()
 
     def __post_init__(self):
         _checks.line("name", self.name)
         self.out = _checks.path("out", self.out, words="the path of a folder")
         _checks.device("device", self.device)
+
+    def in_time(self, things: Sequence[Named]) -> Iterator[Named]:
+        """Those that were not done before, one after the other until the time is over; the names of what is then left are a line."""
+        waiting = [one for one in things if one.name not in self.done]
+        try:
+            while waiting and self.left > 0:
+                yield waiting[0]
+                del waiting[0]
+        finally:  # also if the process is told to stop in the middle of one
+            if waiting:
+                self.note("cut", left=[one.name for one in waiting])
 
     @property
     def left(self) -> float:

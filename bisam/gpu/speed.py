@@ -71,10 +71,8 @@ def main(stage: Stage) -> None:
         ...     "cut" in (Path(folder) / "speed.jsonl").read_text()
         True
     """
-    waiting = items(stage)
     with train.exact_kernels(stage.device):
-        while waiting and stage.left > 0:
-            item = waiting.pop(0)
+        for item in stage.in_time(items(stage)):
             started = time.monotonic()
             try:
                 found = item.run()
@@ -85,8 +83,6 @@ def main(stage: Stage) -> None:
             stage.note(item.name, **found, took=time.monotonic() - started)
             if stage.is_cuda:
                 torch.cuda.empty_cache()
-    if waiting:
-        stage.note("cut", left=[item.name for item in waiting])
 
 
 def items(stage: Stage) -> list[Item]:
@@ -209,10 +205,12 @@ def _floor(stage: Stage, model: str, mode: str, precision: str) -> float:
     graph = captured.graph_of(torch.device(stage.device)) if mode == "whole-step" else None
     if graph is None:
         return seconds_of(passes, stage)
-    for _ in range(captured.WARM_UP):
-        passes()
+    side = captured.side_stream(torch.device(stage.device))
+    with captured.aside(side):
+        for _ in range(captured.WARM_UP):
+            passes()
     base.zero_grad()
-    return seconds_of(graph(passes, torch.device(stage.device), []).replay, stage)
+    return seconds_of(graph(passes, side).replay, stage)
 
 
 def _side_by_side(stage: Stage) -> dict:

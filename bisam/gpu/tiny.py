@@ -15,6 +15,7 @@ CLAIMS = '''# Sizes that take seconds; nothing is claimed.
 [experiment.gpu_tiny]
 title = "Three methods for a few steps, to see that everything runs"
 scale = "paper"
+machine = "gpu"
 methods = ["sgd", "sam", "bisam-log"]
 seeds = 2
 epochs = 2
