@@ -122,7 +122,9 @@ def test_everything_that_is_timed_has_a_line_of_numbers(tmp_path):
     assert list(found) == [item.name for item in speed.items(stage_of(tmp_path, "speed"))]
     assert not [(name, line["error"]) for name, line in found.items() if "error" in line]
     assert all(number > 0 for line in found.values() for key, number in line.items() if key != "took")
-    assert json.loads((tmp_path / "width.json").read_text())["width"] in (1, 2)
+    left = json.loads((tmp_path / "found.json").read_text())
+    assert left["width"] in (1, 2) and set(left["prices"]) == {"airbench-narrow", "resnet8", "mlp"} and min(left["prices"].values()) > 0
+    assert evidence._found(stage_of(tmp_path)) == (left["width"], left["prices"])
     assert found["launches"]["sam no"] > 1.5 * found["launches"]["sgd no"]
 
 
@@ -148,7 +150,7 @@ def evidence_stage(out, end=math.inf):
 
 
 def test_the_queue_records_every_run_with_the_bits_of_a_run_alone(out):
-    (out / "width.json").write_text('{"width": 3}')
+    (out / "found.json").write_text('{"width": 3, "prices": {"airbench-narrow": 0.01}}')
     evidence.main(evidence_stage(out))
     planned = plans.plan("gpu_tiny", folder=out)
     assert len(planned) == 6 and all(one.recorded for one in planned)
@@ -240,6 +242,31 @@ def test_each_stage_has_its_share_of_the_time(tmp_path, monkeypatch):
     assert [round(share / 10) for share in shares.values()] == [12, 24, 90]
 
 
+@pytest.mark.parametrize("content", ["", "{}", '{"prices": 3}', '{"width": 2, "prices": {"mlp": "soon"}}'])
+def test_what_stage_two_left_in_pieces_counts_as_nothing(content, tmp_path):
+    (tmp_path / "found.json").write_text(content)
+    assert evidence._found(stage_of(tmp_path)) == (1, {})
+
+
+def test_what_was_cut_is_done_in_the_time_that_is_left(tmp_path, monkeypatch):
+    asked = []
+
+    def stand_in(context, stage):
+        asked.append((stage.name, stage.done))
+        for name in {"first", "second"} - stage.done if stage.name == "speed" else ():
+            if name == "first" or stage.done:
+                stage.note(name, took=1.0)
+        if stage.name == "speed" and not stage.done:
+            stage.note("cut", left=["second"])
+        return "done"
+
+    monkeypatch.setattr(session, "_carried_out", stand_in)
+    for _ in range(2):  # a second session with the same folder begins anew
+        asked.clear()
+        assert session.run(session.Settings(15, tmp_path, "cpu", tiny=True), lambda line: None) == 0
+        assert asked == [("correctness", frozenset()), ("speed", frozenset()), ("evidence", frozenset()), ("speed", frozenset({"first", "cut"}))]
+
+
 @pytest.mark.slow
 def test_a_signal_ends_the_session_and_all_that_it_has_started(tmp_path):
     command = [sys.executable, "-m", "bisam.gpu", "--minutes", "10", "--out", str(tmp_path), "--device", "cpu", "--tiny"]
@@ -249,7 +276,8 @@ def test_a_signal_ends_the_session_and_all_that_it_has_started(tmp_path):
         child.send_signal(signal.SIGTERM)
         rest = child.stdout.read()
     assert child.returncode == 128 + signal.SIGTERM and "bring home" in rest and "Traceback" not in rest
-    assert lines(tmp_path / "correctness.jsonl")[0]["result"] == "pass"
+    first, *_, last = lines(tmp_path / "correctness.jsonl")
+    assert first["result"] == "pass" and last["name"] == "cut" and first["name"] not in last["left"]
 
 
 @pytest.mark.parametrize("words, said", [

@@ -48,7 +48,7 @@ class Queue:
     Args:
         stage: the device, the end, and the folder, which is a ledger with the checkpoints beside it.
         waiting: runs in their order.
-        prices: seconds of a pass over the training images, by network, as runs that are done have taken it.
+        prices: seconds of a pass over the training images, by network: first as stage two found it, then as runs that are done have taken it.
 
     Source:
         Ours.
@@ -85,7 +85,7 @@ class Queue:
             yield job
 
     def seconds(self, one: Planned) -> float:
-        """What a run will probably take; nothing is known of a network that has not been trained here yet."""
+        """What a run will probably take; 0 for a network that has not been timed here yet."""
         return self.prices.get(one.run.model, 0.0) * one.passes
 
     def done(self, job: Job, outcome: History | Exception) -> Planned:
@@ -108,13 +108,15 @@ def main(stage: Stage) -> None:
     Example:
         >>> import tempfile
         >>> from pathlib import Path
+        >>> from bisam.gpu import tiny
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = (Path(folder) / "claims.toml").write_text((RESULTS / "claims.toml").read_text())
-        ...     main(Stage("evidence", Path(folder), end=time.monotonic(), quiet=True))
-        ...     "queue" in (Path(folder) / "evidence.jsonl").read_text()
+        ...     tiny.write(Path(folder))
+        ...     main(Stage("evidence", Path(folder), root=f"{folder}/data", end=0.0, quiet=True))
+        ...     '"runs": 6' in (Path(folder) / "evidence.jsonl").read_text()
         True
     """
-    queue, width = Queue(stage, _planned(stage)), _width(stage)
+    width, prices = _found(stage)
+    queue = Queue(stage, _planned(stage), prices)
     stage.note("queue", runs=len(queue.waiting), width=width)
     for job, outcome in in_turns(queue.jobs(), width, root=stage.root, end=stage.end - BEFORE):
         planned = queue.done(job, outcome)
@@ -162,9 +164,10 @@ def _settled(stage: Stage, planned: Planned, job: Job, outcome: History | Except
     }  # fmt: skip
 
 
-def _width(stage: Stage) -> int:
-    """So many at a time as stage two found quickest; one if it did not come so far."""
+def _found(stage: Stage) -> tuple[int, dict[str, float]]:
+    """What stage two has left: so many at a time, and seconds of a pass by network; one, and no prices, if it did not come so far."""
     try:
-        return int(json.loads((stage.out / "width.json").read_text())["width"])
-    except (OSError, ValueError, KeyError):
-        return 1
+        there = json.loads((stage.out / "found.json").read_text(encoding="utf-8"))
+        return int(there.get("width", 1)), {str(name): float(seconds) for name, seconds in there["prices"].items()}
+    except (OSError, ValueError, KeyError, AttributeError):
+        return 1, {}

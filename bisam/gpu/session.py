@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -153,11 +154,12 @@ def _carried_out(context, stage: Stage) -> str:
     try:
         process.join(None if math.isinf(stage.end) else max(0.0, stage.left) + GRACE)
         if process.is_alive():
-            process.terminate()
-            process.join(GRACE)
             return "ended, its time was over"
         return "done" if process.exitcode == 0 else f"broken off, exit status {process.exitcode}"
-    finally:
+    finally:  # also if this process is told to stop
+        if process.is_alive():
+            process.terminate()
+            process.join(GRACE)
         process.kill()
 
 
@@ -165,6 +167,8 @@ def _child(target: Callable, *arguments) -> None:
     processes.follow_parent()
     status = 0
     try:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # Ctrl-C stays with the parent, which then says TERM
         with processes.stoppable():
             target(*arguments)
     except processes.Stopped as stop:
