@@ -24,7 +24,6 @@ from bisam import (
     environment,
     ledger,
     plans,
-    progress,
     train,
     verify,
 )
@@ -385,7 +384,7 @@ def test_a_run_is_recorded_where_nothing_but_torch_is_there(tmp_path):
     child = subprocess.run([sys.executable, "-c", BARE, str(tmp_path)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     assert len(list((tmp_path / "runs" / "gpu_tiny").glob("*.json"))) == 6
-    assert "sam epoch 1 of 1: loss" in child.stderr  # progress in lines
+    assert "sam: epoch 1 of 1: loss" in child.stderr  # progress in lines
     for path in (tmp_path / "runs" / "gpu_tiny").glob("*.json"):
         ledger.read(path)  # the form is checked here
 
@@ -399,13 +398,6 @@ def test_without_the_library_forms_are_not_checked_and_nobody_says_they_are(monk
     monkeypatch.setattr(session, "_carried_out", lambda context, stage: "done")
     session.run(session.Settings(1, tmp_path, "cpu", tiny=True), said.append)
     assert any("their form is checked at home" in line for line in said)
-
-
-def test_progress_without_a_library_is_a_line_an_epoch(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "rich.console", None)
-    with progress.epochs_bar("sam", 2, 0, show=True) as advance:
-        advance({"epoch": 1, "train_loss": 0.5, "validation_accuracy": 90.0})
-    assert capsys.readouterr().err == "sam epoch 1 of 2: loss 0.500  validation 90.0 %\n"
 
 
 def test_a_run_of_the_queue_can_be_recorded_with_its_compile():

@@ -283,7 +283,7 @@ def trained(run: Run, path: Path | None = None, stop_after: int | None = None, t
     """
     there = there or task(32 if run.model == "vgg19-bn" else 16)
     with workers(run.device) as here, train._own_randomness(run), train.exact_kernels(run.device):
-        return train._train(train._State(run, there, here), path, False, stop_after, None)
+        return train._train(train._State(run, there, here), path, False, stop_after, None, None)
 
 
 @contextlib.contextmanager
