@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import recording
@@ -189,23 +189,29 @@ def test_a_run_that_was_cut_goes_on_from_its_checkpoint(out, monkeypatch):
     assert record["weights_digest"] == train.weights_digest(train.fit(one.run, root=str(out / "data")).model)
 
 
-def queue_of(out, seconds, price):
-    stage = evidence_stage(out, end=time.monotonic() + evidence.BEFORE + seconds)
-    return evidence.Queue(stage, plans.plan("gpu_tiny", folder=out), {"airbench-narrow": price})
+@pytest.fixture
+def queue_of(out, monkeypatch):
+    """A queue with so many seconds left, at a price of a pass."""
+
+    def made(seconds, price):
+        monkeypatch.setattr(Stage, "left", seconds + evidence.BEFORE)
+        return evidence.Queue(evidence_stage(out), plans.plan("gpu_tiny", folder=out), {"airbench-narrow": price / 108})  # images
+
+    return made
 
 
-def test_what_cannot_end_in_time_begins_only_if_an_epoch_of_it_can(out):
+def test_what_cannot_end_in_time_begins_only_if_an_epoch_of_it_can(out, queue_of):
     names = [one.run.recipe.name for one in plans.plan("gpu_tiny", folder=out)]
     assert names == ["sgd", "sam", "bisam-log"] * 2
-    job = queue_of(out, seconds=1000, price=10.0).next()  # 4 passes, 60 seconds at the most
+    job = queue_of(seconds=1000, price=10.0).next()  # 4 passes, 60 seconds at the most
     assert job.run.recipe.name == "sgd" and job.path.parent == out / "checkpoints" / "gpu_tiny"
-    assert queue_of(out, seconds=1000, price=400.0).next().run.recipe.name == "sgd"  # an epoch is 600 seconds
-    assert queue_of(out, seconds=1000, price=1000.0).next() is None
-    assert queue_of(out, seconds=-1, price=0.0).next() is None
+    assert queue_of(seconds=1000, price=400.0).next().run.recipe.name == "sgd"  # an epoch is 600 seconds
+    assert queue_of(seconds=1000, price=1000.0).next() is None
+    assert queue_of(seconds=-1, price=0.0).next() is None
 
 
-def test_a_run_is_taken_that_fits_where_the_first_does_not(out):
-    queue = queue_of(out, seconds=1000, price=10.0)
+def test_a_run_is_taken_that_fits_where_the_first_does_not(queue_of):
+    queue = queue_of(seconds=1000, price=10.0)
     queue.waiting[0] = plans.Planned("gpu_tiny", "long", queue.waiting[0].run.replace(epochs=1000), False)
     assert queue.next().run.recipe.name == "sam" and queue.waiting[0].file == "long"
 
@@ -214,7 +220,7 @@ def test_experiments_whose_runs_are_not_captured_or_whose_data_is_missing_are_sa
     text = (out / "claims.toml").read_text()
     more = text.replace("gpu_tiny", "gpu_plain").replace('"whole-step"', '"no"') + text.replace("gpu_tiny", "gpu_lost").replace("folder:tiny", "folder:lost")
     (out / "claims.toml").write_text(text + more)
-    evidence.main(evidence_stage(out, end=time.monotonic()))
+    evidence.main(evidence_stage(out, end=0.0))
     found = {line["name"]: line.get("reason", "") for line in lines(out / "evidence.jsonl")}
     assert "compile 'no'" in found["gpu_plain"] and "folder:lost" in found["gpu_lost"] and "gpu_tiny" not in found
 
@@ -222,23 +228,29 @@ def test_experiments_whose_runs_are_not_captured_or_whose_data_is_missing_are_sa
 # -- the session ---------------------------------------------------------------------------------------------------------------
 
 
-def stop(stage):
-    raise SystemExit(3)
+@pytest.fixture
+def staged(monkeypatch):
+    """Puts a function in the place of the processes of the stages; nothing is decoded meanwhile."""
+
+    def put(stand_in):
+        monkeypatch.setattr(session, "_started", lambda *_: SimpleNamespace(join=lambda seconds: None, kill=lambda: None))
+        monkeypatch.setattr(session, "_carried_out", stand_in)
+
+    return put
 
 
-def test_a_stage_that_breaks_takes_no_other_with_it(tmp_path, monkeypatch):
+def test_a_stage_that_breaks_takes_no_other_with_it(tmp_path, staged):
     said = []
-    monkeypatch.setattr(session, "_carried_out", lambda context, stage: "broken off, exit status 3" if stage.name == "speed" else "done")
+    staged(lambda context, stage: "broken off, exit status 3" if stage.name == "speed" else "done")
     assert session.run(session.Settings(1, tmp_path, "cpu", tiny=True), said.append) == 1
     assert [line for line in said if line.startswith("stage ")] == ["stage correctness: done", "stage speed: broken off, exit status 3", "stage evidence: done"]
 
 
-def test_each_stage_has_its_share_of_the_time(tmp_path, monkeypatch):
-    ends, began = {}, time.monotonic()
-    monkeypatch.setattr(session, "_carried_out", lambda context, stage: ends.update({stage.name: stage.end}) or "done")
-    session.run(session.Settings(15, tmp_path, "cpu", tiny=True), lambda line: None)
-    shares = {name: end - began for name, end in ends.items()}
-    assert [round(share / 10) for share in shares.values()] == [12, 24, 90]
+def test_each_stage_has_its_share_of_the_time(tmp_path, staged):
+    ends, began = {}, 1e9  # far from now
+    staged(lambda context, stage: ends.update({stage.name: stage.end}) or "done")
+    session.run(session.Settings(15, tmp_path, "cpu", tiny=True), lambda line: None, began)
+    assert {name: end - began for name, end in ends.items()} == {"correctness": 120, "speed": 240, "evidence": 900 - session.SUMMARY}
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"prices": 3}', '{"width": 2, "prices": {"mlp": "soon"}}'])
@@ -247,7 +259,7 @@ def test_what_stage_two_left_in_pieces_counts_as_nothing(content, tmp_path):
     assert evidence._found(stage_of(tmp_path)) == (1, {})
 
 
-def test_what_was_cut_is_done_in_the_time_that_is_left(tmp_path, monkeypatch):
+def test_what_was_cut_is_done_in_the_time_that_is_left(tmp_path, staged):
     asked = []
 
     def stand_in(context, stage):
@@ -259,7 +271,7 @@ def test_what_was_cut_is_done_in_the_time_that_is_left(tmp_path, monkeypatch):
             stage.note("cut", left=["second"])
         return "done"
 
-    monkeypatch.setattr(session, "_carried_out", stand_in)
+    staged(stand_in)
     for _ in range(2):  # a second session with the same folder begins anew
         asked.clear()
         assert session.run(session.Settings(15, tmp_path, "cpu", tiny=True), lambda line: None) == 0
@@ -365,7 +377,7 @@ def test_a_packed_package_knows_its_commit(tmp_path, monkeypatch):
 # -- a bare machine ------------------------------------------------------------------------------------------------------------
 
 BARE = f"""
-import sys, time
+import sys
 for name in {LACKING}:
     sys.modules[name] = None
 from pathlib import Path
@@ -389,13 +401,13 @@ def test_a_run_is_recorded_where_nothing_but_torch_is_there(tmp_path):
         ledger.read(path)  # the form is checked here
 
 
-def test_without_the_library_forms_are_not_checked_and_nobody_says_they_are(monkeypatch, tmp_path):
+def test_without_the_library_forms_are_not_checked_and_nobody_says_they_are(staged, monkeypatch, tmp_path):
     assert _record.forms_are_checked() and list(_record.faults({})) != []
     monkeypatch.setattr(_record, "jsonschema", None)
     with pytest.raises(ledger.LedgerError, match="cannot be verified without the library jsonschema"):
         verify.verify()
     said = []
-    monkeypatch.setattr(session, "_carried_out", lambda context, stage: "done")
+    staged(lambda context, stage: "done")
     session.run(session.Settings(1, tmp_path, "cpu", tiny=True), said.append)
     assert any("their form is checked at home" in line for line in said)
 

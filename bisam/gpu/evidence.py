@@ -48,7 +48,7 @@ class Queue:
     Args:
         stage: the device, the end, and the folder, which is a ledger with the checkpoints beside it.
         waiting: runs in their order.
-        prices: seconds of a pass over the training images, by network: first as stage two found it, then as runs that are done have taken it.
+        prices: seconds of a pass over an image, by network: first as stage two found it, then as runs that are done have taken it.
 
     Source:
         Ours.
@@ -62,6 +62,7 @@ class Queue:
     waiting: list[Planned]
     prices: dict[str, float] = field(default_factory=dict)
     begun: dict[int, Planned] = field(default_factory=dict)
+    counts: dict[tuple, int] = field(default_factory=dict)
 
     def next(self) -> Job | None:
         """The first run that will probably be done in time; else the first of which an epoch will, for its checkpoint is kept; else none."""
@@ -86,14 +87,26 @@ class Queue:
 
     def seconds(self, one: Planned) -> float:
         """What a run will probably take; 0 for a network that has not been timed here yet."""
-        return self.prices.get(one.run.model, 0.0) * one.passes
+        return self.prices.get(_kind(one), 0.0) * one.passes * self.images(one)
+
+    def images(self, one: Planned) -> int:
+        """How many images a run trains on."""
+        key = one.run.data, one.run.train_images
+        if key not in self.counts:
+            self.counts[key] = len(one.run.task(self.stage.root).train)
+        return self.counts[key]
 
     def done(self, job: Job, outcome: History | Exception) -> Planned:
         """Takes note of a run that has come to its end, and of its price."""
         planned = self.begun.pop(id(job))
         if isinstance(outcome, History) and outcome.finished:
-            self.prices[planned.run.model] = outcome.seconds / planned.passes
+            self.prices[_kind(planned)] = outcome.seconds / planned.passes / self.images(planned)
         return planned
+
+
+def _kind(one: Planned) -> str:
+    """What has one price: a network, on images of one size."""
+    return one.run.model if one.run.pool == 1 else f"{one.run.model} / {one.run.pool}"
 
 
 def main(stage: Stage) -> None:
@@ -165,7 +178,7 @@ def _settled(stage: Stage, planned: Planned, job: Job, outcome: History | Except
 
 
 def _found(stage: Stage) -> tuple[int, dict[str, float]]:
-    """What stage two has left: so many at a time, and seconds of a pass by network; one, and no prices, if it did not come so far."""
+    """What stage two has left: so many at a time, and seconds of a pass over an image by network; one, and no prices, if it did not come so far."""
     try:
         there = json.loads((stage.out / "found.json").read_text(encoding="utf-8"))
         return int(there.get("width", 1)), {str(name): float(seconds) for name, seconds in there["prices"].items()}

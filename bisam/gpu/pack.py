@@ -25,14 +25,16 @@ BUILD = RESULTS.parent / "_build" / "gpu"
 LAUNCHER = '''"""python run.py --minutes 15 --out DIR [--device cpu] [--tiny]"""
 
 import sys
+import time
 from pathlib import Path
 
+BEGAN = time.monotonic()  # before torch is imported
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from bisam.gpu.session import main
 
 if __name__ == "__main__":  # stages are processes that read this file again
-    sys.exit(main())
+    sys.exit(main(began=BEGAN))
 '''
 README = """# Fifteen minutes on a GPU
 

@@ -28,8 +28,8 @@ __all__ = ["Settings", "main", "run"]
 
 MAIN = {"correctness": correctness.main, "speed": speed.main, "evidence": evidence.main}
 SHARES = {"correctness": 2 / 15, "speed": 2 / 15, "evidence": 1.0}  # the last takes what is left
-SUMMARY = 3.0  # seconds before the end for what is said at the end
-GRACE = 5.0  # seconds that a stage has after its time before it is ended
+GRACE = 2.0  # seconds that a stage has after its time before it is told to end, and again before it is ended
+SUMMARY = 3 * GRACE  # seconds before the end for that, and for what is said at the end
 WORTHWHILE = 20.0  # seconds for which it is worthwhile to start a process
 ROOT = RESULTS.parent / "data"
 
@@ -74,12 +74,13 @@ class Settings:
         return 60 * self.minutes
 
 
-def run(settings: Settings, say: Callable[[str], object] = print) -> int:
+def run(settings: Settings, say: Callable[[str], object] = print, began: float | None = None) -> int:
     """A whole session; whatever happens to one stage, the next begins.
 
     Args:
         settings: what to do.
         say: where lines for the reader go.
+        began: time of ``time.monotonic()`` from which the minutes count; now if left out.
 
     Returns:
         0 if no stage broke and no check found a difference, 1 otherwise.
@@ -93,7 +94,7 @@ def run(settings: Settings, say: Callable[[str], object] = print) -> int:
         ...     run(Settings(minutes=0.001, out=folder, device="cpu", tiny=True), say=lambda line: None)
         0
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     end = began + settings.seconds - min(SUMMARY, settings.seconds / 20)
     root = _prepared(settings)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # several streams, and the same bits
@@ -212,11 +213,12 @@ def _summary(out: Path, minutes: float) -> list[str]:
     ]  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, began: float | None = None) -> int:
     """The command line.
 
     Args:
         arguments: words; those of the process if left out.
+        began: as for :func:`run`: importing torch takes seconds of somebody's quarter of an hour.
 
     Returns:
         The exit status: that of :func:`run`, 2 for arguments that are refused, 128 and the number of a signal.
@@ -237,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         with processes.stoppable():
-            return run(Settings(**vars(given)), lambda line: print(line, flush=True))
+            return run(Settings(**vars(given)), lambda line: print(line, flush=True), began)
     except processes.Stopped as stop:
         for line in _summary(Path(given.out), given.minutes):
             print(line, flush=True)

@@ -184,7 +184,7 @@ def _whole_steps(stage: Stage, model: str, mode: str, precision: str) -> dict:
         found[name] = seconds_of(functools.partial(next, _endless(_state(stage, _run(stage, model, name, mode, precision)))), stage)
     steps = EPOCH // BATCH
     if mode == "whole-step" and precision == "bfloat16":
-        _tell(stage, {model: found["bisam-log"] * steps / 2})
+        _tell(stage, {model: found["bisam-log"] / (32 if stage.tiny else BATCH) / 2})
     epochs = {f"epoch {name}": seconds * steps for name, seconds in found.items() if name != "floor"}
     return {**found, **{f"{name} in floors": found[name] / found["floor"] for name in METHODS}, **epochs}
 
@@ -225,12 +225,12 @@ def _side_by_side(stage: Stage) -> dict:
         quick = _images_a_second(stage, width, _run(stage, model, "bisam-log", "whole-step", "bfloat16", batch=500))
         found[f"images a second, {width}"] = quick
         best = (width, quick) if quick > GAIN * best[1] else best
-        _tell(stage, width=best[0], prices={model: best[0] * EPOCH / best[1] / 2})
+        _tell(stage, width=best[0], prices={model: best[0] / best[1] / 2})
     return {**found, "width": best[0]}
 
 
 def _tell(stage: Stage, prices: dict[str, float], **more) -> None:
-    """Leaves for stage three how many trainings go side by side, and seconds of a pass over all images by network."""
+    """Leaves for stage three how many trainings go side by side, and seconds of a pass over an image by network."""
     path = stage.out / "found.json"
     there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"prices": {}}
     files.write_whole(path, json.dumps({**there, **more, "prices": {**there["prices"], **prices}}))
