@@ -36,10 +36,8 @@ def path_of(name: str, root: Path) -> Path:
 def write(path: Path, images: list[tuple[bytes, int, bool]]) -> None:
     """Writes images, given as bytes, class and whether they are to be trained on, in their order."""
     content = numpy.frombuffer(b"".join(raw for raw, _, _ in images), numpy.uint8)
-    columns = [
-        numpy.array(column, kind)
-        for column, kind in zip(zip(*((len(raw), target, train) for raw, target, train in images), strict=True), ("int32", "int16", "bool"), strict=True)
-    ]
+    sizes, targets, is_train = zip(*((len(raw), target, train) for raw, target, train in images), strict=True)
+    columns = numpy.array(sizes, "int32"), numpy.array(targets, "int16"), numpy.array(is_train, "bool")
     archive = Archive(content, *columns)
     files.write_whole(path, lambda file: numpy.savez(file, form=numpy.array(FORM), **archive._asdict()))
 

@@ -1,6 +1,7 @@
 r"""The whole training step as one CUDA graph: both passes, the climb, the base's step and the sums, and no Python between them.
 
-.. math:: (w, m, \text{sums}) \;\leftarrow\; \mathrm{step}\big(w, m, \text{sums};\; \text{order}[t],\ \text{draws}[t],\ \eta\big), \qquad t \leftarrow t + 1
+.. math:: (w, m, \text{sums}) \;\leftarrow\; \mathrm{step}\big(w, m, \text{sums};\; \text{order}[t],\ \text{draws}[t],\ \eta\big), \qquad
+    t \leftarrow t + 1
 
 A graph runs the kernels of one step again and again, on the same memory. So everything that changes from step to step lives in tensors that
 stay where they are: the order of the epoch's images, what its augmentation drew, the learning rate, and the number t of the step, which picks

@@ -316,7 +316,9 @@ def test_the_meta_device_gives_no_number():
         bool(torch.ones(3, device="meta").sum() > 0)
 
 
-@pytest.mark.parametrize("number", [lambda batch: float(batch.at_w.sum()), lambda batch: bool((batch.at_w > 0).any()), lambda batch: batch.at_w.max().item()])
+@pytest.mark.parametrize("number", [
+    lambda batch: float(batch.at_w.sum()), lambda batch: bool((batch.at_w > 0).any()), lambda batch: batch.at_w.max().item(),
+])  # fmt: skip
 def test_the_stand_in_sees_who_reads_a_number(number, gpu, monkeypatch):
     add = train.Sums.add
     monkeypatch.setattr(train.Sums, "add", lambda self, batch, loss: add(self, batch, loss) or number(batch))

@@ -27,7 +27,7 @@ from bisam import (
     train,
     verify,
 )
-from bisam.gpu import correctness, evidence, pack, published, session, speed, tiny
+from bisam.gpu import correctness, evidence, pack, published, session, speed, tiny, two_devices
 from bisam.gpu.lines import Stage
 from bisam.train import Run
 
@@ -83,7 +83,7 @@ def test_a_graph_that_keeps_what_should_change_fails_its_check(tmp_path, monkeyp
 
 
 def test_a_device_that_computes_otherwise_fails_its_check(tmp_path, monkeypatch):
-    calls, after = [], correctness._after
+    calls, after = [], two_devices._after
 
     def spoiled(name, device, precision, steps):
         model = after(name, device, precision, steps)
@@ -93,9 +93,9 @@ def test_a_device_that_computes_otherwise_fails_its_check(tmp_path, monkeypatch)
                 next(model.parameters()).mul_(1.01)
         return model
 
-    monkeypatch.setattr(correctness, "_after", spoiled)
+    monkeypatch.setattr(two_devices, "_after", spoiled)
     result, deviation, reason = correctness._answer(chosen(tmp_path, "step sam float32")[0])
-    assert result == "fail" and deviation > correctness.EXACT and "of the update, against the CPU" in reason
+    assert result == "fail" and deviation > two_devices.EXACT and "of the update, against the CPU" in reason
 
 
 def test_an_error_in_a_check_is_a_line_and_the_next_one_runs(tmp_path, monkeypatch):
@@ -218,7 +218,8 @@ def test_a_run_is_taken_that_fits_where_the_first_does_not(queue_of):
 
 def test_experiments_whose_runs_are_not_captured_or_whose_data_is_missing_are_said(out):
     text = (out / "claims.toml").read_text()
-    more = text.replace("gpu_tiny", "gpu_plain").replace('"whole-step"', '"no"') + text.replace("gpu_tiny", "gpu_lost").replace("folder:tiny", "folder:lost")
+    plain = text.replace("gpu_tiny", "gpu_plain").replace('"whole-step"', '"no"')
+    more = plain + text.replace("gpu_tiny", "gpu_lost").replace("folder:tiny", "folder:lost")
     (out / "claims.toml").write_text(text + more)
     evidence.main(evidence_stage(out, end=0.0))
     found = {line["name"]: line.get("reason", "") for line in lines(out / "evidence.jsonl")}
@@ -243,7 +244,8 @@ def test_a_stage_that_breaks_takes_no_other_with_it(tmp_path, staged):
     said = []
     staged(lambda context, stage: "broken off, exit status 3" if stage.name == "speed" else "done")
     assert session.run(session.Settings(1, tmp_path, "cpu", tiny=True), said.append) == 1
-    assert [line for line in said if line.startswith("stage ")] == ["stage correctness: done", "stage speed: broken off, exit status 3", "stage evidence: done"]
+    ends = [line for line in said if line.startswith("stage ")]
+    assert ends == ["stage correctness: done", "stage speed: broken off, exit status 3", "stage evidence: done"]
 
 
 def test_each_stage_has_its_share_of_the_time(tmp_path, staged):
@@ -393,7 +395,8 @@ fit(Run(data="folder:tiny", model="mlp", epochs=1, batch_size=20), root=out / "d
 
 
 def test_a_run_is_recorded_where_nothing_but_torch_is_there(tmp_path):
-    child = subprocess.run([sys.executable, "-c", BARE, str(tmp_path)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    words, there = [sys.executable, "-c", BARE, str(tmp_path)], {**os.environ, "PYTHONPATH": str(ROOT)}
+    child = subprocess.run(words, cwd=ROOT, env=there, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     assert len(list((tmp_path / "runs" / "gpu_tiny").glob("*.json"))) == 6
     assert "sam: epoch 1 of 1: loss" in child.stderr  # progress in lines

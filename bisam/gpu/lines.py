@@ -63,6 +63,7 @@ class Stage:
 
     def __post_init__(self):
         _checks.line("name", self.name)
+        self._noted: set[str] = set()
         self.out = _checks.path("out", self.out, words="the path of a folder")
         _checks.device("device", self.device)
 
@@ -70,12 +71,13 @@ class Stage:
         """Those that were not done before, one after the other until the time is over; the names of what is then left are a line."""
         waiting = [one for one in things if one.name not in self.done]
         try:
-            while waiting and self.left > 0:
-                yield waiting[0]
-                del waiting[0]
+            for one in waiting:
+                if self.left <= 0:
+                    break
+                yield one
         finally:  # also if the process is told to stop in the middle of one
-            if waiting:
-                self.note("cut", left=[one.name for one in waiting])
+            if left := [one.name for one in waiting if one.name not in self._noted]:
+                self.note("cut", left=left)
 
     @property
     def left(self) -> float:
@@ -99,6 +101,7 @@ class Stage:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
+        self._noted.add(name)
         if not self.quiet:
             shown = ", ".join(f"{key} {_short(value)}" for key, value in values.items() if value is not None)
             print(f"[{self.name}] {name}: {shown}", flush=True)

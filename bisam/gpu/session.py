@@ -199,7 +199,10 @@ def _results(path: Path) -> Counter:
 
 
 def _summary(out: Path, minutes: float) -> list[str]:
-    found = [f"{name}: {', '.join(f'{count} {word}' for word, count in _results(out / f'{name}.jsonl').items() if word) or 'see the file'}" for name in MAIN]
+    found = []
+    for name in MAIN:
+        counts = (f"{count} {word}" for word, count in _results(out / f"{name}.jsonl").items() if word)
+        found.append(f"{name}: {', '.join(counts) or 'see the file'}")
     kept = sorted(path for path in out.rglob("*") if path.is_file() and (out / "data") not in path.parents and not path.name.endswith(".lock"))
     groups = Counter()
     for path in kept:

@@ -20,7 +20,15 @@ methods = ["sgd", "sam", "bisam-log"]
 seeds = 2
 epochs = 2
 label_noise = [0.4]
-settings = { data = "folder:tiny", model = "airbench-narrow", batch_size = 20, lr = 0.01, precision = "bfloat16", compile = "whole-step", augment = "crop2-flip" }
+
+[experiment.gpu_tiny.settings]
+data = "folder:tiny"
+model = "airbench-narrow"
+batch_size = 20
+lr = 0.01
+precision = "bfloat16"
+compile = "whole-step"
+augment = "crop2-flip"
 '''
 
 

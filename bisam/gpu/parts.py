@@ -1,0 +1,90 @@
+"""The parts of a step: the ascent loss, the climb and the way back, and how often the device is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .. import captured, models
+from ..optimizer import SharpnessAware
+from ..recipe import RECIPES
+from . import published
+from .lines import Stage
+from .timing import BATCH, METHODS, endless, run_of, seconds_of, state_of
+
+
+def ascent(stage: Stage, classes: int, compiled: bool = False) -> dict:
+    """Forward and backward of a loss from logits that have a graph below them, in units of ``functional.cross_entropy``."""
+    generator = torch.Generator().manual_seed(0)
+    below = (2 * torch.randn(BATCH, classes, generator=generator)).to(stage.device).requires_grad_()
+    targets = torch.randint(classes, (BATCH,), generator=generator).to(stage.device)
+    logits = below.view_as(below)
+    log, tanh = (RECIPES[name].ascent for name in METHODS[1:])
+    through = {"cross-entropy": functional.cross_entropy, "plain -log": published.at_once}
+    if not compiled:
+        through["by rows -log"] = published.by_rows
+    wrap = torch.compile if compiled else lambda function: function
+    if compiled:
+        torch.compiler.reset()  # otherwise the second number of classes makes shapes that are compiled for any
+    found = {name: _time(stage, logits, targets, wrap(loss), of_value=True) for name, loss in through.items()}
+    found |= {name: _time(stage, logits, targets, wrap(q.gradient), of_value=False) for name, q in (("bisam -log", log), ("bisam tanh", tanh))}
+    unit = found["cross-entropy"]
+    return {"seconds of cross-entropy": unit, **{name: seconds / unit for name, seconds in found.items() if name != "cross-entropy"}}
+
+
+def _time(stage: Stage, logits: Tensor, targets: Tensor, loss: Callable, of_value: bool) -> float:
+    def run() -> None:
+        if of_value:
+            loss(logits, targets).backward()  # the graph below is one view, which can be gone through again and again
+        else:
+            logits.backward(loss(logits, targets))
+
+    return seconds_of(run, stage, least=0.05)
+
+
+def perturb(stage: Stage, model: str) -> dict:
+    """The climb and the way back, in units of a step of fused SGD on the same weights."""
+    net = models.build(model, (3, 32, 32), 10).to(stage.device)
+    base = torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.9, fused=True if stage.is_cuda else None)
+    opt = SharpnessAware(base, RECIPES["sam"], nonfinite="skip")
+    gradients = [torch.ones_like(p) for p in net.parameters()]
+
+    def there_and_back() -> None:
+        for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        with opt.perturbed(net):
+            pass
+
+    def base_alone() -> None:
+        for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        base.step()
+
+    climb = seconds_of(there_and_back, stage)
+    opt._licensed = False
+    step = seconds_of(base_alone, stage)
+    return {"seconds": climb, "in steps of SGD": climb / step}
+
+
+def launches(stage: Stage, model: str) -> dict:
+    """What the processor hands to the device in a step: launches of kernels and graphs, and copies; on a CPU, operations of torch."""
+    found = {}
+    for name, mode in (("sgd", "no"), ("sam", "no"), ("bisam-log", "no"), ("bisam-log", "whole-step")):
+        steps = endless(state_of(stage, run_of(stage, model, name, mode, "bfloat16")))
+        for _ in range(captured.WARM_UP + 2):
+            next(steps)
+        found[f"{name} {mode}"] = _counted(steps, stage)
+    return found
+
+
+def _counted(steps: Iterator[None], stage: Stage) -> int:
+    kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * stage.is_cuda
+    stage.wait()
+    with torch.profiler.profile(activities=kinds) as profile:
+        next(steps)
+        stage.wait()
+    words = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync") if stage.is_cuda else ("aten::",)
+    return sum(event.count for event in profile.key_averages() if event.key.startswith(words))

@@ -1,0 +1,82 @@
+"""What is timed and how: the median of samples that are long enough, of a training at the size of the published one."""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from .. import captured, data, train
+from ..recipe import RECIPES
+from ..train import Run
+from ..workers import Workers
+from .lines import Stage
+from .trainings import task
+
+__all__ = ["seconds_of"]
+
+EPOCH = 45_000  # images, as in the published table of training times
+BATCH = 128
+METHODS = ("sam", "bisam-log", "bisam-tanh")
+
+
+def seconds_of(run: Callable[[], object], stage: Stage, least: float = 0.1) -> float:
+    """Seconds of one call: the median of five samples, each of as many calls as take ``least`` seconds, and a wait for the device.
+
+    Args:
+        run: what is timed.
+        stage: with the device.
+        least: seconds of a sample.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> seconds_of(lambda: None, Stage("speed", ".", tiny=True)) >= 0
+        True
+    """
+    for _ in range(2 if stage.tiny else captured.WARM_UP + 3):
+        run()
+    count, found = 1, []
+    while not stage.tiny and (took := _sample(run, count, stage)) * count < least:
+        count = max(2 * count, math.ceil(count * least / max(took * count, 1e-6) / 2))
+    for _ in range(1 if stage.tiny else 5):
+        found.append(_sample(run, count, stage))
+    return statistics.median(found)
+
+
+def _sample(run: Callable[[], object], count: int, stage: Stage) -> float:
+    stage.wait()
+    started = time.perf_counter()
+    for _ in range(count):
+        run()
+    stage.wait()
+    return (time.perf_counter() - started) / count
+
+
+@functools.lru_cache(maxsize=2)
+def _images(tiny: bool) -> data.Data:
+    return task(32, 256 if tiny else EPOCH, others=50)
+
+
+def state_of(stage: Stage, run: Run) -> train._State:
+    torch.manual_seed(0)
+    return train._State(run, _images(stage.tiny), Workers(0, 1))
+
+
+def endless(state: train._State) -> Iterator[None]:
+    """The steps of one epoch after the other; the few images of the other splits are looked at between them."""
+    while True:
+        yield from state.steps()
+
+
+def run_of(stage: Stage, model: str, name: str, compile: str, precision: str, batch: int = BATCH) -> Run:
+    method = RECIPES[name]
+    return Run(
+        recipe=method, model=model, epochs=10_000, batch_size=32 if stage.tiny else batch, lr=1e-3, device=stage.device, augment="crop-flip",
+        precision=precision, compile=compile, channels_last=precision == "bfloat16",
+    )  # fmt: skip

@@ -1,0 +1,147 @@
+"""Short trainings that must end at the same bits: captured and eager, cut and uncut, side by side and alone."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from .. import captured, data, train
+from ..radius import Phase
+from ..recipe import RECIPES
+from ..side_by_side import Job, in_turns
+from ..train import Run
+from ..workers import workers
+from .deviations import Wrong, at_most, distance, same, weights_of
+from .lines import Stage
+from .two_devices import EXACT
+
+__all__ = ["task", "trained"]
+
+
+def task(side: int = 16, images: int = 320, others: int = 60) -> data.Data:
+    """Coloured noise with a trace of its class, of which a network can learn something.
+
+    Args:
+        side: height and width.
+        images: to train on.
+        others: to validate and to test, each.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> task(8, 50).shape
+        (3, 8, 8)
+    """
+    generator = torch.Generator().manual_seed(0)
+    splits = []
+    for n in (images, others, others):
+        targets = torch.arange(n) % 10
+        pixels = torch.randint(0, 256, (n, 3, side, side), generator=generator, dtype=torch.uint8)
+        pixels[:, 0] = pixels[:, 0] // 2 + (12 * targets).to(torch.uint8)[:, None, None]
+        splits.append(data.Split(pixels, targets))
+    return data.Data("noise", 10, *splits, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def run_of(stage: Stage, name: str = "bisam-log", precision: str = "float32", model: str = "resnet8", **more) -> Run:
+    recipe = RECIPES[name]
+    if isinstance(recipe.radius, Phase):
+        recipe = recipe.replace(radius=Phase(recipe.radius.rho, start=7))
+    recipe = recipe.replace(micro_batch=16) if recipe.micro_batch else recipe
+    settings = {"epochs": 3, "batch_size": 32, "lr": 0.05, "augment": "crop-flip-cutout", "compile": "whole-step", **more}
+    return Run(recipe=recipe, precision=precision, model=model, device=stage.device, **settings)
+
+
+def trained(run: Run, path: Path | None = None, stop_after: int | None = None, there: data.Data | None = None) -> train.History:
+    """:func:`bisam.fit` on a task that is at hand.
+
+    Args:
+        run: what to do; its ``data`` is not looked at.
+        path: of the checkpoint.
+        stop_after: so many epochs.
+        there: the task; small noise by default.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> len(trained(Run(model="mlp", epochs=2, batch_size=80), there=task(8, 160)).rows)
+        2
+    """
+    there = there or task(32 if run.model == "vgg19-bn" else 16)
+    with workers(run.device) as here, train._own_randomness(run), train.exact_kernels(run.device):
+        return train._train(train._State(run, there, here), path, False, stop_after, None, None)
+
+
+@contextlib.contextmanager
+def _without_graphs() -> Iterator[None]:
+    there = captured.graph_of
+    captured.graph_of = lambda device: None
+    try:
+        yield
+    finally:
+        captured.graph_of = there
+
+
+def graph(stage: Stage, name: str, precision: str, model: str) -> float:
+    run = run_of(stage, name, precision, model)
+    if model != "resnet8":
+        run = run.replace(epochs=1)
+    with _without_graphs():
+        eager = trained(run)
+    return same(trained(run), eager, "the graph and the eager step")
+
+
+def twice(stage: Stage, model: str) -> float:
+    run = run_of(stage, precision="bfloat16", model=model, compile="no", epochs=1)
+    return same(trained(run), trained(run), "two trainings that are the same")
+
+
+def graph_against_no(stage: Stage) -> float:
+    """The learning rate of the eager loop is a number in double precision, that of a graph a tensor in single: the last bits may differ."""
+    run = run_of(stage, epochs=1)
+    one, other = trained(run), trained(run.replace(compile="no"))
+    start = weights_of(trained(run.replace(lr=1e-30)).model)
+    return at_most(distance(weights_of(one.model), weights_of(other.model), start), EXACT, "of the way of an epoch")
+
+
+def resumed(stage: Stage, mode: str) -> float:
+    run = run_of(stage, "vasso", compile=mode)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.pt"
+        trained(run, path, stop_after=1)
+        return same(trained(run, path), trained(run), "the resumed and the uncut run")
+
+
+def side_by_side(stage: Stage) -> float:
+    runs = [run_of(stage, name, seed=seed) for name, seed in (("sgd", 0), ("sam", 1), ("bisam-log", 2))]
+    there, load = task(), data.load
+    data.load = lambda *args, **more: there
+    try:
+        found = {job.run.seed: outcome for job, outcome in in_turns([Job(run) for run in runs], len(runs))}
+    finally:
+        data.load = load
+    for outcome in found.values():
+        if isinstance(outcome, Exception):
+            raise outcome
+    return max(same(found[run.seed], trained(run), f"{run.recipe.name} beside others and alone") for run in runs)
+
+
+def bad_step(stage: Stage) -> float:
+    """A NaN among the images: the weights stay finite, and every epoch counts one step that was left out."""
+    whole = task()
+    inputs = whole.prepared(whole.train.inputs).clone()
+    inputs[int(torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[-1])] = torch.nan  # in the last step of the first epoch
+    run = run_of(stage, "vasso", augment="none", epochs=1, model="mlp")
+    spoiled = dataclasses.replace(whole, train=data.Split(inputs, whole.train.targets))
+    try:
+        trained(run, there=spoiled)
+    except FloatingPointError as error:
+        words = "1 steps met" if stage.is_cuda else "inf or NaN"  # the CPU looks at once
+        return 0.0 if words in str(error) else at_most(1.0, 0.0, str(error))
+    raise Wrong(1.0, "nobody has noticed the NaN")

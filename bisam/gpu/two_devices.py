@@ -1,0 +1,127 @@
+"""A step on the GPU beside the same step on the CPU: every method in float32 and bfloat16, and float16 with a scaler."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from .. import memory, models, train
+from ..batch import Batch
+from ..optimizer import SharpnessAware
+from ..radius import Learned, Phase
+from ..recipe import RECIPES, Recipe
+from ..train import PRECISIONS, Run
+from .deviations import Wrong, at_most, distance, weights_of
+from .lines import Stage
+
+__all__ = ["drawn_on_the_cpu"]
+
+EXACT = 1e-3  # of the length of the update: float32 on two kinds of machine, which add in different orders
+ROUNDED = 3.0  # times as far from float32 as the CPU's own bfloat16 is, and no more
+
+
+def step(stage: Stage, name: str, precision: str) -> float:
+    """Two steps of a method on the device, and as the CPU makes them in float32; the difference as a share of what the steps did."""
+    steps = 2
+    start = weights_of(_net())
+    exact = weights_of(_after(name, "cpu", "float32", steps))
+    there = weights_of(_after(name, stage.device, precision, steps))
+    deviation = distance(there, exact, start)
+    if precision == "float32":
+        return at_most(deviation, EXACT, "of the update, against the CPU")
+    own = distance(weights_of(_after(name, "cpu", precision, steps)), exact, start)
+    return at_most(deviation, ROUNDED * own + 0.02, f"of the update; bfloat16 on the CPU is {own:.3g} away from float32")
+
+
+def _net(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return models.build("resnet8", (3, 16, 16), 10)
+
+
+def _after(name: str, device: str, precision: str, steps: int) -> nn.Module:
+    model = _net().to(device)
+    recipe = _exercised(RECIPES[name])
+    run = Run(recipe=recipe, lr=0.05, batch_size=32, device=device)
+    opt = SharpnessAware(train._base(run, model, 1000), recipe, seed=0, nonfinite="skip" if device != "cpu" else "raise")
+    generator = torch.Generator().manual_seed(1)
+    with drawn_on_the_cpu():
+        for _ in range(steps):
+            batch, lesson = (_batch(model, device, precision, generator) for _ in range(2))
+            opt.step(batch, validation=lesson if isinstance(recipe.radius, Learned) else None)
+    return model
+
+
+def _batch(model: nn.Module, device: str, precision: str, generator: torch.Generator) -> Batch:
+    inputs, targets = torch.randn(32, 3, 16, 16, generator=generator), torch.randint(10, (32,), generator=generator)
+    return Batch(model, inputs.to(device), targets.to(device), PRECISIONS[precision])
+
+
+def _exercised(recipe: Recipe) -> Recipe:
+    """The method with settings at which two steps show what it does."""
+    if isinstance(recipe.radius, Phase):
+        recipe = recipe.replace(radius=Phase(recipe.radius.rho, start=1))
+    return recipe.replace(micro_batch=8) if recipe.micro_batch else recipe
+
+
+@contextlib.contextmanager
+def drawn_on_the_cpu() -> Iterator[None]:
+    """Masks and random starts come from one generator on the CPU, so that two devices climb the same way.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> with drawn_on_the_cpu():
+        ...     torch.rand(2, generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([2])
+    """
+    mine, rand, randn = memory.Memory.generator, torch.rand, torch.randn
+
+    def here(draw):
+        def drawn(*shape, generator=None, device=None, **more):
+            if generator is None:
+                return draw(*shape, device=device, **more)
+            return draw(*shape, generator=generator, **more).to(device or "cpu")
+
+        return drawn
+
+    memory.Memory.generator = lambda self, device: mine(self, torch.device("cpu"))
+    torch.rand, torch.randn = here(rand), here(randn)
+    try:
+        yield
+    finally:
+        memory.Memory.generator, torch.rand, torch.randn = mine, rand, randn
+
+
+def _scaled(stage: Stage, name: str, scale: float, steps: int) -> tuple[nn.Module, torch.amp.GradScaler]:
+    model = _net().to(stage.device)
+    opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), RECIPES[name], seed=0)
+    scaler, generator = torch.amp.GradScaler(stage.device.partition(":")[0], init_scale=scale), torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        batch = _batch(model, stage.device, "float32", generator)
+        batch.autocast = torch.float16
+        opt.step(batch, scaler=scaler)
+        scaler.update()
+    return model, scaler
+
+
+def scaler(stage: Stage, name: str) -> float:
+    start, scaled = weights_of(_net()), weights_of(_scaled(stage, name, 2.0**12, 2)[0])
+    model, generator = _net().to(stage.device), torch.Generator().manual_seed(1)
+    opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), RECIPES[name], seed=0)
+    for _ in range(2):
+        opt.step(_batch(model, stage.device, "float32", generator))
+    return at_most(distance(scaled, weights_of(model), start), 0.1, "of the update, against float32")
+
+
+def overflow(stage: Stage) -> float:
+    """A scale beyond float16: the weights stay where they are, to the bit, and the scale comes down."""
+    model, scaler = _scaled(stage, "bisam-log", 2.0**60, 2)
+    moved = max(float((a - b).abs().max()) for a, b in zip(weights_of(model), weights_of(_net()), strict=True))
+    if moved or scaler.get_scale() >= 2.0**60:
+        raise Wrong(moved, f"weights moved by {moved:.3g}, and the scale is {scaler.get_scale():g}")
+    return moved
