@@ -11,6 +11,7 @@ eagerly, through the same tensors.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -92,12 +93,25 @@ class CudaGraph:
         self._graph = torch.cuda.CUDAGraph()
         for generator in generators:  # their draws go on from replay to replay; the global one is known to torch
             self._graph.register_generator_state(generator)
-        with torch.cuda.graph(self._graph, stream=stream):
+        with _nothing_collected(), torch.cuda.graph(self._graph, stream=stream):
             step()
 
     def replay(self) -> None:
         """Runs the kernels, on the current stream."""
         self._graph.replay()
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Inside, Python collects no garbage: what it would free on the device must not be freed while a stream is captured."""
+    gc.collect()
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def graph_of(device: torch.device) -> type | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 
 import pytest
 import recording
@@ -222,6 +223,32 @@ def test_a_graph_leaves_out_a_step_that_is_not_finite_and_counts_it(name, gpu, m
     history, _ = graphed(run, monkeypatch)
     assert history.skipped == 3 and all(torch.isfinite(p).all() for p in history.model.parameters())
     assert weights_digest(history.model) == weights_digest(fit(run).model)
+
+
+def test_a_graph_of_a_gpu_knows_the_generators_and_is_captured_without_collecting_garbage(monkeypatch):
+    asked = []
+
+    class Stub:
+        def register_generator_state(self, generator):
+            asked.append(generator)
+
+        def replay(self):
+            asked.append("replay")
+
+    @contextlib.contextmanager
+    def capture(graph, stream):
+        asked.append((stream, gc.isenabled()))
+        yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Stub)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    generator = torch.Generator()
+    captured.CudaGraph(lambda: asked.append("step"), "stream", [generator]).replay()
+    assert asked == [generator, ("stream", False), "step", "replay"] and gc.isenabled()
+    with pytest.raises(KeyError), captured._nothing_collected():
+        raise KeyError
+    assert gc.isenabled()
+    assert captured.graph_of(torch.device("cuda")) is captured.CudaGraph and captured.graph_of(torch.device("cpu")) is None
 
 
 class OneForAll(dict):
