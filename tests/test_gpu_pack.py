@@ -370,6 +370,15 @@ def test_missing_images_are_said_by_the_command(tmp_path, monkeypatch, capsys):
     assert "data 'folder:tiny' is not there" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("mode, said", [("whole-step", False), ("no", True)])
+def test_a_folder_without_an_experiment_says_so(mode, said, tree, tmp_path, monkeypatch, capsys):
+    (tmp_path / "claims.toml").write_text(tiny.CLAIMS.replace("whole-step", mode))
+    (tmp_path / "published.csv").write_text("")
+    monkeypatch.setattr(pack, "RESULTS", tmp_path)
+    assert pack.main(["--folder", str(tmp_path / "gpu"), "--root", str(tree)]) == 0
+    assert ("stage three will have nothing to do" in capsys.readouterr().out) == said
+
+
 def test_a_packed_package_knows_its_commit(tmp_path, monkeypatch):
     (tmp_path / "COMMIT").write_text("0123456789ab+\n")
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))

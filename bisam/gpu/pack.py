@@ -148,6 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     size = sum(part.stat().st_size for part in Path(given.folder).rglob("*") if part.is_file())
     print(f"{given.folder}: {size / 1e6:.1f} MB; {path}: {path.stat().st_size / 1e6:.1f} MB")
+    if not evidence.data_of(RESULTS):
+        print('no experiment of results/claims.toml has machine = "gpu" and compile = "whole-step": stage three will have nothing to do')
     print(f"on the machine: tar xzf {path.name} && cd {Path(given.folder).name} && python run.py --minutes 15 --out out")
     return 0
 
