@@ -44,7 +44,7 @@ Needed are Python 3.11 or newer, torch with CUDA, torchvision and numpy; no netw
     python run.py --minutes 1 --out try --device cpu --tiny   # that it runs at all, anywhere
 
 Lines appear as things are done, and lie in out/*.jsonl at once; a stage that breaks takes no other with it. Ctrl-C ends it cleanly.
-Bring `out` home: copy out/runs into results/runs and run `bisam verify`. The same --out goes on from out/checkpoints on the next machine.
+Bring `out` home: `bisam pool out` checks its records and takes them in. The same --out goes on from out/checkpoints on the next machine.
 """
 
 
@@ -69,15 +69,21 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as there:
-        ...     names = pack(Path(there) / "gpu", Path(there)).name, sorted(path.name for path in (Path(there) / "gpu").iterdir())
-        >>> names
-        ('gpu.tar.gz', ['README.md', 'bisam', 'data', 'results', 'run.py'])
+        ...     try:
+        ...         pack(Path(there) / "gpu", root=Path(there))
+        ...     except DataError as error:
+        ...         print(str(error)[:44], (Path(there) / "gpu").exists())
+        data 'folder:cifar10-jpeg' is not there: no  False
     """
     folder = _checks.path("folder", folder, words="the path of a folder")
     root = _checks.path("root", root, words="the path of a folder")
     if folder.exists():
         if not (folder / "bisam" / "gpu").is_dir() and any(folder.iterdir()):
             raise ValueError(f"folder must be empty, or one that was packed before; {folder} holds something else")
+    images = sorted(evidence.data_of(RESULTS))
+    for name in images:  # before anything is written or replaced
+        _images.stamp(name, root)
+    if folder.exists():
         shutil.rmtree(folder)
     shutil.copytree(PACKAGE, folder / "bisam", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "*.part"))
     files.write_whole(folder / "bisam" / "COMMIT", (environment.commit() or "") + "\n")
@@ -88,7 +94,7 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
         if (RESULTS / "runs" / name).is_dir():
             shutil.copytree(RESULTS / "runs" / name, folder / "results" / "runs" / name)
     (folder / "data").mkdir()
-    for name in sorted(evidence.data_of(RESULTS)):
+    for name in images:
         _pack_images(name, root, folder / "data")
     files.write_whole(folder / "run.py", LAUNCHER)
     files.write_whole(folder / "README.md", README)

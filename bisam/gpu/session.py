@@ -212,7 +212,7 @@ def _summary(out: Path, minutes: float) -> list[str]:
         f"-- {minutes:g} minutes are over --", *found,
         f"bring home {out}: {len(kept)} files, {sum(groups.values()) / 1e6:.1f} MB in all",
         *(f"  {size / 1e3:10.1f} kB  {name}" for name, size in sorted(groups.items())),
-        f"at home: cp -rn {out}/runs/. results/runs/ && bisam verify; the same --out goes on from checkpoints/ on the next machine",
+        f"at home: bisam pool {out}; the same --out goes on from checkpoints/ on the next machine",
     ]  # fmt: skip
 
 
