@@ -368,7 +368,7 @@ def load(
         test_images: how many of the test images to use, drawn in the same way with seed 0 whatever ``split_seed``
             is; by default all, in the order of the files.
         split_seed: which training images become the validation split.
-        pool: side of the squares of pixels that are averaged, see :func:`pooled`; 1 leaves the images as they are.
+        pool: side of the squares of pixels that are averaged, see :func:`bisam.data.pooled`; 1 leaves the images as they are.
 
     Raises:
         TypeError, ValueError: an unknown name (the message lists those that exist), a number out of range, or a choice

@@ -118,7 +118,7 @@ def recipe_from(value: str | dict) -> Recipe:
 
     Args:
         value: the name of a recipe; or changes to a named one, ``name`` and beside it ``rho`` and any axis or part of it; or the
-            dictionary that :meth:`bisam.Recipe.to_dict` makes.
+            dictionary that :meth:`bisam.recipe.Recipe.to_dict` makes.
 
     Raises:
         TypeError, ValueError: none of these, an unknown name, or a change that the recipe cannot take.

@@ -18,13 +18,13 @@ REMARK = "# environment: "
 
 
 class Log:
-    """Keeps logs of a training up to date: the ``on_epoch`` of :func:`bisam.fit`.
+    """Keeps logs of a training up to date: the ``on_epoch`` of :func:`bisam.train.fit`.
 
     Of a training that goes on from its checkpoint the earlier rows come from there, so that a log ends with the same rows, each once,
     wherever the training was cut.
 
     Args:
-        earlier: returns the rows of the epochs before this call of :func:`bisam.fit`; asked only where there are some.
+        earlier: returns the rows of the epochs before this call of :func:`bisam.train.fit`; asked only where there are some.
         logs: each is called with all rows after every epoch.
 
     Raises:

@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words; those of the process if left out.
 
     Returns:
-        The exit status: 0, or 1 where something is missing.
+        0, or 1 where something is missing.
 
     Source:
         Ours.

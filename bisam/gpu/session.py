@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         began: as for :func:`run`: importing torch takes seconds of somebody's quarter of an hour.
 
     Returns:
-        The exit status: that of :func:`run`, 2 for arguments that are refused, 128 and the number of a signal.
+        An exit status, that of :func:`run`, 2 for arguments that are refused, 128 and the number of a signal.
 
     Source:
         Ours.

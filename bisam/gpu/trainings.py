@@ -58,7 +58,7 @@ def run_of(stage: Stage, name: str = "bisam-log", precision: str = "float32", mo
 
 
 def trained(run: Run, path: Path | None = None, stop_after: int | None = None, there: data.Data | None = None) -> train.History:
-    """:func:`bisam.fit` on a task that is at hand.
+    """:func:`bisam.train.fit` on a task that is at hand.
 
     Args:
         run: what to do; its ``data`` is not looked at.
