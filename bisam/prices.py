@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from . import _checks, data
+from .captured import WARM_UP
 from .plans import Planned, Settings, runs_planned
 from .recipe import SGD
 from .train import Run, _State, exact_kernels
@@ -115,17 +115,25 @@ def _seconds_of_a_step(run: Run, task: data.Data, size: int, steps: int = 3) -> 
     own = torch.random.fork_rng(range(torch.cuda.device_count()) if run.device != "cpu" else [])
     with own, exact_kernels(run.device):
         state = _State(run.replace(recipe=SGD, batch_size=size, lr=1e-12, label_noise=0.0, seed=0), task)
-        batches = itertools.cycle(itertools.islice(state._batches(), steps + 1))
-        first = _clocked(state, itertools.islice(batches, 1))
-        each = _clocked(state, itertools.islice(batches, steps)) / steps
-    return max(first - each, 0.0), each
+        stepping, ready = _stepping(state), 1 if state.whole is None else WARM_UP + 1
+        first = _clocked(state, itertools.islice(stepping, ready))
+        each = _clocked(state, itertools.islice(stepping, steps)) / steps
+    return max(first - ready * each, 0.0), each
 
 
-def _clocked(state: _State, batches: Iterable[Tensor]) -> float:
+def _stepping(state: _State) -> Iterator[object]:
+    """Steps of a training without an end, in the form in which it makes them; of a graph the first few are eager, and then it is captured."""
+    while state.whole is not None:
+        yield from state.whole.epoch(state.run.lr)
+    for index in itertools.cycle(list(itertools.islice(state._batches(), 4))):
+        yield state.optimizer.step(state._batch(state.train, index, state.augment))
+
+
+def _clocked(state: _State, steps: Iterable[object]) -> float:
     waits = functools.partial(torch.cuda.synchronize, state.device) if state.device.type == "cuda" else lambda: None
     waits()
     started = time.perf_counter()
-    for index in batches:
-        state.optimizer.step(state._batch(state.train, index, state.augment))
+    for _ in steps:
+        pass
     waits()
     return time.perf_counter() - started

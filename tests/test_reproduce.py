@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import bisam
-from bisam import commands, data, experiments, ledger, prices, reproduce
+from bisam import captured, commands, data, experiments, ledger, prices, reproduce
 from bisam.augment import AUGMENTATIONS
 from bisam.cli import main
 from bisam.ledger import LedgerError
@@ -213,6 +213,14 @@ def test_data_that_are_missing_are_looked_for_once(folder, settings, monkeypatch
     lost = [dataclasses.replace(one, run=one.run.replace(data="cifar10", batch_size=10 + k)) for k, one in enumerate(there)]
     found = prices.prices([*lost[:6], *there, *lost[6:]], dataclasses.replace(settings, root=str(folder / "nowhere")))
     assert asked == ["cifar10", "digits"] and found["try", "digits"] > 0 and isinstance(found["try", "cifar10"], data.DataError)
+
+
+def test_a_step_that_is_one_graph_is_timed_as_such(settings, monkeypatch):
+    asked, epoch = [], captured.WholeStep.epoch
+    monkeypatch.setattr(captured.WholeStep, "epoch", lambda self, lr: asked.append(lr) or epoch(self, lr))
+    for compile, epochs in (("no", 0), ("whole-step", 1)):
+        prices.seconds_of_a_pass(Run(model="mlp", batch_size=100, compile=compile), settings)
+        assert bool(asked) == bool(epochs)
 
 
 def test_missing_data_hide_no_other_price(folder, settings, capsys):

@@ -77,9 +77,8 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
     """
     folder = _checks.path("folder", folder, words="the path of a folder")
     root = _checks.path("root", root, words="the path of a folder")
-    if folder.exists():
-        if not (folder / "bisam" / "gpu").is_dir() and any(folder.iterdir()):
-            raise ValueError(f"folder must be empty, or one that was packed before; {folder} holds something else")
+    if folder.exists() and not (folder / "bisam" / "gpu").is_dir() and any(folder.iterdir()):
+        raise ValueError(f"folder must be empty, or one that was packed before; {folder} holds something else")
     images = sorted(evidence.data_of(RESULTS))
     for name in images:  # before anything is written or replaced
         _images.stamp(name, root)
