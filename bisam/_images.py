@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FETCHED = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}  # name: torchvision's
 IDX = ("mnist", "fashion-mnist")  # which of them are four idx files
 FOLDER, FILE = "folder:", "file:"
+ARRAYS = ("images", "labels", "test_images", "test_labels")  # of a file; others in it are left alone
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # those of torchvision
 ROOT = "root is the argument of that name, else the environment variable BISAM_DATA, else ./data"
 FORMAT = "decoded images, form 1"
@@ -237,7 +238,7 @@ def _archive_of(name: str, root: Path) -> Path | None:
 
 
 def _read_folder(name: str, root: Path, key: str) -> Images:
-    cache = root / f"{name.removeprefix(FOLDER)}.npz"
+    cache = root / f"{name.removeprefix(FOLDER)}.decoded.npz"
     images = _cached(cache, key)
     if images is None:
         archive = _archive_of(name, root)
@@ -344,19 +345,33 @@ def _read_arrays(name: str, root: Path) -> Images:
     path = _arrays(name, root)
     try:
         with numpy.load(path, allow_pickle=False) as stored:
-            found = {part: torch.from_numpy(stored[part]) for part in stored.files}
+            found = {part: _native(stored[part]) for part in ARRAYS if part in stored.files}
     except Exception as error:  # no archive, a truncated one, or one of pickled objects
         raise DataError(f"data {name!r}: {path} cannot be read as arrays ({type(error).__name__}: {error})") from None
-    images, labels = _labelled(path, found, "images", "labels")
+    images, labels = _labelled(path, found, *ARRAYS[:2])
     if "test_images" in found or "test_labels" in found:
-        test, test_labels = _labelled(path, found, "test_images", "test_labels")
+        test, test_labels = _labelled(path, found, *ARRAYS[2:])
         if test.shape[1:] != images.shape[1:]:
             raise DataError(f"{path}: images have shape {tuple(images.shape[1:])} and test_images {tuple(test.shape[1:])}; they must agree")
-        classes = 1 + max(int(labels.max()), int(test_labels.max()))
-        return Images(classes, images, labels, test, test_labels)
+        return Images(_classes(path, torch.cat([labels, test_labels])), images, labels, test, test_labels)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     train, test = order[: len(images) - len(images) // 2], order[len(images) - len(images) // 2 :]
-    return Images(1 + int(labels.max()), images[train], labels[train], images[test], labels[test])
+    return Images(_classes(path, labels), images[train], labels[train], images[test], labels[test])
+
+
+def _native(array: numpy.ndarray) -> Tensor:
+    """Whole numbers in a form that torch can compare; other kinds as they are, to be refused by name."""
+    if array.dtype.kind in "ui" and array.dtype != "uint8":
+        array = array.astype("int64")
+    return torch.from_numpy(array)
+
+
+def _classes(path: Path, labels: Tensor) -> int:
+    """One more than the largest label; every class must be there."""
+    there = labels.unique()
+    if len(there) < 2 or int(there[-1]) != len(there) - 1:
+        raise DataError(f"{path}: labels must be 0 .. K - 1 with at least two classes, each of them there; they run to {int(there[-1])}, {len(there)} of them")
+    return len(there)
 
 
 def _labelled(path: Path, found: dict[str, Tensor], images: str, labels: str) -> tuple[Tensor, Tensor]:

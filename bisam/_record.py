@@ -231,7 +231,7 @@ def _misfits(found: dict) -> Iterator[str]:
         yield from _environment_misfits(found)
 
 
-def _evaluated(found: dict) -> list[int]:
+def evaluated(found: dict) -> list[int]:
     """The epochs whose accuracies on the other splits are in the record."""
     epochs, every = found["run"]["epochs"], found["run"].get("evaluate_every", 1)
     return [*range(every, epochs, every), epochs]
@@ -286,7 +286,7 @@ def _final_misfits(found: dict) -> Iterator[str]:
     final, curve = found["final"], found["curve"]
     validation, test = curve["validation_accuracy"], curve["test_accuracy"]
     best = validation.index(max(validation))
-    expected = {"selected_epoch": _evaluated(found)[best], "selected_test_accuracy": test[best], "last_test_accuracy": test[-1]}
+    expected = {"selected_epoch": evaluated(found)[best], "selected_test_accuracy": test[best], "last_test_accuracy": test[-1]}
     if "broken" in final:
         expected["broken"] = sum(curve["broken"]) / len(curve["broken"])
     if "gap" in final:
@@ -312,7 +312,7 @@ def _right_misfits(found: dict) -> Iterator[str]:
             yield f"final.{which}_test_accuracy is {final[f'{which}_test_accuracy']}, but right.{which} says {share}"
     if final["selected_epoch"] == found["run"]["epochs"] and found["right"]["selected"] != found["right"]["last"]:
         yield "right.selected and right.last differ, but final.selected_epoch is the last"
-    for epoch, value in zip(_evaluated(found), found["curve"]["test_accuracy"], strict=True):
+    for epoch, value in zip(evaluated(found), found["curve"]["test_accuracy"], strict=True):
         if abs(100 * round(value * images / 100) / images - value) > ROUNDED:
             yield f"curve.test_accuracy is {value} at epoch {epoch}, which is no whole number of {images} images"
 

@@ -350,7 +350,8 @@ def load(
     ``"mnist"``, ``"fashion-mnist"``, ``"cifar10"`` and ``"cifar100"`` as torchvision stores them below the root;
     ``"file:NAME"`` from ``root/NAME.npz`` with the arrays ``images`` and ``labels`` (and ``test_images``, ``test_labels``;
     without them half of the images, drawn with seed 0, are the test split); and ``"folder:NAME"`` from
-    ``root/NAME/train/CLASS/IMAGE`` and ``root/NAME/test/CLASS/IMAGE``. The images of a folder have one size, become red, green and blue, and are kept decoded in ``root/NAME.npz``, which is made again when the
+    ``root/NAME/train/CLASS/IMAGE`` and ``root/NAME/test/CLASS/IMAGE``. The images of a folder have one size, become red, green and blue, and are kept decoded
+    in ``root/NAME.decoded.npz``, which is made again when the
     name, the size or the time of a file changes. (Decoders of JPEG may differ in the last bit of a pixel, so the same
     tree may get another fingerprint under another version of Pillow.)
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,14 +178,21 @@ def _decided(wanted: Sequence[Claim], folder: Path) -> list[Decision]:
 
 
 def _in_families(found: list[Decision]) -> list[Decision]:
-    """Verdicts within the families. Tested there is what is in regime and has its pairs, whatever its p."""
+    """Verdicts within the families. Tested there is what is in regime and has its pairs, whatever its p.
+
+    A claim that waits for its planned pairs counts as one in which nothing is found: a family that is half done is no smaller family.
+    """
     tested: dict[str, list[int]] = {}
+    waiting: Counter[str] = Counter()
     for place, each in enumerate(found):
         enough = each.result is not None and each.result.pairs >= each.claim.fewest and each.alone != "not in regime"
         if each.claim.family and enough and "fit unknown" not in each.marks:
             tested.setdefault(each.claim.family, []).append(place)
-    for places in tested.values():
-        for place, q in zip(places, within_family([found[k].result.largest_p for k in places]), strict=True):
+        elif each.claim.pairs and (each.result is None or each.result.pairs < each.claim.fewest):
+            waiting[each.claim.family] += 1
+    for name, places in tested.items():
+        p = [*(found[k].result.largest_p for k in places), *[1.0] * waiting[name]]
+        for place, q in zip(places, within_family(p), strict=False):
             each = found[place]
             lost = q >= ALPHA and direction(each.result, each.claim.fewest) != 0
             found[place] = dataclasses.replace(each, q=q, verdict=NOT_IN_FAMILY if lost else each.alone)

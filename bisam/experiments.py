@@ -227,8 +227,8 @@ class Claim:
         published_as: what the published table calls ``ours`` and ``theirs``, where it is not the usual name.
         rule: under which it was written: 1, or 2 since 2026-11-28, see :mod:`bisam.verdicts`.
         family: of claims that ask one question, see :class:`Family`; empty for a secondary claim, which is judged alone.
-        pairs: how many it is judged at, where that is more than the rule asks for; with fewer it stands as not resolved, so that nobody can
-            stop when he likes what he sees.
+        pairs: how many it is judged at, all seeds of its experiment; with fewer it stands as not resolved, so that nobody can stop when he
+            likes what he sees.
         fitted: percentage of the labels that can be fitted, which both methods must have fitted at the end; ``None`` means 90 for a
             claim about accuracies and none for others.
 
@@ -441,11 +441,12 @@ def _rule_faults(claim: Claim, plan: Experiment | None, known: dict[str, Family]
     """A family that is not named, and a claim of rule 2 whose experiment plans too little for it."""
     if claim.family and claim.family not in known:
         yield f"family must be one of {', '.join(known) or 'none'}; got {claim.family!r}"
+    if claim.pairs and plan is not None and claim.pairs != plan.seeds:
+        yield f"pairs must be all {plan.seeds} seeds of {plan.name}, or be left out; got {claim.pairs}"
     if claim.rule < 2 or plan is None:
         return
-    if plan.seeds < claim.fewest:
-        asks = f"it asks for {claim.pairs} pairs" if claim.pairs > FEWEST[claim.rule] else f"rule {claim.rule} needs {claim.fewest} seeds"
-        yield f"{asks}, {plan.name} plans {plan.seeds}"
+    if plan.seeds < FEWEST[claim.rule]:
+        yield f"rule {claim.rule} needs {FEWEST[claim.rule]} seeds, {plan.name} plans {plan.seeds}"
     one_pass = {method(name).passes == 1 for name in (claim.ours, claim.theirs)}
     if len(one_pass) == 2 and (plan.budget == "same" or not {"sgd", EQUAL_EPOCHS} <= set(plan.methods)):
         yield (

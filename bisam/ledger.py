@@ -17,7 +17,7 @@ from .experiments import RESULTS, Claim, Experiment, LedgerError, claims, experi
 from .train import History, Run, weights_digest
 
 __all__ = [
-    "RESULTS", "Claim", "Experiment", "LedgerError", "bits", "check_schema", "claims", "commit",
+    "RESULTS", "Claim", "Experiment", "LedgerError", "bits", "check_data", "check_schema", "claims", "commit",
     "departures", "entry", "environment", "evidence", "experiment", "experiments", "is_recorded", "load", "load_one", "read", "reasons", "record", "threads",
 ]  # fmt: skip
 
@@ -137,6 +137,38 @@ def reasons(there: dict, here: dict) -> list[str]:
     return ([rewritten] if older else []) + differences(there["environment"], here["environment"])
 
 
+def check_data(run: Run, name: str, folder: Path = RESULTS, root: str | Path | None = None) -> None:
+    """The data of a run here are those of the records that its experiment has.
+
+    Args:
+        run: what is to be recorded.
+        name: of the experiment.
+        folder: the ledger.
+        root: folder of the data sets.
+
+    Raises:
+        LedgerError: they are others; nothing that is trained on them could stand beside those records.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> check_data(Run(), "first_run")
+    """
+    place = _path(name, "any", folder).parent
+    wanted = _part_of_data(run)
+    for path in sorted(place.glob("*.json")):
+        there = read(path)
+        if _part_of_data(_record.run_of(there)) == wanted:
+            if (here := run.task(root).fingerprint) != there["data_fingerprint"]:
+                raise LedgerError(f"data {run.data!r} here have fingerprint {here}, those of the records of {name} have {there['data_fingerprint']}")
+            return
+
+
+def _part_of_data(run: Run) -> tuple:
+    return run.data, run.train_images, run.test_images, run.split_seed, run.pool
+
+
 def is_recorded(name: str, file: str, folder: Path = RESULTS) -> bool:
     """Whether an experiment has a record of that name.
 
@@ -252,7 +284,7 @@ def departures(plan: Experiment, records: dict[str, dict]) -> Iterator[tuple[str
             yield file, f"is no run of {plan.name} as claims.toml describes it now"
             continue
         run = planned[file]
-        expected = seen.setdefault((run.data, run.train_images, run.test_images, run.split_seed, run.pool), _data_of(run, found))
+        expected = seen.setdefault(_part_of_data(run), _data_of(run, found))
         if found["schema"] != plan.schema or found["data_fingerprint"] != expected["fingerprint"]:
             yield file, "was made with another schema or other data"
         if found["scale"] != plan.scale:

@@ -38,7 +38,8 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
 
     Raises:
         OSError: the folder cannot be written to.
-        ValueError: an unknown setting or value, or an experiment among ``names`` that cannot be run so.
+        ValueError: an unknown setting or value, an experiment among ``names`` that cannot be run so, or a folder that is in use for
+            something else.
         LedgerError: something in the list is wrong.
 
     Source:
@@ -53,6 +54,8 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
         'bfloat16'
     """
     path = _checks.path("folder", folder, "the path of a folder") / "claims.toml"
+    if path.parent.is_dir() and not path.exists() and any(path.parent.iterdir()):
+        raise ValueError(f"folder must be a new or an empty one, or a ledger with its claims.toml; {path.parent} holds other things")
     check_settings(settings)
     _checks.sequence("names", names)
     results = _checks.path("results", results, "the path of a folder")

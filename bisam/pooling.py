@@ -1,16 +1,14 @@
 r"""Records of several machines in one ledger: who made them, whether the machines agree, and how another's records come in.
 
-Where a claim has pairs from several machines, each machine k has a mean difference :math:`\bar d_k` with standard error
-:math:`e_k`. Whether they differ by more than chance is asked of
+Where a claim has pairs from several machines, Welch's analysis of variance asks whether their mean differences :math:`\bar d_k`, with standard errors
+:math:`e_k`, differ by more than chance:
 
-.. math:: Q = \sum_k \frac{(\bar d_k - \bar d)^2}{e_k^2}, \qquad \bar d = \frac{\sum_k \bar d_k / e_k^2}{\sum_k 1 / e_k^2},
-
-which is about chi-squared with one degree of freedom less than there are machines, if they all have one true difference.
+.. math:: F \propto \sum_k \frac{(\bar d_k - \bar d)^2}{e_k^2}, \qquad \bar d = \frac{\sum_k \bar d_k / e_k^2}{\sum_k 1 / e_k^2}
 """
 
 from __future__ import annotations
 
-import math
+import json
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +20,7 @@ from .experiments import RESULTS, Claim, Experiment, LedgerError, experiments
 
 __all__ = ["Agreement", "Machine", "Part", "Pooled", "agreement", "machine", "machines", "pool"]
 
-FEWEST = 3  # pairs of a machine, of which a spread can be told
+FEWEST = 10  # pairs of a machine; with fewer the test finds differences that are none
 FINAL = ("selected_test_accuracy", "last_test_accuracy")
 
 
@@ -70,10 +68,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Agreement:
-    """A claim by machines: the parts with three pairs or more, and the p of their having one true difference (``None`` for one part).
+    """A claim by machines: the parts with ten pairs or more, and the p of their having one true difference.
+
+    It is ``None`` for one part, and where a part has no spread.
 
     Source:
-        The test is Cochran's (1954).
+        The test is Welch's (1951).
 
     Example:
         >>> Agreement((Part("a processor", 12, 0.3, 0.1),), None).p
@@ -174,7 +174,7 @@ def agreement(claim: Claim, records: Mapping[str, dict], plan: Experiment | None
         ValueError: a claim that averages over an axis.
 
     Source:
-        Cochran (1954).
+        Welch (1951), computed by SciPy.
 
     Example:
         >>> claim = ledger.claims("first_run")[0]
@@ -188,24 +188,20 @@ def agreement(claim: Claim, records: Mapping[str, dict], plan: Experiment | None
     for seed in sorted(set(ours) & set(theirs)):
         if (kind := machine(ours[seed])) == machine(theirs[seed]):
             differences.setdefault(kind, []).append(ours[seed]["final"][claim.metric] - theirs[seed]["final"][claim.metric])
-    parts = tuple(_part(kind, each) for kind, each in sorted(differences.items()) if len(each) >= FEWEST)
-    return Agreement(parts, _one_difference(parts))
+    enough = {kind: each for kind, each in sorted(differences.items()) if len(each) >= FEWEST}
+    return Agreement(tuple(_part(kind, each) for kind, each in enough.items()), _one_difference(list(enough.values())))
 
 
 def _part(kind: str, differences: list[float]) -> Part:
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    return Part(kind, len(differences), statistics.mean(differences), error)
+    return Part(kind, len(differences), statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5)
 
 
-def _one_difference(parts: tuple[Part, ...]) -> float | None:
+def _one_difference(groups: list[list[float]]) -> float | None:
     from scipy import stats
 
-    if len(parts) < 2 or not all(part.error for part in parts):
+    if len(groups) < 2 or any(len(set(group)) == 1 for group in groups):
         return None
-    weights = [1 / part.error**2 for part in parts]
-    mean = sum(w * part.mean for w, part in zip(weights, parts, strict=True)) / sum(weights)
-    spread = sum(w * (part.mean - mean) ** 2 for w, part in zip(weights, parts, strict=True))
-    return float(stats.chi2.sf(spread, len(parts) - 1))
+    return float(stats.f_oneway(*groups, equal_var=False).pvalue)
 
 
 # -- another's records ------------------------------------------------------------------------------------------------
@@ -237,8 +233,9 @@ def pool(source: Path, folder: Path = RESULTS) -> Pooled:
     found, plans = Pooled(), experiments(folder)
     for place in sorted(path for path in (source / "runs").iterdir() if path.is_dir()):
         records = [path for path in sorted(place.glob("*.json"))]
-        if place.name not in plans:
-            found.refused += [f"{place.name}/{path.stem}: no experiment of that name is described here" for path in records]
+        if place.name not in plans or plans[place.name].scale == "smoke":
+            why = "smoke runs are no evidence" if place.name in plans else "no experiment of that name is described here"
+            found.refused += [f"{place.name}/{path.stem}: {why}" for path in records]
             continue
         _pool_experiment(place.name, records, folder, found)
     return found
@@ -253,12 +250,17 @@ def _pool_experiment(name: str, records: Iterable[Path], folder: Path, found: Po
         except LedgerError as error:
             found.refused.append(f"{full}: {error}")
             continue
-        # One record beside those that are here, whose data it must share.
-        wrong = [fault for file, fault in ledger.departures(chosen, {**here, path.stem: theirs}) if file == path.stem]
+        # One record beside the others that are here, which come first and whose data it must share.
+        others = {file: record for file, record in here.items() if file != path.stem}
+        wrong = [fault for file, fault in ledger.departures(chosen, {**others, path.stem: theirs}) if file == path.stem]
         if wrong:
             found.refused.append(f"{full}: it {wrong[0]}")
         elif path.stem not in here:
-            _take(path, folder / "runs" / name)
+            try:
+                _take(theirs, folder / "runs" / name / path.name)
+            except OSError as error:
+                found.refused.append(f"{full}: it cannot be written: {error}")
+                continue
             here[path.stem] = theirs
             found.taken.append(full)
         else:
@@ -267,9 +269,7 @@ def _pool_experiment(name: str, records: Iterable[Path], folder: Path, found: Po
             found.differences.append(theirs["final"]["last_test_accuracy"] - ours["final"]["last_test_accuracy"])
 
 
-def _take(path: Path, place: Path) -> None:
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        files.write_new(place / path.name, path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LedgerError(f"{place / path.name} cannot be written: {error}") from None
+def _take(record: dict, path: Path) -> None:
+    """Writes what was checked, in the form in which records are written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_new(path, json.dumps(record, indent=1) + "\n")

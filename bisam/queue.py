@@ -27,6 +27,7 @@ from pathlib import Path
 from . import _checks, ledger
 from .data import DataError
 from .decisions import Decision
+from .environment import environment
 from .experiments import MACHINES, Claim, Experiment, claims, experiments, label
 from .plans import Planned, Settings, plan
 from .prices import seconds_of_a_pass
@@ -95,7 +96,7 @@ def gain(pairs: int) -> float:
     return 1 / math.sqrt(pairs + 1) - 1 / math.sqrt(pairs + 2)
 
 
-def queue(settings: Settings, machine: str = "cpu") -> tuple[list[Job], dict[str, DataError]]:
+def queue(settings: Settings, machine: str = "cpu") -> tuple[list[Job], dict[str, Exception]]:
     """All missing runs that an open primary claim waits for, most valuable first; those that were cut come before all others.
 
     The order counts on every run before having been made: it is the order in which one process would take them.
@@ -105,7 +106,7 @@ def queue(settings: Settings, machine: str = "cpu") -> tuple[list[Job], dict[str
         machine: ``"cpu"`` or ``"gpu"``: the experiments that are meant for it.
 
     Returns:
-        The runs; and by experiment why it is left out, where its data are not there.
+        The runs; and by experiment why it is left out, where its data are not there or are others than those of its records.
 
     Raises:
         LedgerError: something is wrong in the ledger.
@@ -124,11 +125,11 @@ def queue(settings: Settings, machine: str = "cpu") -> tuple[list[Job], dict[str
     _checks.choice("machine", machine, MACHINES)
     plans = {
         name: one for name, one in experiments(settings.folder).items()
-        if one.machine == machine and one.schema == ledger.SCHEMA and one.scale != "smoke"
+        if one.machine == machine and one.schema == ledger.SCHEMA and one.scale != "smoke" and not one.stopped
     }  # fmt: skip
     primary = [claim for claim in claims(None, settings.folder) if claim.family and claim.experiment in plans]
     planned = {name: plan(name, folder=settings.folder) for name in dict.fromkeys(claim.experiment for claim in primary)}
-    absent = {name: error for name in planned if (error := _absence(planned[name], settings))}
+    absent = {name: error for name in planned if (error := _absence(name, planned[name], settings))}
     primary = [claim for claim in primary if claim.experiment not in absent]
     runs = {(one.experiment, one.file): one for name in planned if name not in absent for one in planned[name]}
     opened = {claim.id: _opened(claim, plans[claim.experiment], runs) for claim in primary}
@@ -143,12 +144,13 @@ def checkpoint_of(one: Planned, settings: Settings) -> Path:
     return settings.checkpoints / one.experiment / f"{one.file}.pt"
 
 
-def _absence(planned: Sequence[Planned], settings: Settings) -> DataError | None:
-    """Why the data of runs that are missing are not there, or ``None``."""
+def _absence(name: str, planned: Sequence[Planned], settings: Settings) -> Exception | None:
+    """Why runs of an experiment cannot be made here, or ``None``: their data are not there, too few, or other ones than those of its records."""
     try:
-        for task in {one.run.data: one.run for one in planned if not one.recorded}.values():
-            task.task(settings.root)
-    except DataError as error:
+        for run in {one.run.data: one.run for one in planned if not one.recorded}.values():
+            run.task(settings.root)
+            ledger.check_data(run, name, settings.folder, settings.root)
+    except (DataError, ValueError, ledger.LedgerError) as error:
         return error
     return None
 
@@ -177,9 +179,10 @@ def _seconds(runs: dict[tuple[str, str], Planned], wanted: set, settings: Settin
     """About how long each wanted run takes: by what is recorded of runs like it, where there is any, else from a few timed steps."""
     kinds = {key: _kind(one) for key, one in runs.items()}
     recorded: dict[tuple, list[float]] = {}
+    here = environment("cpu", 0.0)["processor"]
     for name in {name for name, _ in wanted} if settings.device == "cpu" else ():
         for file, found in ledger.load(name, settings.folder).items():
-            if (name, file) in runs:
+            if (name, file) in runs and found["environment"].get("processor") == here:
                 recorded.setdefault(kinds[name, file], []).append(found["environment"]["wall_seconds"] / runs[name, file].passes)
     passes = {kind: statistics.median(seconds) for kind, seconds in recorded.items()}
     for key in wanted:
@@ -196,8 +199,6 @@ def _kind(one: Planned) -> tuple:
 
 def _ordered(opened: dict[str, _Open], runs: dict, seconds: dict, cut: set) -> list[Job]:
     """Greedy: the run of the highest worth is taken, its pairs come nearer to being whole, and the worths of others change."""
-    for each in opened.values():
-        each.pairs.sort(key=lambda pair: len(pair.missing))  # what others have begun is finished first
     pairs_of: dict[tuple, list[_Pair]] = {key: [] for key in runs}
     for each in opened.values():
         for pair in each.pairs:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import report
+from ._record import evaluated
 from .plots import look
 from .statistics import ALPHA, Paired, Unpaired, welch
 from .train import History
@@ -444,14 +445,13 @@ def draw_curves(
         entries = list(report.entries(dict(records), method, place).values())
         if not entries:
             continue
-        runs = [_column(entry["curve"], column) for entry in entries]
-        length, style = len(runs[0]), look(method)
+        epochs, runs = _epochs(entries[0], column), [_column(entry, column) for entry in entries]
+        length, style = entries[0]["run"]["epochs"], look(method)
         mean = [statistics.mean(values) for values in zip(*runs, strict=True)]
-        share = [(epoch + 1) / length for epoch in range(length)]
-        axes.plot(share, mean, color=style.color, linestyle=style.linestyle, label=style.label)
+        axes.plot([epoch / length for epoch in epochs], mean, color=style.color, linestyle=style.linestyle, label=style.label)
         if marked:
             at = [entry["final"]["selected_epoch"] for entry in entries]
-            chosen = [run[epoch - 1] for run, epoch in zip(runs, at, strict=True)]
+            chosen = [run[epochs.index(epoch)] for run, epoch in zip(runs, at, strict=True)]
             axes.plot([epoch / length for epoch in at], chosen, style.marker, color=style.color, alpha=0.5)
     axes.set(xlabel="share of the training", xlim=(0, 1))
     if axes.lines:
@@ -460,11 +460,19 @@ def draw_curves(
         _nothing(axes)
 
 
-def _column(curve: dict, column: str) -> list[float]:
-    first, _, second = column.partition(" - ")
-    if not second:
-        return curve[first]
-    return [a - b for a, b in zip(curve[first], curve[second], strict=True)]
+def _epochs(entry: dict, column: str) -> list[int]:
+    """The epochs, from 1, at which all parts of a column are there."""
+    every = all(len(entry["curve"][name]) == entry["run"]["epochs"] for name in column.split(" - "))
+    return list(range(1, entry["run"]["epochs"] + 1)) if every else evaluated(entry)
+
+
+def _column(entry: dict, column: str) -> list[float]:
+    """A column, or the difference of two, at :func:`_epochs`."""
+    epochs, parts = _epochs(entry, column), []
+    for values in (entry["curve"][name] for name in column.split(" - ")):
+        whole = len(values) == entry["run"]["epochs"]
+        parts.append([values[epoch - 1] for epoch in epochs] if whole else values)
+    return parts[0] if len(parts) == 1 else [a - b for a, b in zip(*parts, strict=True)]
 
 
 def _nothing(axes) -> None:

@@ -202,6 +202,8 @@ class History:
     def selected_epoch(self) -> int:
         """The earliest epoch of the highest validation accuracy among those evaluated, which is what the protocol reports."""
         seen = [row for row in self.rows if "validation_accuracy" in row]
+        if not seen:
+            raise ValueError(f"no epoch has been evaluated yet: {len(self.rows)} are done, the first is evaluated after {self.run.evaluate_every}")
         return max(seen, key=lambda row: (row["validation_accuracy"], -row["epoch"]))["epoch"]
 
     @property

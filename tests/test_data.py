@@ -507,7 +507,7 @@ def refuse(paths):
 def test_decoded_images_are_kept_beside_the_tree(tmp_path, monkeypatch):
     write_tree(tmp_path)
     first = load("folder:flowers", tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["flowers", "flowers.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flowers", "flowers.decoded.npz"]
     data._cut.cache_clear()
     monkeypatch.setattr(_images, "_decoded", refuse)
     again = load("folder:flowers", tmp_path)
@@ -563,7 +563,7 @@ ACCIDENTS = {
 @pytest.mark.parametrize("accident", ACCIDENTS)
 def test_broken_decoded_images_are_made_again(accident, tmp_path, monkeypatch):
     write_tree(tmp_path)
-    first, cache = load("folder:flowers", tmp_path).fingerprint, tmp_path / "flowers.npz"
+    first, cache = load("folder:flowers", tmp_path).fingerprint, tmp_path / "flowers.decoded.npz"
     whole = cache.read_bytes()
     cache.write_bytes(ACCIDENTS[accident](whole))
     assert cache.read_bytes() != whole
@@ -592,12 +592,12 @@ def test_without_a_place_for_decoded_images_there_is_a_warning(accident, tmp_pat
         raise OSError(accident)
 
     if accident == "in the way":
-        (tmp_path / "flowers.npz").mkdir()
+        (tmp_path / "flowers.decoded.npz").mkdir()
     if accident == "read-only":
         monkeypatch.setattr("bisam.files._begun", refused)
     if accident == "full":
         monkeypatch.setattr(np, "savez", refused)
-    with pytest.warns(UserWarning, match=r"decoded images cannot be kept in .*flowers\.npz"):
+    with pytest.warns(UserWarning, match=r"decoded images cannot be kept in .*flowers\.decoded\.npz"):
         task = load("folder:flowers", tmp_path)
     assert len(task.test) == 12 and not list(tmp_path.rglob("*.part"))
 
@@ -608,7 +608,7 @@ def test_two_processes_that_decode_at_once_both_succeed(tmp_path):
     children = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     found = [child.communicate()[0].strip() for child in children]
     assert [child.returncode for child in children] == [0, 0] and found[0] == found[1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["flowers", "flowers.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flowers", "flowers.decoded.npz"]
     assert load("folder:flowers", tmp_path).fingerprint == found[0]
 
 
@@ -648,7 +648,7 @@ def test_images_of_two_sizes_are_named(part, tmp_path):
     Image.new("RGB", (7, 5)).save(odd)
     with pytest.raises(DataError, match=rf"{odd} has 5 x 7 pixels and {tree}/train/daisy/000\.png 5 x 6; all images"):
         load("folder:flowers", tmp_path)
-    assert not (tmp_path / "flowers.npz").exists()
+    assert not (tmp_path / "flowers.decoded.npz").exists()
 
 
 @pytest.mark.parametrize("suffix, accident", [("jpg", "half"), ("png", "half"), ("jpg", "empty"), ("png", "text")])
@@ -659,7 +659,7 @@ def test_a_broken_image_is_named(suffix, accident, tmp_path):
     path.write_bytes({"half": content[: len(content) // 2], "empty": b"", "text": b"no image"}[accident])
     with pytest.raises(DataError, match=rf"image {path} is truncated or corrupt"):
         load("folder:flowers", tmp_path)
-    assert not (tmp_path / "flowers.npz").exists()
+    assert not (tmp_path / "flowers.decoded.npz").exists()
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path):
@@ -764,6 +764,22 @@ def test_a_test_split_that_is_given_stays_as_it_is(tmp_path):
     assert torch.equal(task.test.inputs, torch.tensor(test)[:, None]) and task.test.targets.tolist() == test_labels.tolist()
 
 
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "uint64", ">i4", "int32"])
+def test_labels_of_any_whole_kind_and_other_arrays_are_taken(kind, tmp_path):
+    images, labels = letters()
+    write_arrays(tmp_path, images=images, labels=labels.astype(kind), names=np.array(["a", "b", "c"]))
+    assert load("file:letters", tmp_path).classes == 3
+
+
+def test_a_tree_and_a_file_of_one_name_leave_each_other_alone(tmp_path):
+    images, labels = letters()
+    path = write_arrays(tmp_path, name="flowers", images=images, labels=labels)
+    write_tree(tmp_path)
+    before = path.read_bytes()
+    assert load("folder:flowers", tmp_path).shape == (3, 5, 6) and path.read_bytes() == before
+    assert load("file:flowers", tmp_path).shape == (1, 6, 4)
+
+
 def test_a_file_that_changes_is_read_again(tmp_path):
     for seed in (0, 1):
         images, labels = letters(seed=seed)
@@ -781,6 +797,8 @@ def test_a_file_that_changes_is_read_again(tmp_path):
         ({"images": letters()[0], "labels": letters(30)[1]}, r"labels must be 31 whole numbers from 0, one an image; got torch.int64 \(30,\)"),
         ({"images": letters()[0], "labels": letters()[1] - 1}, "labels must be 31 whole numbers from 0"),
         ({"images": letters()[0], "labels": letters()[1] / 2}, "labels must be 31 whole numbers"),
+        ({"images": letters()[0], "labels": letters()[1] * 0}, r"labels must be 0 \.\. K - 1 with at least two classes"),
+        ({"images": letters()[0], "labels": letters()[1] * 10**9}, r"each of them there; they run to 2000000000, 3 of them"),
         ({"images": letters()[0], "labels": letters()[1], "test_images": letters()[0]}, "holds no array 'test_labels'"),
         (
             {"images": letters()[0], "labels": letters()[1], "test_images": letters(channels=(3,))[0], "test_labels": letters()[1]},

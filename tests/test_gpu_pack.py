@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -324,7 +325,7 @@ def test_a_packed_tree_is_the_same_task(tree, tmp_path):
     _images.pack("folder:tiny", tree, there)
     one, other = (data.load("folder:tiny", root) for root in (tree, there))
     assert one.fingerprint == other.fingerprint and one.classes == other.classes
-    assert (there / "tiny.npz").is_file()  # decoded once
+    assert (there / "tiny.decoded.npz").is_file()  # decoded once
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "sizes", "no archive"])
@@ -426,3 +427,16 @@ def test_without_the_library_forms_are_not_checked_and_nobody_says_they_are(stag
 
 def test_a_run_of_the_queue_can_be_recorded_with_its_compile():
     assert Run(compile="whole-step").compile in _record.schema()["properties"]["run"]["properties"]["compile"]["enum"]
+
+
+@pytest.mark.parametrize("name", ["bisam/gpu/x.py", ".git/config", "out/runs/r.json"])
+def test_a_folder_with_anything_of_ones_own_is_not_replaced(name, tmp_path):
+    """A checkout has a folder bisam/gpu too, and records lie in a packed folder after a session."""
+    own = tmp_path / "gpu" / name
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    if name.startswith("out"):
+        (tmp_path / "gpu" / pack.MARK).write_text("")
+    with pytest.raises(ValueError, match=rf"folder must be empty, or one that was packed before and holds nothing else; .* holds {re.escape(name.split('/')[0])}"):
+        pack.pack(tmp_path / "gpu", tmp_path)
+    assert own.read_text() == "mine"

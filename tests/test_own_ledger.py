@@ -95,6 +95,14 @@ def test_what_cannot_be_so_is_left_out_with_its_claims_and_named(results, tmp_pa
     assert not (tmp_path / "other").exists() and derive(tmp_path / "other", {}, ["both"], results) == []
 
 
+def test_a_folder_that_holds_other_things_is_left_alone(results, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("cat")
+    with pytest.raises(ValueError, match=r"folder must be a new or an empty one, or a ledger with its claims.toml; .*photos holds other things"):
+        derive(tmp_path / "photos", {"precision": "bfloat16"}, [], results)
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
+
+
 def test_a_method_that_refuses_a_setting_is_left_out(results, tmp_path, monkeypatch):
     refused = experiments.Experiment.runs
 

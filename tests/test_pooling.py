@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy
 import pytest
 import records
 
@@ -80,7 +81,13 @@ def test_the_kind_of_a_machine(environment, name):
 # -- whether they agree ---------------------------------------------------------------------------------------------------
 
 
-def test_machines_that_agree_and_machines_that_do_not(two):
+@pytest.fixture
+def few(monkeypatch):
+    """Four pairs of a machine are enough here."""
+    monkeypatch.setattr(pooling, "FEWEST", 4)
+
+
+def test_machines_that_agree_and_machines_that_do_not(two, few):
     fill(two[0], range(4), "one", 1.0)
     assert agreement(CLAIM, ledger.evidence("e", two[0])).p is None
     fill(two[0], range(4, 8), "two", 1.0)
@@ -88,10 +95,17 @@ def test_machines_that_agree_and_machines_that_do_not(two):
     assert [(part.machine, part.pairs) for part in same.parts] == [("one", 4), ("two", 4)] and same.p > 0.1
     assert same.parts[0].mean == pytest.approx(1.15) and same.parts[0].error == pytest.approx(0.0957, abs=1e-3)
     fill(two[0], range(4, 8), "two", 3.0)
-    assert agreement(CLAIM, ledger.evidence("e", two[0])).p < 1e-6
+    assert agreement(CLAIM, ledger.evidence("e", two[0])).p < 1e-3
 
 
-def test_only_pairs_of_one_machine_count(two):
+def test_equal_machines_are_rarely_told_apart():
+    draw = numpy.random.default_rng(0)
+    small = [pooling._one_difference([list(draw.normal(size=n)) for n in (10, 40)]) < 0.05 for _ in range(2_000)]
+    assert 0.03 < sum(small) / len(small) < 0.07
+    assert pooling._one_difference([[1.0, 1.0], [0.0, 1.0]]) is None  # a part without a spread
+
+
+def test_only_pairs_of_one_machine_count(two, few):
     fill(two[0], range(4), "one", 1.0)
     write(two[0], "sam-seed4", 99.0, "two")
     write(two[0], "sgd-seed4", 90.0, "one")
@@ -120,7 +134,7 @@ def test_new_records_are_taken_in_and_those_of_both_compared(two):
     assert found.differences == pytest.approx([0.4, 0.0]) and "mean +0.20 points, largest 0.40" in str(found)
     assert (here / "runs" / "e" / "sam-seed0.json").read_bytes() == kept
     new = here / "runs" / "e" / "sam-seed1.json"
-    assert new.read_bytes() == (there / "runs" / "e" / "sam-seed1.json").read_bytes()
+    assert json.loads(new.read_text()) == json.loads((there / "runs" / "e" / "sam-seed1.json").read_text())
     assert pool(there, here).taken == []
 
 
@@ -144,6 +158,22 @@ def test_what_does_not_belong_is_refused_with_its_reason(two):
         pool(here / "runs", here)
 
 
+def test_a_record_of_other_data_does_not_stand_beside_those_that_are_here(two):
+    here, there = two
+    write(here, "sgd-seed0", 90.0)
+    write(there, "sgd-seed0", 90.0, data_fingerprint="0" * 16)
+    assert pool(there, here).refused == ["e/sgd-seed0: it was made with another schema or other data"]
+
+
+def test_smoke_runs_are_no_evidence(two):
+    here, there = two
+    for folder in two:
+        (folder / "claims.toml").write_text(TOML.replace('scale = "laptop"', 'scale = "smoke"'))
+    write(there, "sgd-seed0", 90.0, scale="smoke")
+    found = pool(there, here)
+    assert found.taken == [] and found.refused == ["e/sgd-seed0: smoke runs are no evidence"]
+
+
 def test_the_command_says_what_came_in_and_what_changed(two, capsys):
     here, there = two
     fill(here, range(2), "one", 1.0)
@@ -157,4 +187,4 @@ def test_the_command_says_what_came_in_and_what_changed(two, capsys):
 
 def test_everything_recorded_here_has_a_machine():
     assert sum(each.runs for each in machines()) == sum(len(ledger.load(name)) for name in ledger.experiments())
-    assert pooling.FEWEST >= 3
+    assert pooling.FEWEST >= 10

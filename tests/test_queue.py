@@ -256,8 +256,27 @@ def test_a_claim_is_not_judged_before_its_pairs_are_there(folder):
 
 def test_a_plan_too_small_for_its_claim_is_a_fault(folder):
     (folder / "claims.toml").write_text(TOML + claim("long", "bisam-log", "sam", pairs=14))
-    with pytest.raises(ledger.LedgerError, match="it asks for 14 pairs, long plans 13"):
+    with pytest.raises(ledger.LedgerError, match="pairs must be all 13 seeds of long, or be left out; got 14"):
         experiments.claims("long", folder)
+
+
+def test_a_family_that_is_half_done_is_no_smaller_family(folder):
+    """The other claims of the family count as ones in which nothing is found, until their pairs are there."""
+    waiting = "".join(claim("short", ours, theirs, noise, pairs=12) for ours, theirs in (("bisam-log", "sam"), ("sam", "sgd")) for noise in (0.0, 0.4))
+    (folder / "claims.toml").write_text(TOML + claim("long", "bisam-log", "sam", pairs=13) + waiting)
+    for one in plan("long", folder=folder):
+        write(folder, one, 90.0 + 0.2 * (one.run.seed % 4) if one.run.recipe.name == "bisam-log" else 90.2)
+    (found,) = decisions.decisions("long", folder)
+    alone = found.result.largest_p
+    assert alone > 0.01 and found.q == pytest.approx(min(1, 5 * alone))
+
+
+def test_other_data_than_those_of_the_records_are_refused_before_anything_is_trained(folder, settings):
+    write(folder, plan("long", folder=folder)[0])
+    path = next((folder / "runs" / "long").glob("*.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data_fingerprint": "0" * 16}))
+    with pytest.raises(ledger.LedgerError, match="data 'digits' here have fingerprint 28f2d7b2e458c832, those of the records of long have 0000"):
+        ledger.check_data(experiments.experiment("long", folder).run("sam", 1), "long", folder)
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -283,7 +302,7 @@ def test_the_queue_is_worked_through_and_says_what_changed(folder, capsys):
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 24 and said.err.splitlines()[0].startswith("1 of 24: long/")
     assert "long/bisam-log-sam-None: fewer than 2 pairs -> " in said.out and "from 12 pairs" in said.out
-    assert said.out.splitlines()[-1].startswith("24 runs recorded, 0 to go")
+    assert said.out.splitlines()[-1].startswith("24 recorded, 0 to go")
     assert all(one.recorded for one in plan("long", folder=folder))
     assert cli.main(words(folder)) == 0 and "0 runs are missing" in capsys.readouterr().out
 
@@ -292,7 +311,7 @@ def test_without_time_nothing_is_begun(folder, capsys):
     (folder / "claims.toml").write_text(SMALL)
     assert cli.main(words(folder, "--minutes", "1e-9")) == 0
     said = capsys.readouterr()
-    assert not said.err and said.out.splitlines()[-1].startswith("0 runs recorded, 24 to go")
+    assert not said.err and said.out.splitlines()[-1].startswith("0 recorded, 24 to go")
 
 
 def test_a_clock_that_is_set_back_neither_prolongs_nor_ends_the_work(folder, capsys, monkeypatch):
@@ -300,9 +319,9 @@ def test_a_clock_that_is_set_back_neither_prolongs_nor_ends_the_work(folder, cap
     now, steps = time.time, itertools.count()
     monkeypatch.setattr(time, "time", lambda: now() - 3600 * next(steps))
     assert cli.main(words(folder, "--minutes", "1e-9")) == 0
-    assert "0 runs recorded, 24 to go" in capsys.readouterr().out
+    assert "0 recorded, 24 to go" in capsys.readouterr().out
     assert cli.main(words(folder, "--minutes", "600")) == 0
-    assert "24 runs recorded, 0 to go" in capsys.readouterr().out
+    assert "24 recorded, 0 to go" in capsys.readouterr().out
 
 
 def start(folder, *more):

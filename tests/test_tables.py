@@ -5,6 +5,7 @@ import math
 
 import matplotlib
 import pytest
+from records import sound
 from scipy import stats
 
 from bisam import ledger, report, tables
@@ -254,3 +255,20 @@ def test_the_intervals_of_ours_are_those_of_the_statistics(records):
     result = paired([ours[k] for k in ours], [theirs[k] for k in ours])
     text = tables.effects([Effect("a", "sam", None, result, "holds")])
     assert f"{result.mean:+.2f} [{result.low:+.2f}, {result.high:+.2f}]" in text
+
+
+def test_curves_of_runs_that_are_evaluated_now_and_then_stand_at_their_epochs():
+    import matplotlib.pyplot as plt
+
+    entry = sound(Run(model="mlp", epochs=5, evaluate_every=2))
+    entry["curve"] |= {"test_accuracy": [80.0, 85.0, 90.0], "validation_accuracy": [1.0, 3.0, 2.0], "train_accuracy": [50.0, 60.0, 70.0, 80.0, 90.0]}
+    entry["final"]["selected_epoch"] = 4
+    for column, shares, values in (
+        ("test_accuracy", [0.4, 0.8, 1.0], [80.0, 85.0, 90.0]), ("train_accuracy", [0.2, 0.4, 0.6, 0.8, 1.0], [50.0, 60.0, 70.0, 80.0, 90.0]),
+        ("train_accuracy - test_accuracy", [0.4, 0.8, 1.0], [-20.0, -5.0, 0.0]),
+    ):  # fmt: skip
+        figure, axes = plt.subplots()
+        tables.draw_curves(axes, {"a": entry}, ["sam"], column, marked=True)
+        assert axes.lines[0].get_xdata() == pytest.approx(shares) and axes.lines[0].get_ydata() == pytest.approx(values)
+        assert list(axes.lines[1].get_xdata()) == [0.8] and list(axes.lines[1].get_ydata()) == [values[shares.index(0.8)]]
+        plt.close(figure)

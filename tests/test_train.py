@@ -376,6 +376,12 @@ def test_only_some_epochs_are_evaluated_and_the_last_one_always():
     assert len(third.curve("test_accuracy")) == 3 and len(third.curve("train_loss")) == 8
 
 
+def test_what_is_not_evaluated_yet_has_no_chosen_epoch():
+    cut = fit(run(epochs=4, evaluate_every=3), stop_after=2)
+    with pytest.raises(ValueError, match="no epoch has been evaluated yet: 2 are done, the first is evaluated after 3"):
+        print(cut.selected_epoch)
+
+
 def test_a_cut_before_the_first_evaluation_is_resumed_exactly(tmp_path):
     wanted, path = run(epochs=5, evaluate_every=4), tmp_path / "cut.pt"
     for _ in range(5):

@@ -19,7 +19,7 @@ def words(parser: argparse.ArgumentParser) -> None:
 
 def _evidence(arguments: argparse.Namespace) -> int:
     from ..decisions import decisions
-    from ..queue import RULE, changes, queue
+    from ..queue import RULE, queue
     from ..reproduce import Settings, carry_out
 
     places = {name: value for name, value in (("folder", arguments.ledger), ("checkpoints", arguments.checkpoints)) if value is not None}
@@ -34,10 +34,22 @@ def _evidence(arguments: argparse.Namespace) -> int:
             print(f"  {job.worth:.2e}  {job.seconds:6.0f} s  {job.planned.experiment}/{job.planned.file}  for {len(job.claims)} claims")
         return 0
     before = decisions(folder=settings.folder)
-    outcomes = carry_out([job.planned for job in jobs], settings)
-    for line in changes(before, decisions(folder=settings.folder)):
-        print(line)
-    print(f"{len(outcomes['recorded'])} runs recorded, {len(outcomes['cut'])} to go; the same command goes on with them")
+    try:
+        outcomes = carry_out([job.planned for job in jobs], settings)
+    except KeyboardInterrupt:
+        _print_changes(before, settings.folder)
+        raise
+    _print_changes(before, settings.folder)
+    said = {"recorded": "recorded", "cut": "to go, with which the same command goes on", "elsewhere": "in the hands of other processes", "failed": "failed"}
+    print(", ".join(f"{len(outcomes[kind])} {words}" for kind, words in said.items() if outcomes[kind] or kind in ("recorded", "cut")))
     for line in outcomes["failed"]:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if outcomes["failed"] else 0
+
+
+def _print_changes(before: list, folder: Path) -> None:
+    from ..decisions import decisions
+    from ..queue import changes
+
+    for line in changes(before, decisions(folder=folder)):
+        print(line)

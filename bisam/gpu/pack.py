@@ -47,6 +47,9 @@ Lines appear as things are done, and lie in out/*.jsonl at once; a stage that br
 Bring `out` home: `bisam pool out` checks its records and takes them in. The same --out goes on from out/checkpoints on the next machine.
 """
 
+MARK = ".packed"  # in a folder that was written here, which may be replaced
+PACKED = {MARK, "README.md", "bisam", "data", "results", "run.py"}
+
 
 def pack(folder: Path, root: Path = ROOT) -> Path:
     """Writes the folder anew, and a ``.tar.gz`` of it beside it.
@@ -77,8 +80,7 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
     """
     folder = _checks.path("folder", folder, words="the path of a folder")
     root = _checks.path("root", root, words="the path of a folder")
-    if folder.exists() and not (folder / "bisam" / "gpu").is_dir() and any(folder.iterdir()):
-        raise ValueError(f"folder must be empty, or one that was packed before; {folder} holds something else")
+    _check_replaceable(folder)
     images = sorted(evidence.data_of(RESULTS))
     for name in images:  # before anything is written or replaced
         _images.stamp(name, root)
@@ -95,9 +97,19 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
     (folder / "data").mkdir()
     for name in images:
         _pack_images(name, root, folder / "data")
+    files.write_whole(folder / MARK, "")
     files.write_whole(folder / "run.py", LAUNCHER)
     files.write_whole(folder / "README.md", README)
     return _archived(folder)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """A ``ValueError`` unless the folder is not there, is empty, or holds what an earlier call has written and nothing else."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    strange = there - PACKED if MARK in there else there
+    if strange or (folder.exists() and not folder.is_dir()):
+        names = ", ".join(sorted(strange)[:5]) or "it is no folder"
+        raise ValueError(f"folder must be empty, or one that was packed before and holds nothing else; {folder} holds {names}")
 
 
 def _pack_images(name: str, root: Path, there: Path) -> None:
