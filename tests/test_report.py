@@ -121,10 +121,10 @@ def by_hand():
     for family in {claim["family"] for claim in mine}:
         ranked = sorted((found[c["id"]][2], c["id"]) for c in mine if c["family"] == family and found[c["id"]][2] is not None)
         waiting = [c["id"] for c in mine if c["family"] == family and len(found[c["id"]][3]) < c.get("pairs", 0)]
-        ranked += [(1.0, name) for name in waiting]
+        ranked = sorted(ranked + [(1.0, "")] * len(waiting))
         kept = max((k for k, (p, _) in enumerate(ranked, 1) if p <= 0.05 * k / len(ranked)), default=0)
         for _, name in ranked[kept:]:
-            if final[name] != "not resolved":
+            if name and final[name] != "not resolved":
                 final[name] = NOT_IN_FAMILY
     return {name: (*found[name], final[name]) for name in found}
 
