@@ -5,9 +5,11 @@ narrows it by
 
 .. math:: g(n) = \frac{1}{\sqrt{n + 1}} - \frac{1}{\sqrt{n + 2}}
 
-in units of the spread (n + 1 in place of n, so that the first pair has a finite worth). The worth of a run is
+in units of the spread (n + 1 in place of n, so that the first pair has a finite worth). The pairs that a claim still lacks stand in line: those
+that lack the fewest runs first, and among these by seed. With n pairs there, the one in place :math:`k = 0, 1, \dots` of the line will narrow
+the interval by :math:`g(n + k)`. The worth of a run is
 
-.. math:: \frac{1}{t} \sum_c \frac{g(n_c)}{m_c}
+.. math:: \frac{1}{t} \sum_c \frac{g(n_c + k_c)}{m_c}
 
 over the open primary claims c that its pair belongs to, with :math:`m_c` the runs that this pair still lacks and t the seconds of
 the run. A claim is primary if it has a family, and open as long as a planned pair is missing. What runs have shown does not count:
@@ -16,7 +18,6 @@ a queue that looked at results, and left a claim once it holds, would find too m
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 import statistics
@@ -34,7 +35,10 @@ from .prices import seconds_of_a_pass
 
 __all__ = ["RULE", "Job", "changes", "gain", "queue"]
 
-RULE = "worth of a run: the sum over its open primary claims of (1/sqrt(n+1) - 1/sqrt(n+2)) / (runs that its pair lacks), by second of the run"
+RULE = (
+    "worth of a run: the sum over its open primary claims of (1/sqrt(j+1) - 1/sqrt(j+2)) / (runs that its pair lacks), by second of the run; "
+    "j pairs are there or stand before its own in line"
+)
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,24 @@ class Job:
 
 
 @dataclass
-class _Pair:
-    """What one seed of one claim still lacks."""
-
-    claim: str
-    missing: set[tuple[str, str]]
-
-
-@dataclass
 class _Open:
-    """An open claim: how many pairs it has, and the others by seed."""
+    """An open claim: how many pairs it has, and by seed what the others lack."""
 
+    id: str
     count: int = 0
-    pairs: list[_Pair] = field(default_factory=list)
+    missing: list[set[tuple[str, str]]] = field(default_factory=list)
+
+    def worths(self) -> dict[tuple[str, str], float]:
+        """What each missing run is worth to this claim, but for its seconds."""
+        line = sorted(self.missing, key=len)  # which leaves seeds in their order
+        return {run: gain(self.count + place) / len(pair) for place, pair in enumerate(line) for run in pair}
+
+    def take(self, run: tuple[str, str]) -> None:
+        """The run has been made."""
+        for pair in self.missing:
+            pair.discard(run)
+        self.count += sum(not pair for pair in self.missing)
+        self.missing = [pair for pair in self.missing if pair]
 
 
 def gain(pairs: int) -> float:
@@ -132,8 +141,8 @@ def queue(settings: Settings, machine: str = "cpu") -> tuple[list[Job], dict[str
     absent = {name: error for name in planned if (error := _absence(name, planned[name], settings))}
     primary = [claim for claim in primary if claim.experiment not in absent]
     runs = {(one.experiment, one.file): one for name in planned if name not in absent for one in planned[name]}
-    opened = {claim.id: _opened(claim, plans[claim.experiment], runs) for claim in primary}
-    wanted = {key for each in opened.values() for pair in each.pairs for key in pair.missing}
+    opened = [_opened(claim, plans[claim.experiment], runs) for claim in primary]
+    wanted = {key for each in opened for pair in each.missing for key in pair}
     seconds = _seconds(runs, wanted, settings)
     cut = {key for key in wanted if checkpoint_of(runs[key], settings).exists()}
     return _ordered(opened, {key: runs[key] for key in runs if key in wanted}, seconds, cut), absent
@@ -157,7 +166,7 @@ def _absence(name: str, planned: Sequence[Planned], settings: Settings) -> Excep
 
 def _opened(claim: Claim, chosen: Experiment, runs: dict[tuple[str, str], Planned]) -> _Open:
     """The pairs that a claim has, and what the others lack: the runs of both sides with one seed, at all places that it averages over."""
-    cells, found = chosen.cells(), _Open()
+    cells, found = chosen.cells(), _Open(claim.id)
     names = {tuple(words.values()): file for file, words in cells.items()}
     for seed in range(chosen.first_seed, chosen.first_seed + chosen.seeds):
         sides = ((claim.ours, claim.place), (claim.theirs, claim.other_place))
@@ -165,7 +174,7 @@ def _opened(claim: Claim, chosen: Experiment, runs: dict[tuple[str, str], Planne
         missing = {(chosen.name, file) for file in files if not runs[chosen.name, file].recorded}
         found.count += not missing
         if missing:
-            found.pairs.append(_Pair(claim.id, missing))
+            found.missing.append(missing)
     return found
 
 
@@ -197,44 +206,22 @@ def _kind(one: Planned) -> tuple:
     return run.data, run.model, run.batch_size, run.train_images, run.pool, run.precision, run.channels_last, run.compile, run.augment
 
 
-def _ordered(opened: dict[str, _Open], runs: dict, seconds: dict, cut: set) -> list[Job]:
+def _ordered(opened: list[_Open], runs: dict, seconds: dict, cut: set) -> list[Job]:
     """Greedy: the run of the highest worth is taken, its pairs come nearer to being whole, and the worths of others change."""
-    pairs_of: dict[tuple, list[_Pair]] = {key: [] for key in runs}
-    for each in opened.values():
-        for pair in each.pairs:
-            for key in pair.missing:
-                pairs_of[key].append(pair)
-    order = {key: place for place, key in enumerate(runs)}
-
-    def worth(key: tuple) -> float:
-        return sum(gain(opened[pair.claim].count) / len(pair.missing) for pair in pairs_of[key]) / seconds[key]
-
-    found, done = [], set()
-
-    def take(key: tuple) -> None:
-        names = tuple(pair.claim for pair in pairs_of[key])
-        found.append(Job(runs[key], worth(key), seconds[key], names))
-        done.add(key)
-        for pair in pairs_of[key]:
-            pair.missing.discard(key)
-            opened[pair.claim].count += not pair.missing
-
-    for key in sorted(cut, key=order.__getitem__):
-        take(key)
-    # Worths fall as pairs are completed, and rise as a pair comes nearer to being whole: both are looked at again when a run is taken.
-    heap = [(-worth(key), order[key], key) for key in runs if key not in done]
-    heapq.heapify(heap)
-    while heap:
-        value, place, key = heapq.heappop(heap)
-        if key in done:
-            continue
-        if -value != (now := worth(key)):
-            heapq.heappush(heap, (-now, place, key))
-            continue
-        touched = {other for pair in pairs_of[key] for other in pair.missing if other != key}
-        take(key)
-        for other in touched:
-            heapq.heappush(heap, (-worth(other), order[other], other))
+    worths = {each.id: each.worths() for each in opened}
+    claims_of = {run: [each for each in opened if run in worths[each.id]] for run in runs}
+    worth = {run: sum(worths[each.id][run] for each in claims_of[run]) / seconds[run] for run in runs}
+    found: list[Job] = []
+    while worth:
+        begun = [run for run in worth if run in cut]
+        run = begun[0] if begun else max(worth, key=worth.__getitem__)  # the first of those that are worth the same
+        touched = claims_of.pop(run)
+        found.append(Job(runs[run], worth.pop(run), seconds[run], tuple(each.id for each in touched)))
+        for each in touched:
+            each.take(run)
+            worths[each.id] = each.worths()
+        for other in {other for each in touched for other in worths[each.id]}:
+            worth[other] = sum(worths[each.id][other] for each in claims_of[other]) / seconds[other]
     return found
 
 

@@ -131,10 +131,11 @@ def by_hand(folder):
     def worth(key):
         total = 0.0
         for claim_pairs in pairs:
-            n = sum(all(run in done for run in pair) for pair in claim_pairs)
-            for pair in claim_pairs:
+            lacking = [sum(run not in done for run in pair) for pair in claim_pairs]
+            for seed, pair in enumerate(claim_pairs):
                 if key in pair:
-                    total += (1 / math.sqrt(n + 1) - 1 / math.sqrt(n + 2)) / sum(run not in done for run in pair)
+                    before = sum(lack == 0 or (lack, other) < (lacking[seed], seed) for other, lack in enumerate(lacking))
+                    total += (1 / math.sqrt(before + 1) - 1 / math.sqrt(before + 2)) / lacking[seed]
         return total / (SECONDS[runs[key].run.batch_size] * runs[key].passes)
 
     order = []
