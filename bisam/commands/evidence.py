@@ -6,13 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from .reproduce import places
+
 
 def words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, help="stop cleanly within about this time; the same command goes on later")
     parser.add_argument("--cores", type=int, default=1, help="processes at a time, one thread each (default 1)")
     parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
     parser.add_argument("--ledger", type=Path, help="folder with claims.toml and runs; default: results of this project")
-    parser.add_argument("--checkpoints", type=Path, help="folder of runs that were cut; default: _build/checkpoints of this project")
+    parser.add_argument("--checkpoints", type=Path, help="folder of runs that were cut; default: _build/checkpoints, or beside another ledger")
     parser.add_argument("--plan", action="store_true", help="show the queue and what it would cost, and run nothing")
     parser.set_defaults(do=_evidence)
 
@@ -22,8 +24,7 @@ def _evidence(arguments: argparse.Namespace) -> int:
     from ..queue import RULE, queue
     from ..reproduce import Settings, carry_out
 
-    places = {name: value for name, value in (("folder", arguments.ledger), ("checkpoints", arguments.checkpoints)) if value is not None}
-    settings = Settings(arguments.cores, "cpu", arguments.root, arguments.minutes, **places)
+    settings = Settings(arguments.cores, "cpu", arguments.root, arguments.minutes, **places(arguments))
     jobs, absent = queue(settings)
     print(RULE)
     for name, error in absent.items():

@@ -54,15 +54,22 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace):
+    from ..reproduce import Settings
+
+    device = ",".join(map(str, arguments.device or ["cpu"]))
+    return Settings(arguments.workers, device, arguments.root, arguments.minutes, **places(arguments))
+
+
+def places(arguments: argparse.Namespace) -> dict:
+    """The ledger and where its unfinished runs are kept: those of another ledger than ours lie beside it."""
     from .. import _checks
     from ..reproduce import Settings
 
-    places = {} if arguments.checkpoints is None else {"checkpoints": arguments.checkpoints}
+    found = {} if arguments.checkpoints is None else {"checkpoints": arguments.checkpoints}
     folder = _checks.optional("ledger", arguments.ledger, of=_checks.path, words="the path of a folder")
     if folder is not None and folder.resolve() != Settings().folder.resolve():
-        places = {"folder": folder, "checkpoints": folder.absolute().with_name(f"{folder.absolute().name}-checkpoints"), **places}
-    device = ",".join(map(str, arguments.device or ["cpu"]))
-    return Settings(arguments.workers, device, arguments.root, arguments.minutes, **places)
+        found = {"folder": folder, "checkpoints": folder.absolute().with_name(f"{folder.absolute().name}-checkpoints"), **found}
+    return found
 
 
 def _with_list(arguments: argparse.Namespace, settings, changes: dict[str, str], stack: contextlib.ExitStack):

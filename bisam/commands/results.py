@@ -58,7 +58,7 @@ def _pool(arguments: argparse.Namespace) -> int:
     before = decisions(folder=folder)
     found = pool(arguments.source, folder)
     for line in found.refused:
-        print(f"refused: {line}")
+        print("refused: " + "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line))  # names of files may hold anything
     print(found)
     for line in changes(before, decisions(folder=folder)):
         print(line)
