@@ -3,12 +3,14 @@
 import dataclasses
 import gzip
 import hashlib
+import json
 import os
 import pickle
 import re
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -841,3 +843,23 @@ def test_a_task_of_smaller_images(tmp_path):
         load("file:letters", tmp_path, pool=3)
     with pytest.raises(ValueError, match=r"pool must be left out for data 'digits', whose split is fixed; got 2"):
         load("digits", pool=2)
+
+
+# The file of the experiments on MNIST
+
+
+def test_digits_of_the_package_become_arrays_and_others_are_refused(tmp_path, capsys):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+    import mnist10k
+
+    draw, images = np.random.default_rng(0), []
+    (tmp_path / "src" / "digits").mkdir(parents=True)
+    for digit in range(10):
+        pixels = draw.integers(0, 256, (2, 28, 28))
+        images.append(pixels)
+        rounded = [round(float(value), 3) for value in pixels.reshape(-1) / 255]
+        (tmp_path / "src" / "digits" / f"{digit}.json").write_text(json.dumps({"data": rounded}))
+    found, labels = mnist10k.arrays(tmp_path)
+    assert found.dtype == np.uint8 and (found == np.concatenate(images)).all() and labels.tolist() == [digit for digit in range(10) for _ in range(2)]
+    assert mnist10k.main(str(tmp_path), str(tmp_path / "out.npz")) == 1
+    assert "those of the records have bc6b63550c8a82f6" in capsys.readouterr().err and not (tmp_path / "out.npz").exists()
