@@ -29,7 +29,7 @@ from bisam import (
     verify,
 )
 from bisam.gpu import correctness, evidence, pack, published, session, speed, tiny, two_devices
-from bisam.gpu.lines import Stage
+from bisam.gpu.lines import Item, Stage
 from bisam.train import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,7 +100,7 @@ def test_a_device_that_computes_otherwise_fails_its_check(tmp_path, monkeypatch)
 
 
 def test_an_error_in_a_check_is_a_line_and_the_next_one_runs(tmp_path, monkeypatch):
-    listed = [correctness.Check("breaks", lambda: 1 / 0), correctness.Check("works", lambda: 0.0)]
+    listed = [Item("breaks", lambda: 1 / 0), Item("works", lambda: 0.0)]
     monkeypatch.setattr(correctness, "checks", lambda stage: listed)
     correctness.main(stage_of(tmp_path))
     assert [(line["name"], line["result"]) for line in lines(tmp_path / "correctness.jsonl")] == [("breaks", "error"), ("works", "pass")]

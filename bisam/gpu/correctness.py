@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable
-
-import torch
 
 from .. import train
 from ..recipe import RECIPES
 from ..train import PRECISIONS
 from . import trainings, two_devices, two_processes
 from .deviations import Wrong
-from .lines import Stage
+from .lines import Item, Stage, told
 
-__all__ = ["Check", "checks", "main"]
+__all__ = ["checks", "main"]
 
 FIRST = ("bisam-log", "sam", "bisam-tanh", "sgd", "asam", "esam", "gsam", "vasso", "rsam", "msam", "ksam", "lets-sam", "bsam")
 GRAPHED = ("bisam-log", "sam", "sgd", "bisam-tanh", "vasso", "esam", "gsam", "rsam", "late-sam", "a-bisam-log", "msam", "ksam", "le-sam", "sam-on")
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One question, and a function that answers it.
-
-    Args:
-        name: in the file.
-        run: returns the largest deviation, or raises what is wrong.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> Check("nothing", lambda: 0.0).run()
-        0.0
-    """
-
-    name: str
-    run: Callable[[], float]
 
 
 def main(stage: Stage) -> None:
@@ -65,18 +41,16 @@ def main(stage: Stage) -> None:
             stage.note(check.name, result=result, deviation=deviation, seconds=time.monotonic() - started, reason=reason)
 
 
-def _answer(check: Check) -> tuple[str, float | None, str | None]:
+def _answer(check: Item) -> tuple[str, float | None, str | None]:
     try:
         return "pass", check.run(), None
     except Wrong as error:
         return "fail", error.args[0], error.args[1]
     except Exception as error:
-        if isinstance(error, getattr(torch, "AcceleratorError", ())):
-            raise  # the device is lost to this process
-        return "error", None, f"{type(error).__name__}: {error}"[:500]
+        return "error", None, told(error)
 
 
-def checks(stage: Stage) -> list[Check]:
+def checks(stage: Stage) -> list[Item]:
     """What is asked, the most telling first: few methods in every way, then the other methods, then what takes long.
 
     Args:
@@ -92,28 +66,28 @@ def checks(stage: Stage) -> list[Check]:
     """
     rows = [*FIRST, *(name for name in RECIPES if name not in FIRST)]
 
-    def steps(names) -> list[Check]:
-        return [Check(f"step {name} {p}", lambda name=name, p=p: two_devices.step(stage, name, p)) for name in names for p in PRECISIONS]
+    def steps(names) -> list[Item]:
+        return [Item(f"step {name} {p}", lambda name=name, p=p: two_devices.step(stage, name, p)) for name in names for p in PRECISIONS]
 
-    def graphs(names, precision: str, model: str = "resnet8") -> list[Check]:
+    def graphs(names, precision: str, model: str = "resnet8") -> list[Item]:
         words = f"{precision}{'' if model == 'resnet8' else ' ' + model}"
-        return [Check(f"graph {n} {words}", lambda n=n: trainings.graph(stage, n, precision, model)) for n in names]
+        return [Item(f"graph {n} {words}", lambda n=n: trainings.graph(stage, n, precision, model)) for n in names]
 
     return [
         *steps(FIRST[:4]),
         *graphs(GRAPHED[:2], "float32"), *graphs(GRAPHED[:2], "bfloat16"),
-        Check("graph against compile no, bisam-log", lambda: trainings.graph_against_no(stage)),
-        *(Check(f"scaler float16 {name}", lambda name=name: two_devices.scaler(stage, name)) for name in ("sam", "bisam-log")),
-        Check("scaler float16 overflow", lambda: two_devices.overflow(stage)),
-        *(Check(f"resumed {mode}", lambda mode=mode: trainings.resumed(stage, mode)) for mode in ("whole-step", "no")),
+        Item("graph against compile no, bisam-log", lambda: trainings.graph_against_no(stage)),
+        *(Item(f"scaler float16 {name}", lambda name=name: two_devices.scaler(stage, name)) for name in ("sam", "bisam-log")),
+        Item("scaler float16 overflow", lambda: two_devices.overflow(stage)),
+        *(Item(f"resumed {mode}", lambda mode=mode: trainings.resumed(stage, mode)) for mode in ("whole-step", "no")),
         *graphs(["bisam-log"], "bfloat16", "airbench-narrow"),
-        *(Check(f"twice the same bits {net}", lambda net=net: trainings.twice(stage, net)) for net in ("airbench-narrow", "resnet8")),
-        Check("side by side", lambda: trainings.side_by_side(stage)),
-        Check("a bad step is left out of a graph", lambda: trainings.bad_step(stage)),
+        *(Item(f"twice the same bits {net}", lambda net=net: trainings.twice(stage, net)) for net in ("airbench-narrow", "resnet8")),
+        Item("side by side", lambda: trainings.side_by_side(stage)),
+        Item("a bad step is left out of a graph", lambda: trainings.bad_step(stage)),
         *graphs(["bisam-log"], "bfloat16", "vgg19-bn"),  # with dropout masks that both passes draw
         *graphs(GRAPHED[2:], "bfloat16"),
-        Check("two processes", lambda: two_processes.two_processes(stage)),
-        Check("a batch shared by two processes", lambda: two_processes.shared_batch(stage)),
+        Item("two processes", lambda: two_processes.two_processes(stage)),
+        Item("a batch shared by two processes", lambda: two_processes.shared_batch(stage)),
         *steps(rows[4:]),
         *graphs(GRAPHED[2:], "float32"),
     ]  # fmt: skip

@@ -6,22 +6,53 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
 from .. import _checks
 
-__all__ = ["Stage"]
+__all__ = ["Item", "Stage", "told"]
 
 
-class Named(Protocol):
-    """Something to be done that has a name."""
+@dataclass(frozen=True)
+class Item:
+    """One thing that a stage does.
+
+    Args:
+        name: in the file.
+        run: does it and returns what it has found.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> Item("nothing", dict).run()
+        {}
+    """
 
     name: str
+    run: Callable[[], object]
+
+
+def told(error: Exception) -> str:
+    """An error in words, for the line of what it has ended; one after which the device is lost to this process is raised again.
+
+    Args:
+        error: what was raised.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> told(ValueError("no"))
+        'ValueError: no'
+    """
+    if isinstance(error, getattr(torch, "AcceleratorError", ())):
+        raise error
+    return f"{type(error).__name__}: {error}"[:500]
 
 
 @dataclass
@@ -67,7 +98,7 @@ class Stage:
         self.out = _checks.path("out", self.out, words="the path of a folder")
         _checks.device("device", self.device)
 
-    def in_time(self, things: Sequence[Named]) -> Iterator[Named]:
+    def in_time(self, things: Sequence[Item]) -> Iterator[Item]:
         """Those that were not done before, one after the other until the time is over; the names of what is then left are a line."""
         waiting = [one for one in things if one.name not in self.done]
         try:

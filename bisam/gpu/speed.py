@@ -4,36 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
 from .. import train
 from . import parts, whole_steps
-from .lines import Stage
+from .lines import Item, Stage, told
 
-__all__ = ["Item", "items", "main"]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing to measure.
-
-    Args:
-        name: in the file.
-        run: returns what was measured, by name.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> Item("nothing", dict).run()
-        {}
-    """
-
-    name: str
-    run: Callable[[], dict]
+__all__ = ["items", "main"]
 
 
 def main(stage: Stage) -> None:
@@ -59,9 +37,7 @@ def main(stage: Stage) -> None:
             try:
                 found = item.run()
             except Exception as error:
-                if isinstance(error, getattr(torch, "AcceleratorError", ())):
-                    raise  # the device is lost to this process
-                found = {"error": f"{type(error).__name__}: {error}"[:500]}
+                found = {"error": told(error)}
             stage.note(item.name, **found, took=time.monotonic() - started)
             if stage.is_cuda:
                 torch.cuda.empty_cache()
