@@ -17,7 +17,7 @@ import torch
 
 from . import _checks, data, files, ledger, models, processes
 from .environment import threads_held
-from .experiments import LedgerError, experiment
+from .experiments import LedgerError, experiment, experiments
 from .plans import CHECKPOINTS, SMOKE, Planned, Settings, home, plan, runs_planned
 from .prices import hours, prices
 from .train import Run, fit
@@ -58,6 +58,7 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
         data.load(name, settings.root)
     for name in {one.run.model for one in missing}:
         models.find(name)
+    _take_away_what_is_recorded(settings)
     outcomes: dict[str, list[str]] = {"recorded": [], "cut": [], "elsewhere": [], "failed": []}
     end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
     waiting = iter(missing)
@@ -68,6 +69,18 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
             advance(f"{one.experiment}/{one.file}: {outcome}{_found(one, settings) if kind == 'recorded' else ''}")
     outcomes["cut"] += [one.file for one in waiting]
     return outcomes
+
+
+def _take_away_what_is_recorded(settings: Settings) -> None:
+    """Removes the checkpoints of runs that have records: a process that is killed between its two last writes leaves one behind."""
+    known = experiments(settings.folder)
+    for path in settings.checkpoints.glob("*/*.pt"):
+        name = path.parent.name
+        if name not in known or not ledger.is_recorded(name, path.stem, home(known[name], settings.folder)):
+            continue
+        with files.held(path.with_suffix(".lock")) as mine:
+            if mine:
+                path.unlink(missing_ok=True)
 
 
 def _in_time(waiting: Iterator[Planned], end: float) -> Iterator[Planned]:
@@ -146,7 +159,10 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.held(path.with_suffix(".lock")) as mine, threads_held(1):  # sums on a CPU must not depend on how many cores and processes there are
         place = home(chosen, settings.folder)
-        if not mine or ledger.is_recorded(one.experiment, one.file, place):
+        if not mine:
+            return "elsewhere"
+        if ledger.is_recorded(one.experiment, one.file, place):
+            path.unlink(missing_ok=True)
             return "elsewhere"
         ledger.check_data(one.run, one.experiment, place, settings.root)
         minutes = None if math.isinf(end) else max((end - time.monotonic()) / 60, 1e-3)

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import records
 
-from bisam import cli, decisions, experiments, ledger, queue
+from bisam import cli, decisions, experiments, files, ledger, queue, reproduce
 from bisam.plans import Settings, plan
 from bisam.queue import changes, gain
+from bisam.reproduce import carry_out
 
 ROOT = Path(__file__).resolve().parents[1]
 TOML = """
@@ -323,6 +324,37 @@ def test_a_clock_that_is_set_back_neither_prolongs_nor_ends_the_work(folder, cap
     assert "0 recorded, 24 to go" in capsys.readouterr().out
     assert cli.main(words(folder, "--minutes", "600")) == 0
     assert "24 recorded, 0 to go" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_outlived_its_run_is_taken_away(folder, settings):
+    """A process that is killed after the record is written, and before the checkpoint is removed, leaves one behind."""
+    (folder / "claims.toml").write_text(SMALL)
+    done, unfinished, held = plan("long", folder=folder)[:3]
+    for one in (done, unfinished, held):
+        path = queue.checkpoint_of(one, settings)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+        if one is not unfinished:
+            write(folder, one)
+    strange = settings.checkpoints / "no experiment of this ledger" / done.file
+    strange.parent.mkdir()
+    strange.with_suffix(".pt").write_bytes(b"")
+    with files.held(queue.checkpoint_of(held, settings).with_suffix(".lock")):
+        assert cli.main(words(folder, "--minutes", "1e-9")) == 0
+    assert not queue.checkpoint_of(done, settings).exists() and strange.with_suffix(".pt").exists()
+    assert queue.checkpoint_of(unfinished, settings).exists() and queue.checkpoint_of(held, settings).exists()
+
+
+def test_the_checkpoint_of_a_run_that_was_recorded_meanwhile_is_taken_away(folder, settings):
+    (folder / "claims.toml").write_text(SMALL)
+    waiting = plan("long", folder=folder)[:1]  # as another process knows it
+    path = queue.checkpoint_of(waiting[0], settings)
+    path.parent.mkdir(parents=True)
+    write(folder, waiting[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduce, "_take_away_what_is_recorded", lambda settings: path.write_bytes(b""))
+        assert carry_out(waiting, settings, progress=False)["elsewhere"] == [waiting[0].file]
+    assert not path.exists()
 
 
 def start(folder, *more):
