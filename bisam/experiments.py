@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ BUDGETS = ("passes", "epochs", "same")
 MACHINES = ("cpu", "gpu")
 FITTED = 90.0  # percent of the labels that can be fitted, which a claim about accuracy needs both methods to have fitted
 EQUAL_EPOCHS = "sgd-equal-epochs"  # SGD under a name of its own, whose epochs are never doubled
+DATA_AXES = ("data", "train_images", "test_images", "split_seed", "pool")  # what the fingerprint of the data depends on
 MOST_SEEDS, MOST_RUNS = 10_000, 100_000  # all runs of an experiment are held in memory
 
 # What lies between SAM and BiSAM (-log) beside the bound: its ascent has no label smoothing, and a temperature. A control
@@ -99,6 +101,7 @@ class Experiment:
         stopped: why runs of the plan were left out; empty if nothing was. The plan stays as it was.
         schema: the form of its records, see ``bisam.ledger.SCHEMA``; older records are kept as experiments of their own.
         machine: on what its runs are made by the queue, ``"cpu"`` or ``"gpu"``; by default those of scale ``"paper"`` need a GPU.
+        fingerprint: of the data, see :class:`~bisam.data.Task`, so that its first run is not made on others either; empty leaves it to that run.
 
     Raises:
         TypeError, ValueError: a field that is not as above, or a run that :class:`~bisam.train.Run` refuses.
@@ -132,6 +135,7 @@ class Experiment:
     stopped: str = ""
     schema: int = 3
     machine: str = ""
+    fingerprint: str = ""
 
     def __post_init__(self):
         _checks.choice("scale", self.scale, SCALES)
@@ -144,6 +148,10 @@ class Experiment:
             method(name)
         for axis in (*self.axes, *self.settings):
             _checks.choice("axis", axis, _claims.AXES)
+        if self.fingerprint and not re.fullmatch("[0-9a-f]{16}", self.fingerprint):
+            raise ValueError(f"fingerprint must be 16 hexadecimal digits in experiment {self.name!r}, got {self.fingerprint!r}")
+        if self.fingerprint and (moving := [axis for axis in self.axes if axis in DATA_AXES]):
+            raise ValueError(f"fingerprint must be left out in experiment {self.name!r}, whose axis {moving[0]!r} has several data")
         if self.seeds > MOST_SEEDS:
             raise ValueError(f"seeds must be at most {MOST_SEEDS} in experiment {self.name!r}, got {self.seeds}")
         if not 0 <= self.first_seed <= 2**63 - self.seeds:

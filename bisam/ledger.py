@@ -13,7 +13,7 @@ from pathlib import Path
 from . import _checks, _record, files
 from ._record import bits, packed
 from .environment import commit, differences, environment, made_on_by
-from .experiments import RESULTS, Claim, Experiment, LedgerError, claims, experiment, experiments
+from .experiments import DATA_AXES, RESULTS, Claim, Experiment, LedgerError, claims, experiment, experiments
 from .train import History, Run, weights_digest
 
 __all__ = [
@@ -137,36 +137,37 @@ def reasons(there: dict, here: dict) -> list[str]:
     return ([rewritten] if older else []) + differences(there["environment"], here["environment"])
 
 
-def check_data(run: Run, name: str, folder: Path = RESULTS, root: str | Path | None = None) -> None:
-    """The data of a run here are those of the records that its experiment has.
+def check_data(run: Run, chosen: Experiment, folder: Path = RESULTS, root: str | Path | None = None) -> None:
+    """The data of a run here are those that its experiment names, and those of the records that it has.
 
     Args:
         run: what is to be recorded.
-        name: of the experiment.
-        folder: the ledger.
+        chosen: the experiment.
+        folder: the ledger that has its records.
         root: folder of the data sets.
 
     Raises:
-        LedgerError: they are others; nothing that is trained on them could stand beside those records.
+        LedgerError: they are others; nothing that is trained on them could stand in that experiment.
 
     Source:
         Ours.
 
     Example:
-        >>> check_data(Run(), "first_run")
+        >>> check_data(Run(), experiment("first_run"))
     """
-    place = _path(name, "any", folder).parent
+    if chosen.fingerprint and (here := run.task(root).fingerprint) != chosen.fingerprint:
+        raise LedgerError(f"data {run.data!r} here have fingerprint {here}, experiment {chosen.name} asks for {chosen.fingerprint}")
     wanted = _part_of_data(run)
-    for path in sorted(place.glob("*.json")):
+    for path in sorted(_path(chosen.name, "any", folder).parent.glob("*.json")):
         there = read(path)
         if _part_of_data(_record.run_of(there)) == wanted:
             if (here := run.task(root).fingerprint) != there["data_fingerprint"]:
-                raise LedgerError(f"data {run.data!r} here have fingerprint {here}, those of the records of {name} have {there['data_fingerprint']}")
+                raise LedgerError(f"data {run.data!r} here have fingerprint {here}, those of the records of {chosen.name} have {there['data_fingerprint']}")
             return
 
 
 def _part_of_data(run: Run) -> tuple:
-    return run.data, run.train_images, run.test_images, run.split_seed, run.pool
+    return tuple(getattr(run, axis) for axis in DATA_AXES)
 
 
 def is_recorded(name: str, file: str, folder: Path = RESULTS) -> bool:
@@ -285,7 +286,7 @@ def departures(plan: Experiment, records: dict[str, dict]) -> Iterator[tuple[str
             continue
         run = planned[file]
         expected = seen.setdefault(_part_of_data(run), _data_of(run, found))
-        if found["schema"] != plan.schema or found["data_fingerprint"] != expected["fingerprint"]:
+        if found["schema"] != plan.schema or found["data_fingerprint"] != (plan.fingerprint or expected["fingerprint"]):
             yield file, "was made with another schema or other data"
         if found["scale"] != plan.scale:
             yield file, f"says scale {found['scale']}, but {plan.name} is of scale {plan.scale}"

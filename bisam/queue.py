@@ -138,7 +138,7 @@ def queue(settings: Settings, machine: str = "cpu") -> tuple[list[Job], dict[str
     }  # fmt: skip
     primary = [claim for claim in claims(None, settings.folder) if claim.family and claim.experiment in plans]
     planned = {name: plan(name, folder=settings.folder) for name in dict.fromkeys(claim.experiment for claim in primary)}
-    absent = {name: error for name in planned if (error := _absence(name, planned[name], settings))}
+    absent = {name: error for name in planned if (error := _absence(plans[name], planned[name], settings))}
     primary = [claim for claim in primary if claim.experiment not in absent]
     runs = {(one.experiment, one.file): one for name in planned if name not in absent for one in planned[name]}
     opened = [_opened(claim, plans[claim.experiment], runs) for claim in primary]
@@ -153,12 +153,12 @@ def checkpoint_of(one: Planned, settings: Settings) -> Path:
     return settings.checkpoints / one.experiment / f"{one.file}.pt"
 
 
-def _absence(name: str, planned: Sequence[Planned], settings: Settings) -> Exception | None:
+def _absence(chosen: Experiment, planned: Sequence[Planned], settings: Settings) -> Exception | None:
     """Why runs of an experiment cannot be made here, or ``None``: their data are not there, too few, or other ones than those of its records."""
     try:
         for run in {one.run.data: one.run for one in planned if not one.recorded}.values():
             run.task(settings.root)
-            ledger.check_data(run, name, settings.folder, settings.root)
+            ledger.check_data(run, chosen, settings.folder, settings.root)
     except (DataError, ValueError, ledger.LedgerError) as error:
         return error
     return None

@@ -164,7 +164,7 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
         if ledger.is_recorded(one.experiment, one.file, place):
             path.unlink(missing_ok=True)
             return "elsewhere"
-        ledger.check_data(one.run, one.experiment, place, settings.root)
+        ledger.check_data(one.run, chosen, place, settings.root)
         minutes = None if math.isinf(end) else max((end - time.monotonic()) / 60, 1e-3)
         history = fit(one.run.replace(device=settings.device), path, root=settings.root, minutes=minutes)
         if not history.finished:

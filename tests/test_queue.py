@@ -278,7 +278,38 @@ def test_other_data_than_those_of_the_records_are_refused_before_anything_is_tra
     path = next((folder / "runs" / "long").glob("*.json"))
     path.write_text(json.dumps({**json.loads(path.read_text()), "data_fingerprint": "0" * 16}))
     with pytest.raises(ledger.LedgerError, match="data 'digits' here have fingerprint 28f2d7b2e458c832, those of the records of long have 0000"):
-        ledger.check_data(experiments.experiment("long", folder).run("sam", 1), "long", folder)
+        ledger.check_data(experiments.experiment("long", folder).run("sam", 1), experiments.experiment("long", folder), folder)
+
+
+def test_an_experiment_may_name_its_data_before_any_record_does(folder, settings):
+    """The first run is refused as well; without a name it would decide what the data are."""
+    text = SMALL.replace("[experiment.long]", f'[experiment.long]\nfingerprint = "{"0" * 16}"')
+    (folder / "claims.toml").write_text(text)
+    chosen = experiments.experiment("long", folder)
+    with pytest.raises(ledger.LedgerError, match="here have fingerprint 28f2d7b2e458c832, experiment long asks for 0000000000000000"):
+        ledger.check_data(chosen.run("sam", 1), chosen, folder)
+    _, absent = queue.queue(settings)
+    assert list(absent) == ["long"] and "asks for" in str(absent["long"])
+    write(folder, plan("long", folder=folder)[0])
+    with pytest.raises(ledger.LedgerError, match="other data"):
+        ledger.evidence("long", folder)
+    (folder / "claims.toml").write_text(text.replace("0" * 16, "28f2d7b2e458c832"))
+    chosen = experiments.experiment("long", folder)
+    ledger.check_data(chosen.run("sam", 1), chosen, folder)
+    assert len(ledger.evidence("long", folder)) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('fingerprint = "28f2"', "16 hexadecimal digits in experiment 'long', got '28f2'"),
+        ('fingerprint = "28f2d7b2e458c832"\naxes = { pool = [1, 2] }', "must be left out in experiment 'long', whose axis 'pool' has several data"),
+    ],
+)
+def test_a_fingerprint_of_another_form_or_of_several_data_is_refused(folder, line, said):
+    (folder / "claims.toml").write_text(SMALL.replace("[experiment.long]", f"[experiment.long]\n{line}"))
+    with pytest.raises(ledger.LedgerError, match=said):
+        experiments.experiment("long", folder)
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
