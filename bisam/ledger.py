@@ -147,6 +147,7 @@ def check_data(run: Run, chosen: Experiment, folder: Path = RESULTS, root: str |
         root: folder of the data sets.
 
     Raises:
+        TypeError: an argument of another kind.
         LedgerError: they are others; nothing that is trained on them could stand in that experiment.
 
     Source:
@@ -155,6 +156,8 @@ def check_data(run: Run, chosen: Experiment, folder: Path = RESULTS, root: str |
     Example:
         >>> check_data(Run(), experiment("first_run"))
     """
+    _checks.part("run", run, Run, "a bisam.Run")
+    _checks.part("chosen", chosen, Experiment, "an Experiment")
     if chosen.fingerprint and (here := run.task(root).fingerprint) != chosen.fingerprint:
         raise LedgerError(f"data {run.data!r} here have fingerprint {here}, experiment {chosen.name} asks for {chosen.fingerprint}")
     wanted = _part_of_data(run)
