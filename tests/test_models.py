@@ -22,7 +22,7 @@ from bisam.models import (
 from bisam.models.airbench import Whitening
 
 IMAGE = (3, 32, 32)
-AIRBENCH = {"airbench": (32, 96, 128), "airbench-narrow": (24, 48, 64), "airbench-wide": (64, 256, 256)}
+AIRBENCH = {"airbench": (32, 96, 128), "airbench-narrow": (24, 48, 64), "airbench-medium": (32, 128, 192), "airbench-wide": (64, 256, 256)}
 LEAST = {"vgg19-bn": 32, "densenet121": 8, **dict.fromkeys(AIRBENCH, 9)}  # smallest height and width; 1 for all others
 LARGE = {name for name in MODELS if name.startswith("wrn") and name.endswith("-10")}  # only built without numbers
 

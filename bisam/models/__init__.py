@@ -24,6 +24,7 @@ MODELS = {
     "mlp": mlp,
     "airbench": airbench,
     "airbench-narrow": partial(airbench, widths=(24, 48, 64)),
+    "airbench-medium": partial(airbench, widths=(32, 128, 192)),
     "airbench-wide": partial(airbench, widths=(64, 256, 256)),  # those of Jordan (2024)
     **{f"resnet{depth}": partial(cifar_resnet, depth=depth) for depth in (8, 20, 32, 56)},
     **{f"resnet{depth}-b": partial(cifar_resnet, depth=depth, shortcut="B") for depth in (8, 20, 32, 56)},
