@@ -101,7 +101,7 @@ class Experiment:
         stopped: why runs of the plan were left out; empty if nothing was. The plan stays as it was.
         schema: the form of its records, see ``bisam.ledger.SCHEMA``; older records are kept as experiments of their own.
         machine: on what its runs are made by the queue, ``"cpu"`` or ``"gpu"``; by default those of scale ``"paper"`` need a GPU.
-        fingerprint: of the data, see :class:`~bisam.data.Task`, so that its first run is not made on others either; empty leaves it to that run.
+        fingerprint: of the data, see ``bisam.data.Task``, so that its first run is not made on others either; empty leaves it to that run.
 
     Raises:
         TypeError, ValueError: a field that is not as above, or a run that :class:`~bisam.train.Run` refuses.
