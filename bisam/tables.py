@@ -20,7 +20,7 @@ from .train import History
 from .verdicts import direction
 
 __all__ = [
-    "Cell", "Effect", "by_chance", "draw_cells", "draw_curves", "draw_effects", "effect", "effects", "grid", "joined", "live", "published_cell",
+    "Cell", "Effect", "by_chance", "could_find", "draw_cells", "draw_curves", "draw_effects", "effect", "effects", "grid", "joined", "live", "published_cell",
     "published_gap", "recorded_cell", "states",
 ]  # fmt: skip
 
@@ -271,10 +271,27 @@ def states(found: Iterable[report.Decision], names: Mapping[str, str] | None = N
         result = each.result
         numbers = f"{'-':22} {'-':>5} {'-':>11} {'-':>3}"
         if result is not None:
-            numbers = f"{_gap(result.mean, result):22} {result.p:5.3f} {result.detectable:11.2f} {result.pairs:3}"
+            numbers = f"{_gap(result.mean, result):22} {result.p:5.3f} {could_find(result):>11} {result.pairs:3}"
         early = f", {result.pairs} of {each.claim.pairs} pairs so far" if result is not None and result.pairs < each.claim.pairs else ""
         lines.append(f"{name:{width}}  {numbers}  {each.verdict}{early}")
     return "\n".join(lines)
+
+
+def could_find(result: Paired | None) -> str:
+    """The difference in points that so many pairs would find four times out of five, as text; a dash where no difference would be.
+
+    Args:
+        result: of :func:`bisam.statistics.paired`; ``None`` without pairs.
+
+    Source:
+        Ours: see :func:`bisam.power.detectable`.
+
+    Example:
+        >>> from bisam.statistics import paired
+        >>> could_find(paired([2.0, 3.0], [1.0, 1.0])), could_find(paired(range(2, 14), [0] * 6 + [6] * 6))
+        ('-', '1.60')
+    """
+    return f"{result.detectable:.2f}" if result is not None and math.isfinite(result.detectable) else "-"
 
 
 def by_chance(found: Iterable[report.Decision]) -> str:
