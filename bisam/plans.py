@@ -87,9 +87,10 @@ class Planned:
         run: what to do.
         recorded: it is done.
         words: what its name is made of: method, axes of the experiment, seed.
+        epoch_seconds: about how long an epoch of it takes on this machine; 0 where nobody has timed it.
 
     Raises:
-        TypeError, ValueError: a name that cannot stand in a path.
+        TypeError, ValueError: a name that cannot stand in a path, or seconds that are not finite or below 0.
 
     Source:
         Ours.
@@ -104,6 +105,7 @@ class Planned:
     run: Run
     recorded: bool
     words: dict = field(default_factory=dict)
+    epoch_seconds: float = 0.0
 
     def __post_init__(self):
         files.safe_name("experiment", self.experiment)
@@ -111,6 +113,7 @@ class Planned:
         _checks.part("run", self.run, Run, "a bisam.Run")
         _checks.flag("recorded", self.recorded)
         _checks.part("words", self.words, dict, "a dictionary of the parts of the name")
+        _checks.keep(self, _checks.nonnegative, "epoch_seconds")
 
     @property
     def passes(self) -> float:

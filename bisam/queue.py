@@ -22,7 +22,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import _checks, ledger
@@ -63,6 +63,11 @@ class Job:
     worth: float
     seconds: float
     claims: tuple[str, ...] = ()
+
+    @property
+    def timed(self) -> Planned:
+        """The run with the seconds of one epoch, so that none is begun for which there is no time."""
+        return replace(self.planned, epoch_seconds=self.seconds / self.planned.run.epochs)
 
 
 @dataclass

@@ -61,13 +61,12 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
     _take_away_what_is_recorded(settings)
     outcomes: dict[str, list[str]] = {"recorded": [], "cut": [], "elsewhere": [], "failed": []}
     end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
-    waiting = iter(missing)
+    in_time = _in_time(missing, end, outcomes["cut"])
     with _bar(len(missing), progress) as advance:
-        for one, outcome in (_one_by_one if settings.workers * len(settings.devices) == 1 else _side_by_side)(_in_time(waiting, end), settings, end):
+        for one, outcome in (_one_by_one if settings.workers * len(settings.devices) == 1 else _side_by_side)(in_time, settings, end):
             kind, _, reason = outcome.partition(":")
             outcomes[kind].append(one.file + (f":{reason}" if reason else ""))
             advance(f"{one.experiment}/{one.file}: {outcome}{_found(one, settings) if kind == 'recorded' else ''}")
-    outcomes["cut"] += [one.file for one in waiting]
     return outcomes
 
 
@@ -83,10 +82,13 @@ def _take_away_what_is_recorded(settings: Settings) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _in_time(waiting: Iterator[Planned], end: float) -> Iterator[Planned]:
-    """Runs, as long as there is time to begin one."""
-    while time.monotonic() < end and (one := next(waiting, None)) is not None:
-        yield one
+def _in_time(missing: Sequence[Planned], end: float, cut: list[str]) -> Iterator[Planned]:
+    """Runs, as long as there is time for an epoch of one; the others are noted as cut."""
+    for one in missing:
+        if time.monotonic() + one.epoch_seconds < end:
+            yield one
+        else:
+            cut.append(one.file)
 
 
 def _found(one: Planned, settings: Settings) -> str:

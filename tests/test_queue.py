@@ -347,6 +347,34 @@ def test_without_time_nothing_is_begun(folder, capsys):
     assert not said.err and said.out.splitlines()[-1].startswith("0 recorded, 24 to go")
 
 
+def test_no_run_is_begun_whose_epoch_would_outlast_the_time(folder, settings):
+    (folder / "claims.toml").write_text(SMALL)
+    slow, quick = plan("long", folder=folder)[:2]
+    slow = dataclasses.replace(slow, epoch_seconds=3600.0)
+    outcomes = carry_out([slow, quick], dataclasses.replace(settings, minutes=30), progress=False)
+    assert outcomes["cut"] == [slow.file] and outcomes["recorded"] == [quick.file]
+    assert not queue.checkpoint_of(slow, settings).exists()
+
+
+def test_the_queue_says_when_no_epoch_fits(folder, capsys, monkeypatch):
+    (folder / "claims.toml").write_text(SMALL)
+    monkeypatch.setattr(queue, "seconds_of_a_pass", lambda run, settings: 3600.0)
+    assert cli.main(words(folder, "--minutes", "30")) == 0
+    said = capsys.readouterr()
+    assert "no run is begun: the shortest epoch takes about " in said.out and "left of 30 minutes" in said.out
+    assert not said.err and said.out.splitlines()[-1].startswith("0 recorded, 24 to go")
+
+
+def test_the_minutes_count_from_the_start_of_the_command(folder, capsys, monkeypatch):
+    """What it takes to put the runs into their order, which is timing them where nothing is recorded, is part of the time."""
+    (folder / "claims.toml").write_text(SMALL)
+    now, late = time.monotonic, []
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 3600 * len(late))
+    monkeypatch.setattr(queue, "seconds_of_a_pass", lambda run, settings: late.append(run) or 1e-3)
+    assert cli.main(words(folder, "--minutes", "30")) == 0
+    assert late and capsys.readouterr().out.splitlines()[-1].startswith("0 recorded, 24 to go")
+
+
 def test_a_clock_that_is_set_back_neither_prolongs_nor_ends_the_work(folder, capsys, monkeypatch):
     (folder / "claims.toml").write_text(SMALL)
     now, steps = time.time, itertools.count()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
+import time
 from pathlib import Path
 
 from .reproduce import places
@@ -24,6 +26,7 @@ def _evidence(arguments: argparse.Namespace) -> int:
     from ..queue import RULE, queue
     from ..reproduce import Settings, carry_out
 
+    began = time.monotonic()
     settings = Settings(arguments.cores, "cpu", arguments.root, arguments.minutes, **places(arguments))
     jobs, absent = queue(settings)
     print(RULE)
@@ -35,8 +38,12 @@ def _evidence(arguments: argparse.Namespace) -> int:
             print(f"  {job.worth:.2e}  {job.seconds:6.0f} s  {job.planned.experiment}/{job.planned.file}  for {len(job.claims)} claims")
         return 0
     before = decisions(folder=settings.folder)
+    left = _left(settings, began)
+    shortest = min((job.timed.epoch_seconds for job in jobs), default=0.0)
+    if left.minutes is not None and shortest >= 60 * left.minutes:
+        print(f"no run is begun: the shortest epoch takes about {shortest:.2g} s, and {60 * left.minutes:.2g} s are left of {settings.minutes:g} minutes")
     try:
-        outcomes = carry_out([job.planned for job in jobs], settings)
+        outcomes = carry_out([job.timed for job in jobs], left)
     except KeyboardInterrupt:
         _print_changes(before, settings.folder)
         raise
@@ -46,6 +53,13 @@ def _evidence(arguments: argparse.Namespace) -> int:
     for line in outcomes["failed"]:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if outcomes["failed"] else 0
+
+
+def _left(settings: Settings, began: float) -> Settings:
+    """The same, less the time that it took to put the runs into their order."""
+    if settings.minutes is None:
+        return settings
+    return dataclasses.replace(settings, minutes=max(settings.minutes - (time.monotonic() - began) / 60, 1e-9))
 
 
 def _print_changes(before: list, folder: Path) -> None:
