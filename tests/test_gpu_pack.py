@@ -281,6 +281,22 @@ def test_what_was_cut_is_done_in_the_time_that_is_left(tmp_path, staged):
         assert asked == [("correctness", frozenset()), ("speed", frozenset()), ("evidence", frozenset()), ("speed", frozenset({"first", "cut"}))]
 
 
+def test_every_session_says_its_machine_in_each_file_and_is_judged_by_its_own_lines(tmp_path, staged):
+    for name in session.MAIN:
+        (tmp_path / f"{name}.jsonl").write_text('{"name": "old", "result": "fail"}\n{"name": "torn')
+    staged(lambda context, stage: stage.note("new", result="pass") or "done")
+    said = []
+    assert session.run(session.Settings(1, tmp_path, "cpu", tiny=True), said.append) == 0
+    assert "correctness: 1 pass" in said and not [line for line in said if "fail" in line]
+    for name in session.MAIN:
+        torn, begin, new = (tmp_path / f"{name}.jsonl").read_text().splitlines()[-3:]
+        assert torn == '{"name": "torn' and json.loads(new)["name"] == "new"
+        here = environment.environment("cpu", 0.0)
+        assert json.loads(begin) == {"name": "session", "minutes": 1.0, **{k: here[k] for k in here if k not in ("wall_seconds", "precision")}}
+    staged(lambda context, stage: stage.note("new", result="fail") or "done")
+    assert session.run(session.Settings(1, tmp_path, "cpu", tiny=True), said.append) == 1
+
+
 @pytest.mark.slow
 def test_a_signal_ends_the_session_and_all_that_it_has_started(tmp_path):
     command = [sys.executable, "-m", "bisam.gpu", "--minutes", "10", "--out", str(tmp_path), "--device", "cpu", "--tiny"]
@@ -290,8 +306,8 @@ def test_a_signal_ends_the_session_and_all_that_it_has_started(tmp_path):
         child.send_signal(signal.SIGTERM)
         rest = child.stdout.read()
     assert child.returncode == 128 + signal.SIGTERM and "bring home" in rest and "Traceback" not in rest
-    first, *_, last = lines(tmp_path / "correctness.jsonl")
-    assert first["result"] == "pass" and last["name"] == "cut" and first["name"] not in last["left"]
+    begin, first, *_, last = lines(tmp_path / "correctness.jsonl")
+    assert begin["name"] == "session" and first["result"] == "pass" and last["name"] == "cut" and first["name"] not in last["left"]
 
 
 @pytest.mark.parametrize("words, said", [

@@ -14,7 +14,9 @@ import torch
 
 from .. import _checks
 
-__all__ = ["Item", "Stage", "told"]
+__all__ = ["Item", "Stage", "of_this_session", "told"]
+
+SESSION = "session"  # the line with which every session begins each of its files
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,39 @@ def told(error: Exception) -> str:
     if isinstance(error, getattr(torch, "AcceleratorError", ())):
         raise error
     return f"{type(error).__name__}: {error}"[:500]
+
+
+def of_this_session(path: Path) -> list[dict]:
+    """The lines of a file since the last session began, which may have been on another machine than those before; all, if none says so.
+
+    A line that was cut short, when a machine was taken away, is left out.
+
+    Args:
+        path: of the file; one that is not there has no lines.
+
+    Raises:
+        TypeError: no path.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     stage = Stage("try", Path(folder), quiet=True)
+        ...     for name in ("old", "session", "new"):
+        ...         stage.note(name)
+        ...     of_this_session(Path(folder) / "try.jsonl")
+        [{'name': 'new'}]
+    """
+    path, found = _checks.path("path", path), []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        found = [] if line["name"] == SESSION else [*found, line]
+    return found
 
 
 @dataclass
@@ -111,6 +146,11 @@ class Stage:
                 self.note("cut", left=left)
 
     @property
+    def path(self) -> Path:
+        """The file of its lines."""
+        return self.out / f"{self.name}.jsonl"
+
+    @property
     def left(self) -> float:
         """Seconds until the end."""
         return self.end - time.monotonic()
@@ -128,8 +168,10 @@ class Stage:
     def note(self, name: str, **values) -> None:
         """Writes a line, on the disk when this returns, and shows it."""
         line = json.dumps({"name": name, **{key: _plain(value) for key, value in values.items()}})
-        with open(self.out / f"{self.name}.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with open(self.path, "ab+") as file:
+            if file.tell() and file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
+                file.write(b"\n")  # the line before was cut short
+            file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         self._noted.add(name)

@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -22,7 +21,7 @@ import torch
 from .. import _checks, _record, data, environment, files, processes
 from ..experiments import RESULTS
 from . import correctness, evidence, speed, tiny
-from .lines import Stage
+from .lines import SESSION, Stage, of_this_session
 
 __all__ = ["Settings", "main", "run"]
 
@@ -101,7 +100,7 @@ def run(settings: Settings, say: Callable[[str], object] = print, began: float |
     say(f"device {_device_name(settings.device)}, torch {torch.__version__}, {settings.minutes:g} minutes, into {settings.out}")
     if not _record.forms_are_checked():
         say("the library jsonschema is not here: records are written with their numbers checked, their form is checked at home by `bisam verify`")
-    context, earlier = get_context("spawn"), {name: len(_lines(settings.out / f"{name}.jsonl")) for name in MAIN}
+    context = get_context("spawn")
     decoding = _started(context, _decode, root, settings.out)
     ends, spent = {}, 0.0
     for name, share in SHARES.items():
@@ -113,7 +112,7 @@ def run(settings: Settings, say: Callable[[str], object] = print, began: float |
         say(f"stage {name}: {ends[name]}")
     decoding.kill()
     for name in ("speed", "correctness"):  # what was cut, in the time that the queue has left over
-        done = frozenset(line["name"] for line in _lines(settings.out / f"{name}.jsonl")[earlier[name] :])
+        done = frozenset(line["name"] for line in of_this_session(settings.out / f"{name}.jsonl"))
         stage = Stage(name, settings.out, settings.device, root, end, settings.tiny, done=done)
         if stage.left > WORTHWHILE and "cut" in done:
             ends[f"{name}, again"] = _carried_out(context, stage)
@@ -125,14 +124,17 @@ def run(settings: Settings, say: Callable[[str], object] = print, began: float |
 
 
 def _prepared(settings: Settings) -> str:
-    """Makes the folder a ledger, and says what this session runs on; the root of the data."""
+    """Makes the folder a ledger, and says what this session runs on, also in the files of the stages; the root of the data."""
     files.check_writable(settings.out / "session.json")
     if settings.tiny:
         tiny.write(settings.out)
     else:
         shutil.copyfile(RESULTS / "claims.toml", settings.out / "claims.toml")
-    about = {"minutes": settings.minutes, "device": _device_name(settings.device), "torch": torch.__version__, "python": platform.python_version()}
-    files.write_whole(settings.out / "session.json", json.dumps({**about, "commit": environment.commit()}, indent=1))
+    about = {"minutes": settings.minutes, **environment.environment(settings.device, 0.0)}
+    del about["wall_seconds"], about["precision"]  # of a run; each stage has several
+    files.write_whole(settings.out / "session.json", json.dumps(about, indent=1))
+    for name in MAIN:  # an earlier session may have been on another machine
+        Stage(name, settings.out, quiet=True).note(SESSION, **about)
     return str(settings.out / "data" if settings.tiny else settings.root)
 
 
@@ -190,12 +192,8 @@ def _decode(root: str, out: Path) -> None:
             print(f"[data] {name}: {error}", flush=True)
 
 
-def _lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
 def _results(path: Path) -> Counter:
-    return Counter(line.get("result", "") for line in _lines(path))
+    return Counter(line.get("result", "") for line in of_this_session(path))
 
 
 def _summary(out: Path, minutes: float) -> list[str]:
