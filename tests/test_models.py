@@ -1,6 +1,7 @@
 """The networks: sizes, shapes and topology against others and against formulas, and where their numbers start."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -207,6 +208,30 @@ def test_whitening_has_signs_of_its_own():
     layer.fit(images)
     largest = layer.kernel[:12].flatten(1)
     assert (largest.gather(1, largest.abs().argmax(1, keepdim=True)) > 0).all()
+
+
+def test_a_kernel_is_computed_once_from_the_same_images(monkeypatch):
+    module, computed = sys.modules[Whitening.__module__], []
+    whitening = module._whitening
+    monkeypatch.setattr(module, "_FITTED", {})
+    monkeypatch.setattr(module, "_whitening", lambda images: computed.append(images) or whitening(images))
+    one, other, changed = photos(), photos().contiguous(memory_format=torch.channels_last), photos()
+    changed[0, 0, 0, 0] += 1e-3
+    kernels = []
+    for images in (one, other, changed, one.double()):
+        layer = Whitening(3).to(images.dtype)
+        layer.fit(images)
+        kernels.append(layer.kernel)
+    assert len(computed) == 3 and torch.equal(kernels[0], kernels[1]) and not torch.equal(kernels[0], kernels[2])
+    for k in range(6):
+        Whitening(3).fit(one + k)
+    assert len(module._FITTED) == module.KEPT and torch.equal(kernels[0], kernel_of(one))
+
+
+def kernel_of(images):
+    layer = Whitening(3)
+    layer.fit(images)
+    return layer.kernel
 
 
 def test_the_kernel_is_no_parameter_and_travels_with_the_weights():
