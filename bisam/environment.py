@@ -225,5 +225,6 @@ def _instructions() -> list[str]:
     return [name for name in INSTRUCTIONS if name in there]
 
 
+@functools.cache  # starting the tool takes as long as many steps
 def _driver() -> str | None:
     return (_said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "").partition("\n")[0] or None

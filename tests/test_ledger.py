@@ -1,5 +1,6 @@
 import base64
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -129,9 +130,13 @@ def test_a_gpu_is_named_with_its_driver_and_libraries(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU at {device}")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
-    monkeypatch.setattr(environment, "_said", lambda *words, **where: "1.2.3\n1.2.3" if words[0] == "nvidia-smi" else None)
+    asked = []
+    monkeypatch.setattr(environment, "_said", lambda *words, **where: asked.append(words[0]) or ("1.2.3\n1.2.3" if words[0] == "nvidia-smi" else None))
+    monkeypatch.setattr(environment, "_driver", functools.cache(environment._driver.__wrapped__))
+    environment.environment("cuda:0", 1.0)
     there = environment.environment("cuda:0", 2.0, "bfloat16")
     assert (there["device"], there["driver"], there["cuda"]) == ("GPU at cuda:0", "1.2.3", torch.version.cuda)
+    assert asked.count("nvidia-smi") == 1  # in a process that trains many runs
     assert (there["tf32"], there["matmul_precision"], there["precision"]) == (False, "highest", "bfloat16") and "cudnn" in there
     record = records.sound(Run(model="mlp", epochs=1, precision="bfloat16"))
     record["run"]["device"], record["environment"] = "cuda:0", json.loads(json.dumps(there))
