@@ -19,6 +19,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from . import _checks
 from .ascent import is_drawn
 from .radius import Learned, LossBudget, Schedule
 from .recipe import Recipe
@@ -145,6 +146,7 @@ class WholeStep:
 
     Args:
         state: of the training: its run, network, optimiser and data; its generators draw what they draw for eager steps, in the same order.
+        graphs: capture where the device can; without, every step is eager, through the same tensors and with the same numbers.
 
     Raises:
         ValueError: several processes share the batches.
@@ -159,7 +161,7 @@ class WholeStep:
         True
     """
 
-    def __init__(self, state):
+    def __init__(self, state, graphs: bool = True):
         if state.workers.size > 1:
             raise ValueError(f'compile must not be "whole-step" with {state.workers.size} processes: a graph would have to wait for the others')
         size, device = state.run.batch_size, state.device
@@ -169,7 +171,7 @@ class WholeStep:
         self._order = torch.zeros(self.steps, size, dtype=torch.int64, device=device)
         self._lr = torch.zeros((), device=device)
         self._drawn: dict[str, Tensor] = {}
-        self._graph, self._side = graph_of(device), side_stream(device)
+        self._graph, self._side = graph_of(device) if _checks.flag("graphs", graphs) else None, side_stream(device)
         self._graphs: dict[float, object] = {}
         self._eager = Counter()
 

@@ -29,7 +29,9 @@ class Job:
 
     Args:
         run: what to do; ``compile`` must be ``"whole-step"``.
-        path: its checkpoint, to go on from and to write after every epoch; ``None`` for none.
+        path: its checkpoint, to go on from and to write after an epoch; ``None`` for none.
+        graphs: each step is one CUDA graph where the device has them; without, the same step runs eagerly, to the same numbers.
+        every: seconds between two checkpoints, which all wait for; the last epoch that the time allows leaves one in any case.
 
     Raises:
         TypeError, ValueError: no run, or one whose steps are not one graph each.
@@ -44,11 +46,15 @@ class Job:
 
     run: Run
     path: Path | None = None
+    graphs: bool = True
+    every: float = 0.0
 
     def __post_init__(self):
         if _checks.part("run", self.run, Run, "a bisam.Run").compile != "whole-step":
             raise ValueError(f'run must have compile "whole-step" to be one of several side by side, got {self.run.compile!r}')
         object.__setattr__(self, "path", _checks.optional("path", self.path, of=_checks.path))
+        _checks.flag("graphs", self.graphs)
+        _checks.keep(self, _checks.nonnegative, "every")
 
 
 def fit_side_by_side(
@@ -186,7 +192,7 @@ class _Lane:
         self._held.enter_context(train._alone_at(path, alone))
         task = train.task_of(run, self._root)
         with train._own_randomness(run):
-            self._state = state = train._State(run, task, alone)
+            self._state = state = train._State(run, task, alone, self.job.graphs)
             if draws_noise(state.model.train()):
                 raise ValueError(f"model {run.model!r} draws dropout masks, which runs side by side would draw from one generator; use fit")
             if path is not None and path.exists():
@@ -197,4 +203,4 @@ class _Lane:
         yield
         left = self._end - time.monotonic()
         if left > 0:
-            yield from train.course(state, path, run.epochs, None if math.isinf(left) else left / 60)
+            yield from train.course(state, path, run.epochs, None if math.isinf(left) else left / 60, every=self.job.every)

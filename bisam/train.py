@@ -320,28 +320,39 @@ def _train(
 
 def course(
     state: _State, path: Path | None, end: int, minutes: float | None = None,
-    advance: Callable[[dict], object] = lambda row: None, on_epoch: Callable[[dict], object] | None = None,
+    advance: Callable[[dict], object] = lambda row: None, on_epoch: Callable[[dict], object] | None = None, every: float = 0.0,
 ) -> Iterator[None]:  # fmt: skip
-    """The training up to an epoch, one step at a time, with a checkpoint after every epoch; between two steps others may have the device."""
+    """The training up to an epoch, one step at a time; between two steps others may have the device.
+
+    A checkpoint is written after an epoch, but not within ``every`` seconds of the last, and where the time is over before the run is done.
+    """
     from .environment import made_on_by  # it needs the names of this module
 
     run, history, first = state.run, state.history, state.workers.is_first
     made_on = made_on_by(run, 0.0) if path is not None and first else {}
     began, longest = time.perf_counter(), 0.0
+    kept_at, kept = began, len(history.rows)
     while len(history.rows) < end and not state.late(began, longest, minutes):
         started = time.perf_counter()
         yield from state.steps()
         longest = max(longest, time.perf_counter() - started)
         history.seconds += time.perf_counter() - started
-        if path is not None:
-            saved = state.save()  # all processes have their part in it
-            if first:
-                checkpoint.write(path, _identity(run), saved, {**made_on, "wall_seconds": round(history.seconds, 2)})
+        if path is not None and (every == 0 or state.workers.gathered(time.perf_counter() - kept_at >= every)[0]):
+            _keep(state, path, made_on)
+            kept_at, kept = time.perf_counter(), len(history.rows)
         if on_epoch is not None and first:
             _tell(on_epoch, dict(history.rows[-1]), run.device)
         advance(history.rows[-1])
     if history.finished:
         history.fitted = state._accuracy(state.train)
+    elif path is not None and kept < len(history.rows):
+        _keep(state, path, made_on)
+
+
+def _keep(state: _State, path: Path, made_on: dict) -> None:
+    saved = state.save()  # all processes have their part in it
+    if state.workers.is_first:
+        checkpoint.write(path, _identity(state.run), saved, {**made_on, "wall_seconds": round(state.history.seconds, 2)})
 
 
 class Sums:
@@ -377,7 +388,7 @@ def _tell(on_epoch: Callable[[dict], object], row: dict, device: str) -> None:
 class _State:
     """All that changes while training, so that saving it is saving everything."""
 
-    def __init__(self, run: Run, task: Data, here: Workers = Workers(0, 1)):  # noqa: B008  it holds nothing that changes
+    def __init__(self, run: Run, task: Data, here: Workers = Workers(0, 1), graphs: bool = True):  # noqa: B008  it holds nothing that changes
         self.run, self.workers, self.device = run, here, torch.device(run.device)
         self.task, self.augment = task, augment.AUGMENTATIONS[run.augment]
         splits = (labelled(run, task), labelled(run, task, "validation"), task.test)
@@ -399,7 +410,7 @@ class _State:
         nothing = torch.zeros(len(self.test), dtype=torch.bool)
         self.history = History(run, model=self.model, right={"selected": nothing, "last": nothing})
         self.randomness: list[Tensor] | None = None  # that of torch, where others draw from it between the steps of this training
-        self.whole = captured.WholeStep(self) if run.compile == "whole-step" else None
+        self.whole = captured.WholeStep(self, graphs) if run.compile == "whole-step" else None
         if here.rank:
             torch.manual_seed(run.seed + here.rank)  # other dropout masks for the other samples
 

@@ -390,6 +390,36 @@ def test_a_lane_takes_the_next_job_and_outlives_one_that_fails(monkeypatch, tmp_
     assert asked == jobs
 
 
+def test_without_graphs_nothing_is_captured_and_the_bits_are_the_same(gpu, monkeypatch):
+    monkeypatch.setattr(captured, "graph_of", lambda device: recording.Graph)
+    found = {}
+    for graphs in (False, True):
+        before = recording.Graph.captured
+        [(_, found[graphs])] = in_turns([Job(RUNS[1], graphs=graphs)], 1)
+        assert (recording.Graph.captured > before) == graphs
+    same(found[False], found[True])
+
+
+@pytest.mark.parametrize("changes", [{"graphs": 1}, {"every": -1.0}, {"every": "soon"}], ids=str)
+def test_a_job_with_a_wrong_argument_is_refused_by_name(changes):
+    with pytest.raises((TypeError, ValueError), match=f"^{next(iter(changes))} must be"):
+        Job(RUNS[0], **changes)
+
+
+def test_checkpoints_are_as_far_apart_as_is_asked_and_the_last_epoch_in_time_leaves_one(monkeypatch, tmp_path):
+    path, written, write = tmp_path / "run.pt", [], checkpoint.write
+    monkeypatch.setattr(checkpoint, "write", lambda path, run, state, made_on: written.append(len(state["rows"])) or write(path, run, state, made_on))
+    [(_, whole)] = in_turns([Job(RUNS[0], path, every=1e9)], 1)
+    assert written == [] and len(whole.rows) == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(train._State, "late", lambda self, *_: len(self.history.rows) == 3)
+        [(_, cut)] = in_turns([Job(RUNS[0], path, every=1e9)], 1)
+    assert written == [3] and len(cut.rows) == 3
+    [(_, resumed)] = in_turns([Job(RUNS[0], path, every=1e-9)], 1)
+    assert written == [3, 4]
+    same(resumed, whole)
+
+
 def test_no_epoch_begins_when_the_time_is_over(tmp_path):
     [(_, history)] = in_turns([Job(RUNS[0], tmp_path / "run.pt")], 1, end=0.0)
     assert history.rows == [] and not history.finished
