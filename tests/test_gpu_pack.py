@@ -21,6 +21,7 @@ from bisam import (
     _images,
     _record,
     captured,
+    checkpoint,
     data,
     environment,
     ledger,
@@ -28,7 +29,21 @@ from bisam import (
     train,
     verify,
 )
-from bisam.gpu import correctness, evidence, pack, published, session, speed, tiny, two_devices
+from bisam.experiments import RESULTS
+from bisam.gpu import (
+    claimed,
+    correctness,
+    deviations,
+    evidence,
+    pack,
+    published,
+    session,
+    speed,
+    tiny,
+    trust,
+    two_devices,
+    whole_steps,
+)
 from bisam.gpu.lines import Item, Stage
 from bisam.train import Run
 
@@ -117,15 +132,63 @@ def test_two_processes_find_the_same_bits_and_share_a_batch(tmp_path, monkeypatc
 
 
 def test_everything_that_is_timed_has_a_line_of_numbers(tmp_path):
+    tiny.write(tmp_path)
     speed.main(stage_of(tmp_path, "speed"))
     found = {line.pop("name"): line for line in lines(tmp_path / "speed.jsonl")}
     assert list(found) == [item.name for item in speed.items(stage_of(tmp_path, "speed"))]
     assert not [(name, line["error"]) for name, line in found.items() if "error" in line]
-    assert all(number > 0 for line in found.values() for key, number in line.items() if key != "took")
+    assert all(number > 0 for line in found.values() for key, number in line.items() if key not in ("took", "graphs"))
     left = json.loads((tmp_path / "found.json").read_text())
-    assert left["width"] in (1, 2) and set(left["prices"]) == {"airbench-narrow", "resnet8", "mlp"} and min(left["prices"].values()) > 0
-    assert evidence._found(stage_of(tmp_path)) == (left["width"], left["prices"])
+    assert left["width"] in (1, 2) and left["graphs"] in (True, False)
+    assert set(left["prices"]) == set(left["eager"]) == {"airbench-narrow, 20 a batch"} and min(left["prices"].values()) > 0
+    assert evidence._found(stage_of(tmp_path)) == evidence._Found(**left)
     assert found["launches"]["sam no"] > 1.5 * found["launches"]["sgd no"]
+
+
+def test_every_network_that_the_claims_ask_of_a_gpu_has_a_price_after_stage_two(tmp_path, monkeypatch):
+    """With the list of what would be timed; a step takes no time here."""
+    timed = []
+    monkeypatch.setattr(whole_steps, "_images_a_second", lambda stage, width, run, graphs: timed.append(run) or (1000.0 if graphs else 400.0))
+    (tmp_path / "claims.toml").write_bytes((RESULTS / "claims.toml").read_bytes())
+    stage = Stage("speed", tmp_path, quiet=True)
+    for item in speed.items(stage):
+        if item.name.startswith(("side by side", "price")):
+            item.run()
+    found = evidence._found(stage)
+    known = plans.experiments(tmp_path)
+    asked = [run for name in claimed.for_gpus(tmp_path) for run in known[name].runs().values() if run.compile == "whole-step"]
+    assert asked and {claimed.kind(run) for run in asked} == set(found.prices) == set(found.eager) and found.graphs and found.width == 1
+    for run in asked:
+        fields = "model", "batch_size", "augment", "precision", "channels_last", "momentum", "weight_decay"
+        assert any(all(getattr(run, name) == getattr(one, name) for name in fields) for one in timed)
+    assert {run.recipe.name for run in timed} == {"bisam-log"} and {run.label_noise for run in timed} == {0.0}
+    queue = evidence.Queue(stage, [], evidence.Way(prices=found.prices))
+    [one] = [one for one in plans.plan("gpu_airbench", folder=tmp_path) if one.file == "sgd-noise00-seed0"]
+    queue.counts[one.run.data, one.run.train_images] = 45_000
+    assert queue.seconds(one) == pytest.approx(40 * 45_000 / 1000 / 2)
+
+
+def test_a_device_whose_graphs_fail_leaves_the_prices_of_the_eager_step(out, monkeypatch):
+    def quick(stage, width, run, graphs):
+        if graphs:
+            raise RuntimeError("capture failed")
+        return 100.0
+
+    monkeypatch.setattr(whole_steps, "_images_a_second", quick)
+    speed.main(stage_of(out, "speed", done=frozenset(item.name for item in speed.items(stage_of(out, "speed"))[1:])))
+    assert "capture failed" in lines(out / "speed.jsonl")[0]["error"]
+    assert evidence._found(stage_of(out)) == evidence._Found(1, False, {}, {"airbench-narrow, 20 a batch": 1 / 200})
+
+
+def test_the_quickest_width_is_taken_and_no_graph_where_none_is_quicker(out, monkeypatch):
+    def found(by_width):
+        monkeypatch.setattr(whole_steps, "_images_a_second", lambda stage, width, run, graphs: by_width[width if graphs else 0])
+        speed.items(Stage("speed", out, quiet=True))[0].run()
+        return evidence._found(stage_of(out))
+
+    kind = "airbench-narrow, 20 a batch"
+    assert found({0: 100.0, 1: 200.0, 2: 390.0, 4: 700.0, 8: 710.0}) == evidence._Found(4, True, {kind: 4 / 700 / 2}, {kind: 1 / 200})
+    assert not found({0: 300.0, 1: 200.0, 2: 250.0, 4: 260.0, 8: 260.0}).graphs
 
 
 def test_the_published_way_has_the_gradient_of_ours():
@@ -145,13 +208,25 @@ def out(tmp_path):
     return tmp_path
 
 
+def passed(out, *without, **results):
+    """Stage one has been here, and all that stage three asks about is right, but for these."""
+    names = [trust.EAGER, trust.SGD, trust.SIDE_BY_SIDE, "graph bisam-log bfloat16", "resumed whole-step"]
+    answers = {**dict.fromkeys(names, "pass"), **results}
+    for name in answers.keys() - set(without):
+        stage_of(out).note(name, result=answers[name])
+
+
 def evidence_stage(out, end=math.inf):
+    if not (out / "correctness.jsonl").exists():
+        passed(out)
     return stage_of(out, "evidence", root=str(out / "data"), end=end)
 
 
 def test_the_queue_records_every_run_with_the_bits_of_a_run_alone(out):
-    (out / "found.json").write_text('{"width": 3, "prices": {"airbench-narrow": 0.01}}')
+    passed(out)
+    (out / "found.json").write_text('{"width": 3, "graphs": true, "prices": {"airbench-narrow, 20 a batch": 0.01}, "eager": {}}')
     evidence.main(evidence_stage(out))
+    assert lines(out / "evidence.jsonl")[0] == {"name": "queue", "runs": 6, "width": 3, "graphs": True, "reasons": []}
     planned = plans.plan("gpu_tiny", folder=out)
     assert len(planned) == 6 and all(one.recorded for one in planned)
     for one in planned[:3]:
@@ -161,6 +236,137 @@ def test_the_queue_records_every_run_with_the_bits_of_a_run_alone(out):
     assert not list((out / "checkpoints").rglob("*.pt"))
     evidence.main(evidence_stage(out))
     assert lines(out / "evidence.jsonl")[-2]["runs"] == 0
+
+
+def records_of(out):
+    return sorted(path.stem for path in out.glob("runs/gpu_tiny/*.json"))
+
+
+def queue_line(out):
+    return [line for line in lines(out / "evidence.jsonl") if line["name"] == "queue"][-1]
+
+
+@pytest.mark.parametrize("name", ["graph sam float32", "graph vasso bfloat16", "side by side", "resumed whole-step", "a bad step is left out of a graph"])
+@pytest.mark.parametrize("result", ["fail", "error"])
+def test_after_a_wrong_answer_about_graphs_runs_are_made_without_one_at_a_time(name, result, out, monkeypatch):
+    passed(out, **{name: result})
+    (out / "found.json").write_text('{"width": 3, "graphs": true, "prices": {}, "eager": {"airbench-narrow, 20 a batch": 1e-6}}')
+    monkeypatch.setattr(captured, "graph_of", lambda device: pytest.fail("a graph was asked for"))
+    one = plans.plan("gpu_tiny", folder=out)[0]
+    keep_only(monkeypatch, one)
+    evidence.main(evidence_stage(out))
+    found = queue_line(out)
+    assert (found["graphs"], found["width"]) == (False, 1) and f"without graphs: {name}" in found["reasons"]
+    assert records_of(out) == [one.file]
+
+
+def keep_only(monkeypatch, *wanted):
+    planned = evidence._planned
+    files = {one.file for one in wanted}
+    monkeypatch.setattr(evidence, "_planned", lambda *arguments: [one for one in planned(*arguments) if one.file in files])
+
+
+def test_what_no_check_has_proven_is_not_used(out):
+    passed(out, "graph bisam-log bfloat16", "side by side")
+    found = trust.trust(out)
+    assert (found.refusal, found.graphs, found.side_by_side) == ("", False, False)
+    assert found.reasons == ("without graphs: no check of a graph has passed", "one at a time: side by side")
+    stage_of(out).note("graph sam float32", result="pass")
+    assert trust.trust(out).graphs and not trust.trust(out).side_by_side
+
+
+@pytest.mark.parametrize("name", [trust.EAGER, trust.SGD])
+@pytest.mark.parametrize("result", ["fail", "error"])
+def test_nothing_is_recorded_where_the_step_itself_is_wrong(name, result, out):
+    passed(out, **{name: result})
+    evidence.main(evidence_stage(out))
+    _, refused, end = lines(out / "evidence.jsonl")
+    assert (refused["result"], refused["reason"]) == ("refused", f"found wrong: {name}") and end["name"] == "end"
+    assert records_of(out) == [] and not (out / "checkpoints").exists()
+
+
+def test_a_check_of_an_earlier_session_counts_for_nothing(out):
+    passed(out)
+    stage_of(out).note("session")
+    assert trust.trust(out).refusal == f"not checked: {trust.EAGER}"
+
+
+@pytest.mark.parametrize("result", ["pass", "fail"])
+def test_stage_three_asks_the_check_that_it_cannot_do_without(result, out, monkeypatch):
+    """Stage one broke off before: then one check is made up, and what it says counts."""
+    passed(out, trust.EAGER)
+    wrong = [] if result == "pass" else [deviations.Wrong(0.5, "0.5 of the way")]
+    monkeypatch.setattr(correctness.trainings, "against_no", lambda stage, graphs: 1 / 0 if graphs else raised(*wrong))
+    keep_only(monkeypatch, plans.plan("gpu_tiny", folder=out)[0])
+    evidence.main(evidence_stage(out))
+    assert [line["result"] for line in lines(out / "correctness.jsonl") if line["name"] == trust.EAGER] == [result]
+    assert len(records_of(out)) == (result == "pass")
+
+
+def raised(*errors):
+    for error in errors:
+        raise error
+    return 0.0
+
+
+def test_a_method_whose_step_is_another_on_the_device_is_left_out(out):
+    passed(out, **{"step sam float32": "fail", "step bisam-log bfloat16": "fail"})
+    evidence.main(evidence_stage(out))
+    assert {name.rpartition("-seed")[0].removesuffix("-noise40") for name in records_of(out)} == {"sgd", "bisam-log"}
+    assert "left out: step sam float32" in queue_line(out)["reasons"]
+
+
+def test_without_a_sound_way_to_resume_no_checkpoint_is_read_or_written(out, monkeypatch):
+    passed(out, **{"resumed no": "fail"})
+    one = plans.plan("gpu_tiny", folder=out)[0]
+    keep_only(monkeypatch, one)
+    path = out / "checkpoints" / "gpu_tiny" / f"{one.file}.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no checkpoint")
+    evidence.main(evidence_stage(out))
+    assert records_of(out) == [one.file] and path.read_bytes() == b"no checkpoint"
+
+
+class Failing:
+    """A graph that cannot be captured."""
+
+    def __init__(self, step, stream, generators=()):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+
+def test_a_graph_that_fails_in_stage_three_ends_it_and_the_next_round_goes_on_without(out, monkeypatch):
+    monkeypatch.setattr(captured, "graph_of", lambda device: Failing)
+    with pytest.raises(RuntimeError, match=r"a graph failed in gpu_tiny/.*without graphs"):
+        evidence.main(evidence_stage(out))
+    assert records_of(out) == [] and queue_line(out)["graphs"] and lines(out / "evidence.jsonl")[-1]["result"] == "failed"
+    evidence.main(evidence_stage(out))
+    assert len(records_of(out)) == 6 and not queue_line(out)["graphs"]
+    assert "without graphs: this stage has broken off with them" in queue_line(out)["reasons"]
+    stage_of(out, "evidence").note("session")  # another session, perhaps another machine: graphs again
+    with monkeypatch.context() as patch:
+        patch.setattr(evidence, "in_turns", lambda *_, **__: iter(()))
+        evidence.main(evidence_stage(out))
+    assert queue_line(out)["graphs"]
+
+
+@pytest.mark.parametrize("error", [FloatingPointError("inf"), data.DataError("gone"), checkpoint.CheckpointError("torn"), OSError("full")], ids=repr)
+def test_a_run_that_fails_by_itself_does_not_cost_the_others_their_graphs(error, out, monkeypatch):
+    monkeypatch.setattr(captured, "graph_of", lambda device: Failing)
+    assert not evidence._is_of_a_graph(error, "cpu")
+    assert evidence._is_of_a_graph(torch.OutOfMemoryError("full"), "cpu")
+    monkeypatch.setattr(captured, "graph_of", lambda device: None)
+    assert not evidence._is_of_a_graph(RuntimeError("the machine is gone"), "cpu")
+
+
+def test_a_check_that_loses_the_device_has_its_line_before_the_stage_ends(tmp_path, monkeypatch):
+    class Lost(RuntimeError):
+        pass
+
+    monkeypatch.setattr(torch, "AcceleratorError", Lost, raising=False)
+    monkeypatch.setattr(correctness, "checks", lambda stage: [Item("graph sam float32", lambda: raised(Lost("illegal address")))])
+    with pytest.raises(Lost):
+        correctness.main(stage_of(tmp_path))
+    assert lines(tmp_path / "correctness.jsonl")[0]["result"] == "error" and not trust.trust(tmp_path).graphs
 
 
 def test_a_ledger_with_what_came_home_is_sound(out, tmp_path_factory):
@@ -179,6 +385,7 @@ def test_a_run_that_was_cut_goes_on_from_its_checkpoint(out, monkeypatch):
             raise RuntimeError("the machine is gone")
         yield from steps(self)
 
+    monkeypatch.setattr(evidence, "EVERY", 0.0)  # these epochs take no time
     with monkeypatch.context() as patch:
         patch.setattr(train._State, "steps", second_epoch_fails)
         evidence.main(evidence_stage(out))
@@ -196,7 +403,7 @@ def queue_of(out, monkeypatch):
 
     def made(seconds, price):
         monkeypatch.setattr(Stage, "left", seconds + evidence.BEFORE)
-        return evidence.Queue(evidence_stage(out), plans.plan("gpu_tiny", folder=out), {"airbench-narrow": price / 108})  # images
+        return evidence.Queue(evidence_stage(out), plans.plan("gpu_tiny", folder=out), evidence.Way(prices={"airbench-narrow, 20 a batch": price / 108}))  # images
 
     return made
 
@@ -220,11 +427,13 @@ def test_a_run_is_taken_that_fits_where_the_first_does_not(queue_of):
 def test_experiments_whose_runs_are_not_captured_or_whose_data_is_missing_are_said(out):
     text = (out / "claims.toml").read_text()
     plain = text.replace("gpu_tiny", "gpu_plain").replace('"whole-step"', '"no"')
-    more = plain + text.replace("gpu_tiny", "gpu_lost").replace("folder:tiny", "folder:lost")
+    more = plain + plain.replace("gpu_plain", "gpu_plain_too") + text.replace("gpu_tiny", "gpu_lost").replace("folder:tiny", "folder:lost")
     (out / "claims.toml").write_text(text + more)
     evidence.main(evidence_stage(out, end=0.0))
-    found = {line["name"]: line.get("reason", "") for line in lines(out / "evidence.jsonl")}
-    assert "compile 'no'" in found["gpu_plain"] and "folder:lost" in found["gpu_lost"] and "gpu_tiny" not in found
+    more = [line for line in lines(out / "evidence.jsonl") if line["name"] == "left out"]
+    assert len(more) == 1  # a line, however many there are
+    assert "compile 'no'" in more[0]["gpu_plain (6 runs), gpu_plain_too (6 runs)"] and "folder:lost" in more[0]["gpu_lost (6 runs)"]
+    assert "gpu_tiny" not in str(more)
 
 
 # -- the session ---------------------------------------------------------------------------------------------------------------
@@ -249,6 +458,15 @@ def test_a_stage_that_breaks_takes_no_other_with_it(tmp_path, staged):
     assert ends == ["stage correctness: done", "stage speed: broken off, exit status 3", "stage evidence: done"]
 
 
+@pytest.mark.parametrize("breaks, rounds", [(1, 2), (9, 3)])
+def test_a_last_stage_that_breaks_is_begun_again_as_long_as_that_can_help(breaks, rounds, tmp_path, staged):
+    said, begun = [], []
+    staged(lambda context, stage: begun.append(stage.name) or ("broken off, exit status 1" if 0 < begun.count("evidence") <= breaks else "done"))
+    assert session.run(session.Settings(15, tmp_path, "cpu", tiny=True), said.append) == 1
+    assert begun == ["correctness", "speed"] + ["evidence"] * rounds
+    assert said.count("stage evidence, round 2: done") == (rounds == 2)
+
+
 def test_each_stage_has_its_share_of_the_time(tmp_path, staged):
     ends, began = {}, 1e9  # far from now
     staged(lambda context, stage: ends.update({stage.name: stage.end}) or "done")
@@ -259,7 +477,7 @@ def test_each_stage_has_its_share_of_the_time(tmp_path, staged):
 @pytest.mark.parametrize("content", ["", "{}", '{"prices": 3}', '{"width": 2, "prices": {"mlp": "soon"}}'])
 def test_what_stage_two_left_in_pieces_counts_as_nothing(content, tmp_path):
     (tmp_path / "found.json").write_text(content)
-    assert evidence._found(stage_of(tmp_path)) == (1, {})
+    assert evidence._found(stage_of(tmp_path)) == evidence._Found()
 
 
 def test_what_was_cut_is_done_in_the_time_that_is_left(tmp_path, staged):

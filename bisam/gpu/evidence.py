@@ -5,40 +5,52 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from .. import data, ledger, plans
+import torch
+
+from .. import captured, data, ledger, plans
+from ..checkpoint import CheckpointError
 from ..experiments import RESULTS, experiments
 from ..plans import Planned
 from ..side_by_side import Job, in_turns
 from ..train import History
-from .lines import Stage
+from . import correctness
+from .claimed import for_gpus, kind
+from .lines import Stage, of_this_session
+from .trust import EAGER, Trust, trust
 
-__all__ = ["Queue", "for_gpus", "main"]
+__all__ = ["Queue", "Way", "main"]
 
 BEFORE = 3.0  # seconds before the end at which no epoch is to be running any more
+EVERY = 30.0  # seconds between two checkpoints of a run: while one is written, all wait
 LONGEST = 1.5  # a run may take so many times as long as is expected
 
 
-def for_gpus(folder) -> list[str]:
-    """The experiments of a list of claims whose runs are to be made on a GPU, in the order of the file.
+@dataclass(frozen=True)
+class Way:
+    """How the runs are made.
 
     Args:
-        folder: the ledger.
+        graphs: each step is a graph; otherwise it runs eagerly, to the same numbers.
+        width: so many at a time.
+        checkpoints: a run goes on from its checkpoint, and leaves one.
+        prices: seconds of a pass over an image, by kind of run.
+        reasons: why it is not the way that stage two found best.
 
     Source:
         Ours.
 
     Example:
-        >>> "digits" in for_gpus(RESULTS)
-        False
+        >>> Way().width
+        1
     """
-    return [name for name, one in experiments(folder).items() if one.machine == "gpu"]
 
-
-def data_of(folder) -> set[str]:
-    """The names of the data that these experiments train on."""
-    known = experiments(folder)
-    return {run.data for name in for_gpus(folder) for run in known[name].runs().values() if run.compile == "whole-step"}
+    graphs: bool = True
+    width: int = 1
+    checkpoints: bool = True
+    prices: dict[str, float] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass
@@ -48,7 +60,7 @@ class Queue:
     Args:
         stage: the device, the end, and the folder, which is a ledger with the checkpoints beside it.
         waiting: runs in their order.
-        prices: seconds of a pass over an image, by network: first as stage two found it, then as runs that are done have taken it.
+        way: how they are made; its prices are first those that stage two found, then those of runs that are done.
 
     Source:
         Ours.
@@ -60,7 +72,7 @@ class Queue:
 
     stage: Stage
     waiting: list[Planned]
-    prices: dict[str, float] = field(default_factory=dict)
+    way: Way = field(default_factory=Way)
     begun: dict[int, Planned] = field(default_factory=dict)
     counts: dict[tuple, int] = field(default_factory=dict)
 
@@ -70,15 +82,21 @@ class Queue:
         if left <= 0:
             return None
         fits = next((one for one in self.waiting if LONGEST * self.seconds(one) < left), None)
-        fits = fits or next((one for one in self.waiting if LONGEST * self.seconds(one) / one.run.epochs < left), None)
+        if fits is None and self.way.checkpoints:
+            fits = next((one for one in self.waiting if LONGEST * self.seconds(one) / one.run.epochs < left), None)
         if fits is None:
             return None
         self.waiting.remove(fits)
-        path = self.stage.out / "checkpoints" / fits.experiment / f"{fits.file}.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        job = Job(fits.run.replace(device=self.stage.device), path)
+        job = Job(fits.run.replace(device=self.stage.device), self._checkpoint(fits), self.way.graphs, EVERY)
         self.begun[id(job)] = fits
         return job
+
+    def _checkpoint(self, one: Planned) -> Path | None:
+        if not self.way.checkpoints:
+            return None
+        path = self.stage.out / "checkpoints" / one.experiment / f"{one.file}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def jobs(self) -> Iterator[Job]:
         """:meth:`next` as long as there is one."""
@@ -86,8 +104,8 @@ class Queue:
             yield job
 
     def seconds(self, one: Planned) -> float:
-        """What a run will probably take; 0 for a network that has not been timed here yet."""
-        return self.prices.get(_kind(one), 0.0) * one.passes * self.images(one)
+        """What a run will probably take; 0 for a kind that has not been timed here yet."""
+        return self.way.prices.get(kind(one.run), 0.0) * one.passes * self.images(one)
 
     def images(self, one: Planned) -> int:
         """How many images a run trains on."""
@@ -100,20 +118,18 @@ class Queue:
         """Takes note of a run that has come to its end, and of its price."""
         planned = self.begun.pop(id(job))
         if isinstance(outcome, History) and outcome.finished:
-            self.prices[_kind(planned)] = outcome.seconds / planned.passes / self.images(planned)
+            self.way.prices[kind(planned.run)] = outcome.seconds / planned.passes / self.images(planned)
         return planned
 
 
-def _kind(one: Planned) -> str:
-    """What has one price: a network, on images of one size."""
-    return one.run.model if one.run.pool == 1 else f"{one.run.model} / {one.run.pool}"
-
-
 def main(stage: Stage) -> None:
-    """Runs what has no record yet, several at a time, and records each as soon as it is done.
+    """Runs what has no record yet, in the way that the checks of this session allow, and records each as soon as it is done.
 
     Args:
-        stage: its folder holds ``claims.toml``; records go to ``runs``, checkpoints to ``checkpoints``.
+        stage: its folder holds ``claims.toml``, and what stages one and two have left; records go to ``runs``, checkpoints to ``checkpoints``.
+
+    Raises:
+        RuntimeError: a graph has failed, which may spoil what this process does on the device; in another one :func:`main` goes on without.
 
     Source:
         Ours.
@@ -128,24 +144,59 @@ def main(stage: Stage) -> None:
         ...     '"runs": 6' in (Path(folder) / "evidence.jsonl").read_text()
         True
     """
-    width, prices = _found(stage)
-    queue = Queue(stage, _planned(stage), prices)
-    stage.note("queue", runs=len(queue.waiting), width=width)
-    for job, outcome in in_turns(queue.jobs(), width, root=stage.root, end=stage.end - BEFORE):
-        planned = queue.done(job, outcome)
-        stage.note(f"{planned.experiment}/{planned.file}", **_settled(stage, planned, job, outcome))
+    earlier = of_this_session(stage.path)
+    if stage.left > 0 and not any(line["name"] == EAGER for line in of_this_session(stage.out / "correctness.jsonl")):
+        correctness.only(stage, EAGER)
+    trusted = trust(stage.out)
+    queue = Queue(stage, _planned(stage, trusted.left_out), _way(stage, trusted, earlier))
+    stage.note("queue", runs=len(queue.waiting), width=queue.way.width, graphs=queue.way.graphs, reasons=list(queue.way.reasons))
+    if trusted.refusal:
+        stage.note("nothing is recorded", result="refused", runs=len(queue.waiting), reason=trusted.refusal)
+    else:
+        _work(stage, queue)
     stage.note("end", left=len(queue.waiting), seconds_left=stage.left)
 
 
-def _planned(stage: Stage) -> list[Planned]:
+def _work(stage: Stage, queue: Queue) -> None:
+    for job, outcome in in_turns(queue.jobs(), queue.way.width, root=stage.root, end=stage.end - BEFORE):
+        planned = queue.done(job, outcome)
+        stage.note(f"{planned.experiment}/{planned.file}", **_settled(stage, planned, job, outcome))
+        if job.graphs and _is_of_a_graph(outcome, stage.device):
+            raise RuntimeError(f"a graph failed in {planned.experiment}/{planned.file}; another process goes on without graphs") from outcome
+
+
+def _is_of_a_graph(outcome: History | Exception, device: str) -> bool:
+    """Whether a run was ended by what a capture or a replay may have raised. Of files and numbers there are errors of their own."""
+    own = isinstance(outcome, (CheckpointError, data.DataError))
+    return isinstance(outcome, RuntimeError) and not own and captured.graph_of(torch.device(device)) is not None
+
+
+def _way(stage: Stage, trusted: Trust, earlier: list[dict]) -> Way:
+    """The way that stage two found best, as far as the checks allow it, and unless an earlier round of this session broke off in it."""
+    found, reasons = _found(stage), list(trusted.reasons)
+    ends = sum(line["name"] == "end" for line in earlier)
+    broke = sum(line["name"] == "queue" and line["graphs"] for line in earlier) > ends
+    if broke:
+        reasons.append("without graphs: this stage has broken off with them")
+    if not found.graphs:
+        reasons.append("without graphs: stage two found no gain in them")
+    if not (trusted.graphs and found.graphs) or broke:
+        return Way(False, 1, trusted.checkpoints, found.eager, tuple(reasons))  # eager steps of several trainings would only wait for Python
+    return Way(True, found.width if trusted.side_by_side else 1, trusted.checkpoints, found.prices, tuple(reasons))
+
+
+def _planned(stage: Stage, left_out: frozenset[str]) -> list[Planned]:
     """Runs without a record, here or in the ledger of the project, of the experiments that this stage can do; why not is said of the others."""
     found: list[Planned] = []
+    hindered: dict[str, list[str]] = {}
     for name in for_gpus(stage.out):
         missing = [one for one in plans.plan(name, folder=stage.out) if not one.recorded and not ledger.is_recorded(name, one.file, RESULTS)]
         if why := _hindrance(missing, stage.root):
-            stage.note(name, result="left out", runs=len(missing), reason=why)
+            hindered.setdefault(why, []).append(f"{name} ({len(missing)} runs)")
         else:
-            found += missing
+            found += [one for one in missing if one.run.recipe.name not in left_out]
+    if hindered:
+        stage.note("left out", **{", ".join(names): why for why, names in hindered.items()})
     return found
 
 
@@ -170,17 +221,28 @@ def _settled(stage: Stage, planned: Planned, job: Job, outcome: History | Except
         path = ledger.record(outcome, planned.experiment, planned.file, scale, stage.out, root=stage.root)
     except ledger.LedgerError as error:
         return {"result": "failed", "reason": str(error)[:500]}
-    job.path.unlink(missing_ok=True)
+    if job.path is not None:
+        job.path.unlink(missing_ok=True)
     return {
         "result": "recorded", "record": str(path.relative_to(stage.out)), "seconds": outcome.seconds,
         "last_test_accuracy": outcome.last_test_accuracy, "train_accuracy": outcome.fitted,
     }  # fmt: skip
 
 
-def _found(stage: Stage) -> tuple[int, dict[str, float]]:
-    """What stage two has left: so many at a time, and seconds of a pass over an image by network; one, and no prices, if it did not come so far."""
+@dataclass(frozen=True)
+class _Found:
+    """What stage two has left. If nothing: graphs, one at a time, without prices. If it broke off at the first graph: no graphs."""
+
+    width: int = 1
+    graphs: bool = True
+    prices: dict[str, float] = field(default_factory=dict)
+    eager: dict[str, float] = field(default_factory=dict)
+
+
+def _found(stage: Stage) -> _Found:
     try:
         there = json.loads((stage.out / "found.json").read_text(encoding="utf-8"))
-        return int(there.get("width", 1)), {str(name): float(seconds) for name, seconds in there["prices"].items()}
+        prices, eager = ({str(name): float(seconds) for name, seconds in there[which].items()} for which in ("prices", "eager"))
+        return _Found(int(there.get("width", 1)), bool(there.get("graphs", False)), prices, eager)
     except (OSError, ValueError, KeyError, AttributeError):
-        return 1, {}
+        return _Found()

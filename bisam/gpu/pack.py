@@ -14,7 +14,7 @@ import torch
 from .. import _archive, _checks, _images, environment, files
 from ..data import DataError
 from ..experiments import RESULTS
-from . import evidence
+from . import claimed
 from .session import ROOT
 
 __all__ = ["main", "pack"]
@@ -81,7 +81,7 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
     folder = _checks.path("folder", folder, words="the path of a folder")
     root = _checks.path("root", root, words="the path of a folder")
     _check_replaceable(folder)
-    images = sorted(evidence.data_of(RESULTS))
+    images = sorted(claimed.data_of(RESULTS))
     for name in images:  # before anything is written or replaced
         _images.stamp(name, root)
     if folder.exists():
@@ -91,7 +91,7 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
     (folder / "results" / "runs").mkdir(parents=True)
     for name in ("claims.toml", "published.csv"):
         shutil.copyfile(RESULTS / name, folder / "results" / name)
-    for name in evidence.for_gpus(RESULTS):  # what is recorded is not run again
+    for name in claimed.for_gpus(RESULTS):  # what is recorded is not run again
         if (RESULTS / "runs" / name).is_dir():
             shutil.copytree(RESULTS / "runs" / name, folder / "results" / "runs" / name)
     (folder / "data").mkdir()
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     size = sum(part.stat().st_size for part in Path(given.folder).rglob("*") if part.is_file())
     print(f"{given.folder}: {size / 1e6:.1f} MB; {path}: {path.stat().st_size / 1e6:.1f} MB")
-    if not evidence.data_of(RESULTS):
+    if not claimed.data_of(RESULTS):
         print('no experiment of results/claims.toml has machine = "gpu" and compile = "whole-step": stage three will have nothing to do')
     print(f"on the machine: tar xzf {path.name} && cd {Path(given.folder).name} && python run.py --minutes 15 --out out")
     return 0

@@ -20,7 +20,7 @@ import torch
 
 from .. import _checks, _record, data, environment, files, processes
 from ..experiments import RESULTS
-from . import correctness, evidence, speed, tiny
+from . import claimed, correctness, evidence, speed, tiny
 from .lines import SESSION, Stage, of_this_session
 
 __all__ = ["Settings", "main", "run"]
@@ -29,6 +29,7 @@ MAIN = {"correctness": correctness.main, "speed": speed.main, "evidence": eviden
 SHARES = {"correctness": 2 / 15, "speed": 2 / 15, "evidence": 1.0}  # the last takes what is left
 GRACE = 2.0  # seconds that a stage has after its time before it is told to end, and again before it is ended
 SUMMARY = 3 * GRACE  # seconds before the end for that, and for what is said at the end
+ROUNDS = 3  # of the last stage, where it breaks off
 WORTHWHILE = 20.0  # seconds for which it is worthwhile to start a process
 ROOT = RESULTS.parent / "data"
 
@@ -82,7 +83,7 @@ def run(settings: Settings, say: Callable[[str], object] = print, began: float |
         began: time of ``time.monotonic()`` from which the minutes count; now if left out.
 
     Returns:
-        0 if no stage broke and no check found a difference, 1 otherwise.
+        0 if no stage broke, no check broke and none found a difference, 1 otherwise.
 
     Source:
         Ours.
@@ -107,10 +108,15 @@ def run(settings: Settings, say: Callable[[str], object] = print, began: float |
         spent = min(1.0, spent + share)
         if name == "evidence":
             decoding.join(max(0.0, end - time.monotonic()))  # otherwise it would be done twice
+            decoding.kill()
         stage = Stage(name, settings.out, settings.device, root, end if spent == 1.0 else min(end, began + spent * settings.seconds), settings.tiny)
         ends[name] = _carried_out(context, stage)
         say(f"stage {name}: {ends[name]}")
-    decoding.kill()
+    for number in range(2, ROUNDS + 1):  # another process goes on, without graphs if the last one had them
+        if ends[name].startswith("broken") and stage.left > WORTHWHILE:
+            name = f"evidence, round {number}"
+            ends[name] = _carried_out(context, stage)
+            say(f"stage {name}: {ends[name]}")
     for name in ("speed", "correctness"):  # what was cut, in the time that the queue has left over
         done = frozenset(line["name"] for line in of_this_session(settings.out / f"{name}.jsonl"))
         stage = Stage(name, settings.out, settings.device, root, end, settings.tiny, done=done)
@@ -120,7 +126,7 @@ def run(settings: Settings, say: Callable[[str], object] = print, began: float |
     for line in _summary(settings.out, settings.minutes):
         say(line)
     broken = any(word.startswith("broken") for word in ends.values())
-    return int(broken or "fail" in _results(settings.out / "correctness.jsonl"))
+    return int(broken or bool({"fail", "error"} & set(_results(settings.out / "correctness.jsonl"))))
 
 
 def _prepared(settings: Settings) -> str:
@@ -133,6 +139,7 @@ def _prepared(settings: Settings) -> str:
     about = {"minutes": settings.minutes, **environment.environment(settings.device, 0.0)}
     del about["wall_seconds"], about["precision"]  # of a run; each stage has several
     files.write_whole(settings.out / "session.json", json.dumps(about, indent=1))
+    (settings.out / "found.json").unlink(missing_ok=True)
     for name in MAIN:  # an earlier session may have been on another machine
         Stage(name, settings.out, quiet=True).note(SESSION, **about)
     return str(settings.out / "data" if settings.tiny else settings.root)
@@ -185,7 +192,7 @@ def _stage(stage: Stage) -> None:
 
 def _decode(root: str, out: Path) -> None:
     """Meanwhile the images are decoded, which leaves them on the disk for the last stage."""
-    for name in sorted(evidence.data_of(out)):
+    for name in sorted(claimed.data_of(out)):
         try:
             data.load(name, root)
         except data.DataError as error:

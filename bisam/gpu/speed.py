@@ -8,7 +8,9 @@ import time
 import torch
 
 from .. import train
-from . import parts, whole_steps
+from ..experiments import RESULTS
+from . import parts, timing, whole_steps
+from .claimed import kinds
 from .lines import Item, Stage, told
 
 __all__ = ["items", "main"]
@@ -44,7 +46,7 @@ def main(stage: Stage) -> None:
 
 
 def items(stage: Stage) -> list[Item]:
-    """What is measured: how many trainings go side by side, whole steps in every mode, the published way, and the parts of a step.
+    """What is measured: how to train what the claims ask of a GPU, whole steps in every mode, the published way, and the parts of a step.
 
     Args:
         stage: the device, and whether sizes are tiny.
@@ -54,7 +56,7 @@ def items(stage: Stage) -> list[Item]:
 
     Example:
         >>> items(Stage("speed", "."))[0].name
-        'side by side'
+        'side by side: airbench-wide, 250 a batch'
     """
     nets = ("resnet8", "mlp") if stage.tiny else ("resnet56", "vgg19-bn", "mlp")
     modes = ("whole-step", "no")
@@ -68,7 +70,7 @@ def items(stage: Stage) -> list[Item]:
 
     compiled = [] if stage.tiny else [*(ascent(k, True) for k in (10, 100, 1000)), *(step(net, "default") for net in reversed(nets))]
     return [
-        Item("side by side", lambda: whole_steps.side_by_side(stage)),
+        *_of_claims(stage),
         *(step(net, mode) for net in nets for mode in modes),
         *(Item(f"published way {net}", functools.partial(whole_steps.published_way, stage, net)) for net in nets[:2]),
         *(step(nets[0], mode, "float32") for mode in modes),
@@ -77,3 +79,11 @@ def items(stage: Stage) -> list[Item]:
         Item("perturb and restore", lambda: parts.perturb(stage, nets[0])),
         *compiled,  # last, for it takes the compiler a minute
     ]
+
+
+def _of_claims(stage: Stage) -> list[Item]:
+    """How many trainings of the first kind of run go side by side, and the prices of the other kinds."""
+    folder = stage.out if (stage.out / "claims.toml").is_file() else RESULTS
+    found = [(kind, timing.as_claimed(stage, run)) for kind, run in kinds(folder).items()]
+    first = [Item(f"side by side: {kind}", functools.partial(whole_steps.side_by_side, stage, kind, run)) for kind, run in found[:1]]
+    return first + [Item(f"price: {kind}", functools.partial(whole_steps.price, stage, kind, run)) for kind, run in found[1:]]

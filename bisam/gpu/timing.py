@@ -63,9 +63,9 @@ def _images(tiny: bool) -> data.Data:
     return task(32, 256 if tiny else EPOCH, others=50)
 
 
-def state_of(stage: Stage, run: Run) -> train._State:
+def state_of(stage: Stage, run: Run, graphs: bool = True) -> train._State:
     torch.manual_seed(0)
-    return train._State(run, _images(stage.tiny), Workers(0, 1))
+    return train._State(run, _images(stage.tiny), Workers(0, 1), graphs)
 
 
 def endless(state: train._State) -> Iterator[None]:
@@ -74,9 +74,14 @@ def endless(state: train._State) -> Iterator[None]:
         yield from state.steps()
 
 
-def run_of(stage: Stage, model: str, name: str, compile: str, precision: str, batch: int = BATCH) -> Run:
+def as_claimed(stage: Stage, run: Run) -> Run:
+    """A run of the list of claims, to be timed: on this device, with clean labels, and without an end."""
+    return run.replace(device=stage.device, epochs=10_000, lr=1e-3, label_noise=0.0, train_images=None, test_images=None)
+
+
+def run_of(stage: Stage, model: str, name: str, compile: str, precision: str) -> Run:
     method = RECIPES[name]
     return Run(
-        recipe=method, model=model, epochs=10_000, batch_size=32 if stage.tiny else batch, lr=1e-3, device=stage.device, augment="crop-flip",
+        recipe=method, model=model, epochs=10_000, batch_size=32 if stage.tiny else BATCH, lr=1e-3, device=stage.device, augment="crop-flip",
         precision=precision, compile=compile, channels_last=precision == "bfloat16",
     )  # fmt: skip

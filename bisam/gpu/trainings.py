@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from .. import captured, data, train
+from .. import data, train
 from ..radius import Phase
 from ..recipe import RECIPES
 from ..side_by_side import Job, in_turns
@@ -57,7 +55,7 @@ def run_of(stage: Stage, name: str = "bisam-log", precision: str = "float32", mo
     return Run(recipe=recipe, precision=precision, model=model, device=stage.device, **settings)
 
 
-def trained(run: Run, path: Path | None = None, stop_after: int | None = None, there: data.Data | None = None) -> train.History:
+def trained(run: Run, path: Path | None = None, stop_after: int | None = None, there: data.Data | None = None, graphs: bool = True) -> train.History:
     """:func:`bisam.train.fit` on a task that is at hand.
 
     Args:
@@ -65,6 +63,7 @@ def trained(run: Run, path: Path | None = None, stop_after: int | None = None, t
         path: of the checkpoint.
         stop_after: so many epochs.
         there: the task; small noise by default.
+        graphs: as for :class:`bisam.captured.WholeStep`.
 
     Source:
         Ours.
@@ -75,26 +74,14 @@ def trained(run: Run, path: Path | None = None, stop_after: int | None = None, t
     """
     there = there or task(32 if run.model == "vgg19-bn" else 16)
     with workers(run.device) as here, train._own_randomness(run), train.exact_kernels(run.device):
-        return train._train(train._State(run, there, here), path, False, stop_after, None, None)
-
-
-@contextlib.contextmanager
-def _without_graphs() -> Iterator[None]:
-    there = captured.graph_of
-    captured.graph_of = lambda device: None
-    try:
-        yield
-    finally:
-        captured.graph_of = there
+        return train._train(train._State(run, there, here, graphs), path, False, stop_after, None, None)
 
 
 def graph(stage: Stage, name: str, precision: str, model: str) -> float:
     run = run_of(stage, name, precision, model)
     if model != "resnet8":
         run = run.replace(epochs=1)
-    with _without_graphs():
-        eager = trained(run)
-    return same(trained(run), eager, "the graph and the eager step")
+    return same(trained(run), trained(run, graphs=False), "the graph and the eager step")
 
 
 def twice(stage: Stage, model: str) -> float:
@@ -102,20 +89,20 @@ def twice(stage: Stage, model: str) -> float:
     return same(trained(run), trained(run), "two trainings that are the same")
 
 
-def graph_against_no(stage: Stage) -> float:
-    """The learning rate of the eager loop is a number in double precision, that of a graph a tensor in single: the last bits may differ."""
+def against_no(stage: Stage, graphs: bool) -> float:
+    """The ordinary loop has its learning rate as a number in double precision, the whole step as a tensor in single: the last bits may differ."""
     run = run_of(stage, epochs=1)
-    one, other = trained(run), trained(run.replace(compile="no"))
+    one, other = trained(run, graphs=graphs), trained(run.replace(compile="no"))
     start = weights_of(trained(run.replace(lr=1e-30)).model)
     return at_most(distance(weights_of(one.model), weights_of(other.model), start), EXACT, "of the way of an epoch")
 
 
-def resumed(stage: Stage, mode: str) -> float:
+def resumed(stage: Stage, mode: str, graphs: bool = True) -> float:
     run = run_of(stage, "vasso", compile=mode)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.pt"
-        trained(run, path, stop_after=1)
-        return same(trained(run, path), trained(run), "the resumed and the uncut run")
+        trained(run, path, stop_after=1, graphs=graphs)
+        return same(trained(run, path, graphs=graphs), trained(run, graphs=graphs), "the resumed and the uncut run")
 
 
 def side_by_side(stage: Stage) -> float:

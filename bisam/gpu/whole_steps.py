@@ -26,8 +26,6 @@ def whole_steps(stage: Stage, model: str, mode: str, precision: str) -> dict:
     for name in ("sgd", *METHODS):
         found[name] = seconds_of(functools.partial(next, endless(state_of(stage, run_of(stage, model, name, mode, precision)))), stage)
     steps = EPOCH // BATCH
-    if mode == "whole-step" and precision == "bfloat16":
-        _tell(stage, {model: found["bisam-log"] / (32 if stage.tiny else BATCH) / 2})
     epochs = {f"epoch {name}": seconds * steps for name, seconds in found.items() if name != "floor"}
     return {**found, **{f"{name} in floors": found[name] / found["floor"] for name in METHODS}, **epochs}
 
@@ -58,33 +56,57 @@ def _floor(stage: Stage, model: str, mode: str, precision: str) -> float:
     return seconds_of(graph(passes, side).replay, stage)
 
 
-def side_by_side(stage: Stage) -> dict:
-    """Images a second, all trainings together; the best width is written down for stage three."""
-    model = "airbench-narrow" if stage.tiny else "airbench"
-    best, found = (1, 0.0), {}
+def side_by_side(stage: Stage, kind: str, run: Run) -> dict:
+    """Images a second of one training without graphs, and of several with, all together; what is best is written down for stage three."""
+    eager = _priced(stage, kind, run)
+    best, found = (1, 0.0), {"images a second, eager": eager}
     for width in WIDTHS[:2] if stage.tiny else WIDTHS:
         if stage.left < 0:
             break
-        quick = _images_a_second(stage, width, run_of(stage, model, "bisam-log", "whole-step", "bfloat16", batch=500))
+        quick = _priced(stage, kind, run, width)
         found[f"images a second, {width}"] = quick
         best = (width, quick) if quick > GAIN * best[1] else best
-        _tell(stage, width=best[0], prices={model: best[0] / best[1] / 2})
-    return {**found, "width": best[0]}
+        _tell(stage, width=best[0], graphs=best[1] > eager, prices={kind: _price(run, *best)})
+    return {**found, "width": best[0], "graphs": best[1] > eager}
 
 
-def _tell(stage: Stage, prices: dict[str, float], **more) -> None:
-    """Leaves for stage three how many trainings go side by side, and seconds of a pass over an image by network."""
+def price(stage: Stage, kind: str, run: Run) -> dict:
+    """The same of another kind of run, at the width that was best."""
+    width = _written(stage).get("width", 1)
+    return {"images a second, eager": _priced(stage, kind, run), f"images a second, {width}": _priced(stage, kind, run, width)}
+
+
+def _priced(stage: Stage, kind: str, run: Run, width: int = 0) -> float:
+    """Images a second at a width, at 0 of one training without graphs; its price is written down."""
+    quick = _images_a_second(stage, max(width, 1), run, graphs=width > 0)
+    _tell(stage, **{"prices" if width else "eager": {kind: _price(run, max(width, 1), quick)}})
+    return quick
+
+
+def _price(run: Run, width: int, quick: float) -> float:
+    """Seconds that a pass over an image takes one of so many trainings."""
+    return width / quick / run.recipe.passes
+
+
+def _tell(stage: Stage, **found) -> None:
+    """Leaves for stage three how many trainings go side by side, and seconds of a pass over an image by kind of run, with graphs and eager."""
+    there = _written(stage)
+    for name, value in found.items():
+        there[name] = {**there[name], **value} if isinstance(value, dict) else value
+    files.write_whole(stage.out / "found.json", json.dumps(there))
+
+
+def _written(stage: Stage) -> dict:
     path = stage.out / "found.json"
-    there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"prices": {}}
-    files.write_whole(path, json.dumps({**there, **more, "prices": {**there["prices"], **prices}}))
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"prices": {}, "eager": {}}
 
 
-def _images_a_second(stage: Stage, width: int, run: Run) -> float:
+def _images_a_second(stage: Stage, width: int, run: Run, graphs: bool) -> float:
     streams = [torch.cuda.Stream(stage.device) if stage.is_cuda else None for _ in range(width)]
     lanes = []
     for stream in streams:
         with _on(stream):
-            lanes.append(endless(state_of(stage, run)))
+            lanes.append(endless(state_of(stage, run, graphs)))
     stage.wait()
 
     def all_once() -> None:
