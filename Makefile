@@ -1,4 +1,4 @@
-# Every command of the project. Each sets up what it needs; the first run downloads about 6 GB (torch and the book's tools).
+# Every command of the project. Each but gpu sets up what it needs; the first run downloads about 6 GB (torch and the book's tools).
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 NAME ?=
@@ -14,6 +14,9 @@ NBVAL_LIMITS := --nbval-cell-timeout=1800 --nbval-kernel-startup-timeout=600
 # Two processes with one thread each; a notebook stays in one of them.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(RUN_TESTS) -n 2 --dist loadfile
 BOOK_PYTHON = $(if $(wildcard $(BIN)/jupyter-book),$(BIN),.venv-html/bin)/python
+# A borrowed machine has torch and often no network, so that nothing can be installed there.
+GPU_PYTHON = $(if $(wildcard .venv/stamp),$(BIN)/python,$(PYTHON))
+GPU_LACKS := import importlib.util as found; print(*(name for name in ("torch", "torchvision", "numpy") if not found.find_spec(name)))
 SETUP := $(PYTHON) tools/install.py --constraints "$(CONSTRAINTS)"
 
 .DEFAULT_GOAL := help
@@ -67,8 +70,10 @@ evidence: install ## work through the missing runs, most valuable first: make ev
 bench: install ## what a step costs beyond its floor, into results/benchmarks.json: make bench ARGS="--quick"
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
-gpu: install ## check, time and record on a GPU that is here: make gpu MINUTES=15 OUT=folder
-	@$(BIN)/python -m bisam.gpu --minutes $(or $(MINUTES),15) --out $(OUT) $(ARGS)
+gpu: ## check, time and record on a GPU that is here; installs nothing: make gpu MINUTES=15 OUT=folder
+	@lacks=$$($(GPU_PYTHON) -c '$(GPU_LACKS)') && test -z "$$lacks" || { echo "==> failed: make gpu needs a Python with torch, torchvision and numpy;" \
+	"$(GPU_PYTHON) lacks $${lacks:-all, for it does not run}. Name another, make gpu PYTHON=python3.12, or set up .venv with make install" >&2; exit 1; }
+	@$(GPU_PYTHON) -m bisam.gpu --minutes $(or $(MINUTES),15) --out $(OUT) $(ARGS)
 
 gpu-pack: install ## write the folder that does the same on a machine without a network: _build/gpu
 	@$(BIN)/python -m bisam.gpu.pack $(ARGS)

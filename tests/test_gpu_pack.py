@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -618,6 +619,36 @@ def test_a_packed_package_knows_its_commit(tmp_path, monkeypatch):
     (tmp_path / "COMMIT").write_text("0123456789ab+\n")
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
     assert environment.commit.__wrapped__() == "0123456789ab+"
+
+
+# -- the command of the checkout -------------------------------------------------------------------------------------------------
+
+
+def made(folder, *words):
+    shutil.copyfile(ROOT / "Makefile", folder / "Makefile")
+    return subprocess.run(["make", "gpu", f"PYTHON={sys.executable}", *words], cwd=folder, capture_output=True, text=True)
+
+
+def test_make_gpu_installs_nothing_and_takes_the_environment_that_is_there(tmp_path):
+    bare = made(tmp_path, "-n", "MINUTES=7", "OUT=there")
+    assert bare.returncode == 0 and "install.py" not in bare.stdout
+    assert f"{sys.executable} -m bisam.gpu --minutes 7 --out there" in bare.stdout
+    (tmp_path / ".venv").mkdir()
+    assert f"{sys.executable} -m bisam.gpu" in made(tmp_path, "-n").stdout  # half made, without its stamp
+    (tmp_path / ".venv" / "stamp").write_text("")
+    assert ".venv/bin/python -m bisam.gpu --minutes 15" in made(tmp_path, "-n").stdout
+
+
+@pytest.mark.parametrize("python, lacking", [(f"{sys.executable} -I -S", "lacks torch torchvision numpy"), ("no-such-python", "does not run")])
+def test_make_gpu_says_what_a_python_lacks(python, lacking, tmp_path):
+    found = made(tmp_path, f"PYTHON={python}")
+    assert found.returncode == 2 and lacking in found.stderr and "make install" in found.stderr and "Traceback" not in found.stderr
+
+
+def test_make_gpu_runs_where_torch_is_there(tmp_path):
+    (tmp_path / "bisam").symlink_to(ROOT / "bisam")
+    found = made(tmp_path, "MINUTES=0", "ARGS=--device cpu")
+    assert "minutes must be greater than 0" in found.stderr and not (tmp_path / "_build").exists()
 
 
 # -- a bare machine ------------------------------------------------------------------------------------------------------------
