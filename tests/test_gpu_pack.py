@@ -590,12 +590,33 @@ def test_the_folder_holds_all_and_is_replaced_by_the_next(tree, tmp_path, monkey
     with tarfile.open(archive) as packed:
         names = set(packed.getnames())
     assert {"gpu/run.py", "gpu/README.md", "gpu/bisam/COMMIT", "gpu/bisam/schema/record.json", "gpu/data/tiny.packed.npz"} <= names
-    assert "gpu/results/runs/gpu_tiny/done.json" in names and not [name for name in names if "__pycache__" in name]
+    assert "gpu/results/runs" not in names and (tmp_path / "gpu" / "results" / "recorded.txt").read_text() == "gpu_tiny/done\n"
+    assert not [name for name in names if "__pycache__" in name]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious.txt").write_text("mine")
     with pytest.raises(ValueError, match="folder must be empty"):
         pack.pack(tmp_path / "other", tree)
     assert (tmp_path / "other" / "precious.txt").read_text() == "mine"
+
+
+def test_a_folder_that_is_too_large_is_refused_with_what_makes_it_so(tree, tmp_path, monkeypatch, capsys):
+    (tmp_path / "claims.toml").write_text(tiny.CLAIMS)
+    (tmp_path / "published.csv").write_text("a" * 3_000_000)
+    monkeypatch.setattr(pack, "RESULTS", tmp_path)
+    monkeypatch.setattr(pack, "MOST", 3e6)
+    assert pack.main(["--folder", str(tmp_path / "gpu"), "--root", str(tree)]) == 1
+    said = capsys.readouterr().err
+    assert re.search(r"the packed folder must have at most 3 MB.*; got [34]\.\d MB: results/published.csv 3.0 MB, ", said), said
+    assert not (tmp_path / "gpu").exists() and not (tmp_path / "gpu.tar.gz").exists()
+    monkeypatch.setattr(pack, "MOST", 6e6)
+    assert pack.main(["--folder", str(tmp_path / "gpu"), "--root", str(tree)]) == 0
+
+
+def test_runs_whose_names_were_packed_are_not_run_again(out, monkeypatch):
+    monkeypatch.setattr(evidence, "RECORDED", out / "recorded.txt")
+    files = [one.file for one in plans.plan("gpu_tiny", folder=out)]
+    (out / "recorded.txt").write_text("".join(f"gpu_tiny/{file}\n" for file in files[:4]) + f"other/{files[5]}\n")
+    assert [one.file for one in evidence._planned(evidence_stage(out), frozenset())] == files[4:]
 
 
 def test_missing_images_are_said_by_the_command(tmp_path, monkeypatch, capsys):

@@ -22,6 +22,7 @@ from .trust import EAGER, Trust, trust
 
 __all__ = ["Queue", "Way", "main"]
 
+RECORDED = RESULTS / "recorded.txt"
 BEFORE = 3.0  # seconds before the end at which no epoch is to be running any more
 EVERY = 30.0  # seconds between two checkpoints of a run: while one is written, all wait
 LONGEST = 1.5  # a run may take so many times as long as is expected
@@ -188,9 +189,10 @@ def _way(stage: Stage, trusted: Trust, earlier: list[dict]) -> Way:
 def _planned(stage: Stage, left_out: frozenset[str]) -> list[Planned]:
     """Runs without a record, here or in the ledger of the project, of the experiments that this stage can do; why not is said of the others."""
     found: list[Planned] = []
+    known = _recorded()
     hindered: dict[str, list[str]] = {}
     for name in for_gpus(stage.out):
-        missing = [one for one in plans.plan(name, folder=stage.out) if not one.recorded and not ledger.is_recorded(name, one.file, RESULTS)]
+        missing = [one for one in plans.plan(name, folder=stage.out) if not one.recorded and f"{name}/{one.file}" not in known]
         if why := _hindrance(missing, stage.root):
             hindered.setdefault(why, []).append(f"{name} ({len(missing)} runs)")
         else:
@@ -198,6 +200,12 @@ def _planned(stage: Stage, left_out: frozenset[str]) -> list[Planned]:
     if hindered:
         stage.note("left out", **{", ".join(names): why for why, names in hindered.items()})
     return found
+
+
+def _recorded() -> set[str]:
+    """What has a record in the ledger of the project; a packed folder has the names of those alone."""
+    names = RECORDED.read_text(encoding="utf-8").split() if RECORDED.is_file() else []
+    return {*names, *(f"{path.parent.name}/{path.stem}" for path in (RESULTS / "runs").glob("*/*.json"))}
 
 
 def _hindrance(missing: list[Planned], root: str | None) -> str | None:

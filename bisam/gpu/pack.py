@@ -14,7 +14,7 @@ import torch
 from .. import _archive, _checks, _images, environment, files
 from ..data import DataError
 from ..experiments import RESULTS
-from . import claimed
+from . import claimed, evidence
 from .session import ROOT
 
 __all__ = ["main", "pack"]
@@ -47,6 +47,7 @@ Lines appear as things are done, and lie in out/*.jsonl at once; a stage that br
 Bring `out` home: `bisam pool out` checks its records and takes them in. The same --out goes on from out/checkpoints on the next machine.
 """
 
+MOST = 60e6  # bytes of the folder
 MARK = ".packed"  # in a folder that was written here, which may be replaced
 PACKED = {MARK, "README.md", "bisam", "data", "results", "run.py"}
 
@@ -64,7 +65,7 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
     Raises:
         bisam.data.DataError: images are missing, or come out of the packed file otherwise than out of the folder.
         OSError: the disk does not take it.
-        ValueError: the folder holds something that no earlier call has written.
+        ValueError: the folder holds something that no earlier call has written, or would be too large to be carried.
 
     Source:
         Ours.
@@ -88,19 +89,31 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
         shutil.rmtree(folder)
     shutil.copytree(PACKAGE, folder / "bisam", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "*.part"))
     files.write_whole(folder / "bisam" / "COMMIT", (environment.commit() or "") + "\n")
-    (folder / "results" / "runs").mkdir(parents=True)
+    (folder / "results").mkdir()
     for name in ("claims.toml", "published.csv"):
         shutil.copyfile(RESULTS / name, folder / "results" / name)
-    for name in claimed.for_gpus(RESULTS):  # what is recorded is not run again
-        if (RESULTS / "runs" / name).is_dir():
-            shutil.copytree(RESULTS / "runs" / name, folder / "results" / "runs" / name)
+    recorded = [path for name in claimed.for_gpus(RESULTS) for path in sorted((RESULTS / "runs" / name).glob("*.json"))]
+    names = "".join(f"{path.parent.name}/{path.stem}\n" for path in recorded)  # what is recorded is not run again
+    files.write_whole(folder / "results" / evidence.RECORDED.name, names)
     (folder / "data").mkdir()
     for name in images:
         _pack_images(name, root, folder / "data")
     files.write_whole(folder / MARK, "")
     files.write_whole(folder / "run.py", LAUNCHER)
     files.write_whole(folder / "README.md", README)
+    _check_size(folder)
     return _archived(folder)
+
+
+def _check_size(folder: Path) -> None:
+    """A ``ValueError`` if the folder is too large to be carried; then it goes, so that nobody carries it."""
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    if (size := sum(sizes.values())) <= MOST:
+        return
+    largest = sorted(sizes, key=sizes.get, reverse=True)[:3]
+    said = ", ".join(f"{path.relative_to(folder)} {sizes[path] / 1e6:.1f} MB" for path in largest)
+    shutil.rmtree(folder)
+    raise ValueError(f"the packed folder must have at most {MOST / 1e6:g} MB, for some places take no more; got {size / 1e6:.1f} MB: {said}")
 
 
 def _check_replaceable(folder: Path) -> None:
