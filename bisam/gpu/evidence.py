@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = ["Queue", "Way", "main"]
 
 RECORDED = RESULTS / "recorded.txt"
 BEFORE = 3.0  # seconds before the end at which no epoch is to be running any more
+STILL = "still to do: "  # the lines that say so begin with it
 EVERY = 30.0  # seconds between two checkpoints of a run: while one is written, all wait
 LONGEST = 1.5  # a run may take so many times as long as is expected
 
@@ -61,7 +63,7 @@ class Queue:
     Args:
         stage: the device, the end, and the folder, which is a ledger with the checkpoints beside it.
         waiting: runs in their order.
-        way: how they are made; its prices are first those that stage two found, then those of runs that are done.
+        way: how they are made, and so many at a time; its prices are first those that stage two found, then those of runs that are done.
 
     Source:
         Ours.
@@ -74,8 +76,13 @@ class Queue:
     stage: Stage
     waiting: list[Planned]
     way: Way = field(default_factory=Way)
-    begun: dict[int, Planned] = field(default_factory=dict)
-    counts: dict[tuple, int] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.all = list(self.waiting)
+        self.begun: dict[int, Planned] = {}
+        self.fresh: set[int] = set()  # of these, those without a checkpoint
+        self.open = {(one.experiment, one.file): 1.0 for one in self.waiting}  # the share that is still to do
+        self.counts: dict[tuple, int] = {}
 
     def next(self) -> Job | None:
         """The first run that will probably be done in time; else the first of which an epoch will, for its checkpoint is kept; else none."""
@@ -90,6 +97,8 @@ class Queue:
         self.waiting.remove(fits)
         job = Job(fits.run.replace(device=self.stage.device), self._checkpoint(fits), self.way.graphs, EVERY)
         self.begun[id(job)] = fits
+        if job.path is None or not job.path.exists():
+            self.fresh.add(id(job))
         return job
 
     def _checkpoint(self, one: Planned) -> Path | None:
@@ -116,11 +125,27 @@ class Queue:
         return self.counts[key]
 
     def done(self, job: Job, outcome: History | Exception) -> Planned:
-        """Takes note of a run that has come to its end, and of its price."""
-        planned = self.begun.pop(id(job))
-        if isinstance(outcome, History) and outcome.finished:
-            self.way.prices[kind(planned.run)] = outcome.seconds / planned.passes / self.images(planned)
+        """Takes note of how far a run has come, and of its price; not of one that went on, whose seconds may be those of another machine."""
+        planned, is_fresh = self.begun.pop(id(job)), id(job) in self.fresh
+        self.fresh.discard(id(job))
+        if isinstance(outcome, History) and outcome.rows:
+            done = len(outcome.rows) / planned.run.epochs
+            self.open[planned.experiment, planned.file] = 1.0 - done
+            if is_fresh:
+                self.way.prices[kind(planned.run)] = outcome.seconds / (done * planned.passes) / self.images(planned)
         return planned
+
+    def still_to_do(self, seconds: float) -> Iterator[tuple[str, dict]]:
+        """What is left of each experiment, and how many sessions it takes, if each gives this stage so many seconds."""
+        for name in dict.fromkeys(one.experiment for one in self.all):
+            left = [(one, self.open[name, one.file]) for one in self.all if one.experiment == name and self.open[name, one.file]]
+            if not left:
+                continue
+            found = {"runs": len(left), "passes": round(sum(share * one.passes for one, share in left))}
+            if all(self.seconds(one) for one, _ in left):
+                needed = sum(share * self.seconds(one) for one, share in left) / self.way.width
+                found |= {"hours": needed / 3600, "sessions": max(1, math.ceil(needed / seconds))}
+            yield name, found
 
 
 def main(stage: Stage) -> None:
@@ -145,7 +170,7 @@ def main(stage: Stage) -> None:
         ...     '"runs": 6' in (Path(folder) / "evidence.jsonl").read_text()
         True
     """
-    earlier = of_this_session(stage.path)
+    earlier, seconds = of_this_session(stage.path), max(stage.left, 1.0)
     if stage.left > 0 and not any(line["name"] == EAGER for line in of_this_session(stage.out / "correctness.jsonl")):
         correctness.only(stage, EAGER)
     trusted = trust(stage.out)
@@ -155,6 +180,8 @@ def main(stage: Stage) -> None:
         stage.note("nothing is recorded", result="refused", runs=len(queue.waiting), reason=trusted.refusal)
     else:
         _work(stage, queue)
+    for name, found in queue.still_to_do(seconds):
+        stage.note(f"{STILL}{name}", **found)
     stage.note("end", left=len(queue.waiting), seconds_left=stage.left)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -26,7 +27,8 @@ def ascent(stage: Stage, classes: int, compiled: bool = False) -> dict:
     through = {"cross-entropy": functional.cross_entropy, "plain -log": published.at_once}
     if not compiled:
         through["by rows -log"] = published.by_rows
-    wrap = torch.compile if compiled else lambda function: function
+    backend = "aot_eager" if stage.tiny else "inductor"  # the first needs no compiler of C++
+    wrap = functools.partial(torch.compile, backend=backend) if compiled else lambda function: function
     if compiled:
         torch.compiler.reset()  # otherwise the second number of classes makes shapes that are compiled for any
     found = {name: _time(stage, logits, targets, wrap(loss), of_value=True) for name, loss in through.items()}

@@ -214,11 +214,21 @@ def _summary(out: Path, minutes: float) -> list[str]:
         parts = path.relative_to(out).parts
         groups["/".join(parts[:2]) if len(parts) > 2 else str(path.relative_to(out))] += path.stat().st_size
     return [
-        f"-- {minutes:g} minutes are over --", *found,
+        f"-- {minutes:g} minutes are over --", *found, *_still_to_do(out),
         f"bring home {out}: {len(kept)} files, {sum(groups.values()) / 1e6:.1f} MB in all",
         *(f"  {size / 1e3:10.1f} kB  {name}" for name, size in sorted(groups.items())),
         f"at home: bisam pool {out}; the same --out goes on from checkpoints/ on the next machine",
     ]  # fmt: skip
+
+
+def _still_to_do(out: Path) -> list[str]:
+    """What the queue has left, an experiment a line."""
+    lines = {line["name"]: line for line in of_this_session(out / "evidence.jsonl") if line["name"].startswith(evidence.STILL)}
+    found = []
+    for name, line in lines.items():
+        time = f'about {line["hours"]:.1f} hours of this machine, {line["sessions"]} sessions like this one' if "hours" in line else "not timed here"
+        found.append(f'{name}, {line["runs"]} runs, {line["passes"]} passes over its images: {time}')
+    return found
 
 
 def main(arguments: Sequence[str] | None = None, began: float | None = None) -> int:

@@ -68,7 +68,9 @@ def items(stage: Stage) -> list[Item]:
     def ascent(classes: int, compiled: bool) -> Item:
         return Item(f"ascent K={classes}{' compiled' if compiled else ''}", functools.partial(parts.ascent, stage, classes, compiled))
 
-    compiled = [] if stage.tiny else [*(ascent(k, True) for k in (10, 100, 1000)), *(step(net, "default") for net in reversed(nets))]
+    ascents = (10,) if stage.tiny else (10, 100, 1000)
+    steps = () if stage.tiny else reversed(nets)
+    compiled = [*(ascent(k, True) for k in ascents), *(step(net, "default") for net in steps)]
     return [
         *_of_claims(stage),
         *(step(net, mode) for net in nets for mode in modes),
