@@ -200,6 +200,31 @@ def test_the_quickest_width_is_taken_and_no_graph_where_none_is_quicker(out, mon
     assert not found({0: 300.0, 1: 200.0, 2: 250.0, 4: 260.0, 8: 260.0}).graphs
 
 
+def test_the_next_session_on_such_a_device_begins_with_what_was_cut(out):
+    stage = stage_of(out, "speed")
+    every = [item.name for item in speed.items(stage)]
+    needed, done, cut = every[:1], every[1:5], every[5:]
+    stage.note("session", device="H")
+    for name in [*needed, *done]:
+        stage.note(name, **({"error": "lost"} if name == done[-1] else {}))
+    for device, expected in (("H", needed + done[-1:] + cut + done[:-1]), ("A", every)):
+        stage.note("session", device=device)
+        speed.main(stage_of(out, "speed", end=0.0))
+        assert lines(stage.path)[-1] == {"name": "cut", "left": expected}
+
+
+def test_what_stage_three_asks_about_is_checked_first_in_every_session(tmp_path):
+    stage = Stage("correctness", tmp_path, quiet=True)
+    every = [check.name for check in correctness.checks(stage)]
+    stage.note("session", device="H")
+    for name in every[:40]:
+        stage.note(name, result="pass")
+    stage.note("session", device="H")
+    found = [check.name for check in correctness._ordered(stage)]
+    assert found[:24] == every[:24] and found[24:] == every[40:] + every[24:40]
+    assert {trust.EAGER, trust.SGD, trust.SIDE_BY_SIDE, "resumed whole-step", *trust.RESUMED} <= set(found[:24])
+
+
 def test_the_published_way_has_the_gradient_of_ours():
     logits = torch.randn(16, 10, generator=torch.Generator().manual_seed(0), requires_grad=True)
     targets = torch.arange(16) % 10

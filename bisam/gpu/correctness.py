@@ -10,7 +10,7 @@ from ..recipe import RECIPES
 from ..train import PRECISIONS
 from . import trainings, two_devices, two_processes
 from .deviations import Wrong
-from .lines import Item, Stage, told
+from .lines import Item, Stage, fresh_first, told
 from .trust import EAGER, SGD, SIDE_BY_SIDE
 
 __all__ = ["checks", "main", "only"]
@@ -42,8 +42,14 @@ def main(stage: Stage) -> None:
         True
     """
     with train.exact_kernels(stage.device):
-        for check in stage.in_time([check for check in checks(stage) if not stage.tiny or check.name in FEW]):
+        for check in stage.in_time(_ordered(stage)):
             _carried_out(stage, check)
+
+
+def _ordered(stage: Stage) -> list[Item]:
+    every = [check for check in checks(stage) if not stage.tiny or check.name in FEW]
+    needed = next((k for k, check in enumerate(every, 1) if check.name == SIDE_BY_SIDE), 0)
+    return fresh_first(every, stage.path, always=needed)
 
 
 def only(stage: Stage, name: str) -> None:

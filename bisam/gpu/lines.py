@@ -14,7 +14,7 @@ import torch
 
 from .. import _checks
 
-__all__ = ["Item", "Stage", "of_this_session", "told"]
+__all__ = ["Item", "Stage", "fresh_first", "of_this_session", "told"]
 
 SESSION = "session"  # the line with which every session begins each of its files
 
@@ -80,14 +80,53 @@ def of_this_session(path: Path) -> list[dict]:
         ...     of_this_session(Path(folder) / "try.jsonl")
         [{'name': 'new'}]
     """
-    path, found = _checks.path("path", path), []
+    return _sessions(path)[-1][1]
+
+
+def _sessions(path: Path) -> list[tuple[dict, list[dict]]]:
+    """Of each session its first line and the others; before the first there is one without."""
+    path, found = _checks.path("path", path), [({}, [])]
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             line = json.loads(text)
         except ValueError:
             continue
-        found = [] if line["name"] == SESSION else [*found, line]
+        if line["name"] == SESSION:
+            found.append((line, []))
+        else:
+            found[-1][1].append(line)
     return found
+
+
+def fresh_first(things: Sequence[Item], path: Path, always: int) -> list[Item]:
+    """Before all else what every session needs; then what no earlier session has come to on a device of the same name; then the rest.
+
+    Otherwise one short session after the other would do the same things and be cut before the same others.
+
+    Args:
+        things: what is to be done, in the order of what it tells.
+        path: of the file in which what is done has a line.
+        always: so many of the first stay where they are.
+
+    Raises:
+        TypeError: no path.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     stage = Stage("try", Path(folder), quiet=True)
+        ...     for name in ("session", "a", "b", "session"):
+        ...         stage.note(name)
+        ...     [one.name for one in fresh_first([Item(name, dict) for name in "abc"], stage.path, always=1)]
+        ['a', 'c', 'b']
+    """
+    *earlier, (now, _) = _sessions(path)
+    same = [lines for begin, lines in earlier if begin.get("device") == now.get("device")]
+    done = {line["name"] for lines in same for line in lines if "error" not in line and line.get("result") != "error"}
+    return [*things[:always], *sorted(things[always:], key=lambda one: one.name in done)]
 
 
 @dataclass

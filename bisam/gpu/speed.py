@@ -11,7 +11,7 @@ from .. import train
 from ..experiments import RESULTS
 from . import parts, timing, whole_steps
 from .claimed import kinds
-from .lines import Item, Stage, told
+from .lines import Item, Stage, fresh_first, told
 
 __all__ = ["items", "main"]
 
@@ -34,7 +34,7 @@ def main(stage: Stage) -> None:
         True
     """
     with train.exact_kernels(stage.device):
-        for item in stage.in_time(items(stage)):
+        for item in stage.in_time(fresh_first(items(stage), stage.path, always=len(_of_claims(stage)))):
             started = time.monotonic()
             try:
                 found = item.run()
