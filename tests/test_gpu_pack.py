@@ -691,6 +691,12 @@ def test_runs_whose_names_were_packed_are_not_run_again(out, monkeypatch):
     assert [one.file for one in evidence._planned(evidence_stage(out), frozenset())] == files[4:]
 
 
+def test_the_book_and_the_folder_give_the_same_commands():
+    words = re.compile(r"python run\.py[\w \-]+")
+    book = {each.strip() for each in words.findall((ROOT / "book" / "gpu.md").read_text())}
+    assert book == {each.strip() for each in words.findall(pack.README)} and len(book) == 2
+
+
 def test_missing_images_are_said_by_the_command(tmp_path, monkeypatch, capsys):
     (tmp_path / "claims.toml").write_text(tiny.CLAIMS)
     (tmp_path / "published.csv").write_text("")

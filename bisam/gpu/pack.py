@@ -40,10 +40,11 @@ README = """# Fifteen minutes on a GPU
 
 Needed are Python 3.11 or newer, torch with CUDA, torchvision and numpy; no network, and nothing is installed.
 
-    python run.py --minutes 15 --out out              # all of it: what is right, how quick it is, recorded runs
-    python run.py --minutes 1 --out try --device cpu --tiny   # that it runs at all, anywhere
+    python run.py --minutes 15 --out out                      # all of it: what is right, how quick it is, recorded runs
+    python run.py --minutes 5 --out try --device cpu --tiny   # that it runs at all, anywhere; ends by itself in about a minute
 
 Lines appear as things are done, and lie in out/*.jsonl at once; a stage that breaks takes no other with it. Ctrl-C ends it cleanly.
+The last stage records nothing by a way that the first has not found right on this machine; its line `queue` says which way it takes.
 Bring `out` home: `bisam pool out` checks its records and takes them in. The same --out goes on from out/checkpoints on the next machine.
 """
 
