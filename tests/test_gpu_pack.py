@@ -1,6 +1,7 @@
 """The session on a GPU, tried on the CPU: its stages, its queue, the folder that is carried there, and what a bare machine lacks."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import math
@@ -85,7 +86,8 @@ def test_the_first_checks_tell_the_most_and_every_method_is_in_both_precisions(t
     names = [check.name for check in correctness.checks(stage_of(tmp_path))]
     assert len(set(names)) == len(names)
     assert {f"step {name} {precision}" for name in train.RECIPES for precision in train.PRECISIONS} <= set(names)
-    first = names[:24]
+    first = names[:26]
+    assert {f"graph {run.recipe.name} bfloat16" for run in claimed.kinds(RESULTS).values()} | {"graph sgd bfloat16", "graph bisam-tanh bfloat16"} <= set(first)
     assert all(any(word in name for name in first) for word in ("step bisam-log", "graph sam", "scaler", "resumed", "side by side"))
 
 
@@ -221,8 +223,8 @@ def test_what_stage_three_asks_about_is_checked_first_in_every_session(tmp_path)
         stage.note(name, result="pass")
     stage.note("session", device="H")
     found = [check.name for check in correctness._ordered(stage)]
-    assert found[:24] == every[:24] and found[24:] == every[40:] + every[24:40]
-    assert {trust.EAGER, trust.SGD, trust.SIDE_BY_SIDE, "resumed whole-step", *trust.RESUMED} <= set(found[:24])
+    assert found[:26] == every[:26] and found[26:] == every[40:] + every[26:40]
+    assert {trust.EAGER, trust.SGD, trust.SIDE_BY_SIDE, "resumed whole-step", *trust.RESUMED} <= set(found[:26])
 
 
 def test_the_published_way_has_the_gradient_of_ours():
@@ -307,6 +309,11 @@ def test_what_no_check_has_proven_is_not_used(out):
     assert found.reasons == ("without graphs: no check of a graph has passed", "one at a time: side by side")
     stage_of(out).note("graph sam float32", result="pass")
     assert trust.trust(out).graphs and not trust.trust(out).side_by_side
+    (out / "found.json").write_text('{"width": 3, "graphs": true, "prices": {"a": 1}, "eager": {"a": 2}}')
+    alone = evidence._way(evidence_stage(out), trust.trust(out), [])
+    assert (alone.graphs, alone.width, alone.prices) == (True, 1, {"a": 1})
+    without = evidence._way(evidence_stage(out), dataclasses.replace(trust.trust(out), graphs=False), [])
+    assert (without.graphs, without.width, without.prices) == (False, 1, {"a": 2})
 
 
 @pytest.mark.parametrize("name", [trust.EAGER, trust.SGD])
@@ -390,6 +397,22 @@ def test_a_run_that_fails_by_itself_does_not_cost_the_others_their_graphs(error,
     assert evidence._is_of_a_graph(torch.OutOfMemoryError("full"), "cpu")
     monkeypatch.setattr(captured, "graph_of", lambda device: None)
     assert not evidence._is_of_a_graph(RuntimeError("the machine is gone"), "cpu")
+
+
+def test_what_is_found_wrong_after_the_records_were_made_is_said_at_the_end(out, staged):
+    said = []
+
+    def stand_in(context, stage):
+        if stage.name == "evidence":
+            passed(out)
+            stage.note("queue", runs=6, width=1, graphs=True, reasons=[])
+            stage_of(out).note("graph vasso bfloat16", result="fail")
+        return "done"
+
+    staged(stand_in)
+    session.run(session.Settings(1, out, "cpu", tiny=True), said.append)
+    words = "before its records are pooled, look at what was found after they were made: without graphs: graph vasso bfloat16"
+    assert [line for line in said if line.startswith("before")] == [words]
 
 
 def test_a_check_that_loses_the_device_has_its_line_before_the_stage_ends(tmp_path, monkeypatch):

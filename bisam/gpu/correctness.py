@@ -123,7 +123,7 @@ def checks(stage: Stage) -> list[Item]:
     return [
         *steps(FIRST[:4]),
         Item(EAGER, lambda: trainings.against_no(stage, graphs=False)),  # before a graph could take the device with it
-        *graphs(GRAPHED[:2], "float32"), *graphs(GRAPHED[:2], "bfloat16"),
+        *graphs(GRAPHED[:2], "float32"), *graphs(GRAPHED[:4], "bfloat16"),
         Item("graph against compile no, bisam-log", lambda: trainings.against_no(stage, graphs=True)),
         *(Item(f"scaler float16 {name}", lambda name=name: two_devices.scaler(stage, name)) for name in ("sam", "bisam-log")),
         Item("scaler float16 overflow", lambda: two_devices.overflow(stage)),
@@ -134,7 +134,7 @@ def checks(stage: Stage) -> list[Item]:
         Item(SIDE_BY_SIDE, lambda: trainings.side_by_side(stage)),
         Item("a bad step is left out of a graph", lambda: trainings.bad_step(stage)),
         *graphs(["bisam-log"], "bfloat16", "vgg19-bn"),  # with dropout masks that both passes draw
-        *graphs(GRAPHED[2:], "bfloat16"),
+        *graphs(GRAPHED[4:], "bfloat16"),
         Item("two processes", lambda: two_processes.two_processes(stage)),
         Item("a batch shared by two processes", lambda: two_processes.shared_batch(stage)),
         *steps(rows[4:]),

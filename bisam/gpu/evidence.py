@@ -203,7 +203,7 @@ def _way(stage: Stage, trusted: Trust, earlier: list[dict]) -> Way:
     """The way that stage two found best, as far as the checks allow it, and unless an earlier round of this session broke off in it."""
     found, reasons = _found(stage), list(trusted.reasons)
     ends = sum(line["name"] == "end" for line in earlier)
-    broke = sum(line["name"] == "queue" and line["graphs"] for line in earlier) > ends
+    broke = sum(line["name"] == "queue" and line.get("graphs", True) for line in earlier) > ends
     if broke:
         reasons.append("without graphs: this stage has broken off with them")
     if not found.graphs:

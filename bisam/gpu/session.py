@@ -20,7 +20,7 @@ import torch
 
 from .. import _checks, _record, data, environment, files, processes
 from ..experiments import RESULTS
-from . import claimed, correctness, evidence, speed, tiny
+from . import claimed, correctness, evidence, speed, tiny, trust
 from .lines import SESSION, Stage, of_this_session
 
 __all__ = ["Settings", "main", "run"]
@@ -214,11 +214,22 @@ def _summary(out: Path, minutes: float) -> list[str]:
         parts = path.relative_to(out).parts
         groups["/".join(parts[:2]) if len(parts) > 2 else str(path.relative_to(out))] += path.stat().st_size
     return [
-        f"-- {minutes:g} minutes are over --", *found, *_still_to_do(out),
+        f"-- {minutes:g} minutes are over --", *found, *_still_to_do(out), *_found_too_late(out),
         f"bring home {out}: {len(kept)} files, {sum(groups.values()) / 1e6:.1f} MB in all",
         *(f"  {size / 1e3:10.1f} kB  {name}" for name, size in sorted(groups.items())),
         f"at home: bisam pool {out}; the same --out goes on from checkpoints/ on the next machine",
     ]  # fmt: skip
+
+
+def _found_too_late(out: Path) -> list[str]:
+    """What a check that was cut, and made up for after the last stage, has to say against its records."""
+    ways = [line for line in of_this_session(out / "evidence.jsonl") if line["name"] == "queue"]
+    now = trust.trust(out)
+    said = {reason for line in of_this_session(out / "evidence.jsonl") for reason in (*line.get("reasons", ()), line.get("reason"))}
+    late = [reason for reason in now.reasons if reason not in said and not reason.startswith("one at a time")] if ways else []
+    if now.refusal.startswith("found wrong") and now.refusal not in said:
+        late.append(now.refusal)
+    return [f"before its records are pooled, look at what was found after they were made: {'; '.join(late)}"] if late else []
 
 
 def _still_to_do(out: Path) -> list[str]:
