@@ -276,7 +276,7 @@ def planted(fault, monkeypatch):
             inputs, data, {name: every[int(self._place)] for name, every in self._drawn.items()}))  # fmt: skip
     if fault == "radius":
         begin = whole.__init__
-        monkeypatch.setattr(whole, "__init__", lambda self, state: begin(self, state) or setattr(self, "_graphs", OneForAll()))
+        monkeypatch.setattr(whole, "__init__", lambda self, *given: begin(self, *given) or setattr(self, "_graphs", OneForAll()))
     if fault == "memory":
         monkeypatch.setattr(bisam.memory.Memory, "keep_in", lambda self, before: None)
 

@@ -447,7 +447,7 @@ def test_a_run_that_was_cut_goes_on_from_its_checkpoint(out, monkeypatch):
         patch.setattr(train._State, "steps", second_epoch_fails)
         evidence.main(evidence_stage(out))
     assert len(list((out / "checkpoints").rglob("*.pt"))) == 6 and not (out / "runs").exists()
-    assert {line.get("reason") for line in lines(out / "evidence.jsonl")[1:-1]} == {"RuntimeError: the machine is gone"}
+    assert {line["reason"] for line in lines(out / "evidence.jsonl") if "/" in line["name"]} == {"RuntimeError: the machine is gone"}
     evidence.main(evidence_stage(out))
     one = plans.plan("gpu_tiny", folder=out)[0]
     record = ledger.read(out / "runs" / "gpu_tiny" / f"{one.file}.json")
