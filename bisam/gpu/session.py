@@ -112,11 +112,7 @@ def run(settings: Settings, say: Callable[[str], object] = print, began: float |
         stage = Stage(name, settings.out, settings.device, root, end if spent == 1.0 else min(end, began + spent * settings.seconds), settings.tiny)
         ends[name] = _carried_out(context, stage)
         say(f"stage {name}: {ends[name]}")
-    for number in range(2, ROUNDS + 1):  # another process goes on, without graphs if the last one had them
-        if ends[name].startswith("broken") and stage.left > WORTHWHILE:
-            name = f"evidence, round {number}"
-            ends[name] = _carried_out(context, stage)
-            say(f"stage {name}: {ends[name]}")
+    ends |= _again(context, stage, ends["evidence"], say)
     for name in ("speed", "correctness"):  # what was cut, in the time that the queue has left over
         done = frozenset(line["name"] for line in of_this_session(settings.out / f"{name}.jsonl"))
         stage = Stage(name, settings.out, settings.device, root, end, settings.tiny, done=done)
@@ -127,6 +123,17 @@ def run(settings: Settings, say: Callable[[str], object] = print, began: float |
         say(line)
     broken = any(word.startswith("broken") for word in ends.values())
     return int(broken or bool({"fail", "error"} & set(_results(settings.out / "correctness.jsonl"))))
+
+
+def _again(context, stage: Stage, ended: str, say: Callable[[str], object]) -> dict[str, str]:
+    """The last stage in another process where one broke off; without graphs if that one had them. How each ended."""
+    ends: dict[str, str] = {}
+    for number in range(2, ROUNDS + 1):
+        if not ended.startswith("broken") or stage.left < WORTHWHILE:
+            break
+        ended = ends[f"evidence, round {number}"] = _carried_out(context, stage)
+        say(f"stage evidence, round {number}: {ended}")
+    return ends
 
 
 def _prepared(settings: Settings) -> str:

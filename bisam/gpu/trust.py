@@ -28,7 +28,7 @@ class Trust:
         side_by_side: several trainings may go at a time.
         checkpoints: a training may go on from a checkpoint.
         left_out: methods whose step on this device is not that of the CPU.
-        reasons: for every no among these, the checks that said it.
+        reasons: for every no among these, the checks that said it, and what was found wrong and changes nothing here.
 
     Source:
         Ours.
@@ -77,6 +77,7 @@ def trust(folder: Path) -> Trust:
         *([] if SIDE_BY_SIDE in good else [f"one at a time: {SIDE_BY_SIDE}"]),
         *(f"without checkpoints: {name}" for name in against_resuming),
         *(f"left out: {name}" for name in methods.values()),
+        *(f"in spite of: {name}" for name in bad if name not in {*against_graphs, *against_resuming, *methods.values(), EAGER}),
     ]
     return Trust(
         refusal=_refusal(good, bad), graphs=proven and not against_graphs, side_by_side=SIDE_BY_SIDE in good,
