@@ -35,8 +35,8 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
         progress: show a bar on the terminal; where there is none, a line on the error output for every run that is done.
 
     Returns:
-        The names of the runs by what became of them, ``"recorded"``, ``"cut"`` (out of time, with their checkpoints kept), ``"elsewhere"``
-        (another process has them in hand) and ``"failed"``, with the reason after the name.
+        The names of the runs by what became of them, ``"recorded"``, ``"cut"`` (out of time, or not begun since no epoch of it
+        would fit; checkpoints are kept), ``"elsewhere"`` (another process has them in hand) and ``"failed"``, with the reason after the name.
 
     Raises:
         bisam.data.DataError: the data are not there; nothing has been started.

@@ -41,7 +41,7 @@ def _evidence(arguments: argparse.Namespace) -> int:
     left = _left(settings, began)
     shortest = min((job.timed.epoch_seconds for job in jobs), default=0.0)
     if left.minutes is not None and shortest >= 60 * left.minutes:
-        print(f"no run is begun: the shortest epoch takes about {shortest:.2g} s, and {60 * left.minutes:.2g} s are left of {settings.minutes:g} minutes")
+        print(f"no run is begun: the shortest epoch takes about {shortest:,.0f} s, and {60 * left.minutes:,.0f} s are left of {settings.minutes:g} minutes")
     try:
         outcomes = carry_out([job.timed for job in jobs], left)
     except KeyboardInterrupt:
