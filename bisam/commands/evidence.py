@@ -38,7 +38,7 @@ def _evidence(arguments: argparse.Namespace) -> int:
             print(f"  {job.worth:.2e}  {job.seconds:6.0f} s  {job.planned.experiment}/{job.planned.file}  for {len(job.claims)} claims")
         return 0
     before = decisions(folder=settings.folder)
-    left = _left(settings, began)
+    left = dataclasses.replace(settings, minutes=_left(settings.minutes, began))
     shortest = min((job.timed.epoch_seconds for job in jobs), default=0.0)
     if left.minutes is not None and shortest >= 60 * left.minutes:
         print(f"no run is begun: the shortest epoch takes about {shortest:,.0f} s, and {60 * left.minutes:,.0f} s are left of {settings.minutes:g} minutes")
@@ -55,11 +55,9 @@ def _evidence(arguments: argparse.Namespace) -> int:
     return 1 if outcomes["failed"] else 0
 
 
-def _left(settings: Settings, began: float) -> Settings:
-    """The same, less the time that it took to put the runs into their order."""
-    if settings.minutes is None:
-        return settings
-    return dataclasses.replace(settings, minutes=max(settings.minutes - (time.monotonic() - began) / 60, 1e-9))
+def _left(minutes: float | None, began: float) -> float | None:
+    """The minutes less those that it took to put the runs into their order."""
+    return None if minutes is None else max(minutes - (time.monotonic() - began) / 60, 1e-9)
 
 
 def _print_changes(before: list, folder: Path) -> None:
