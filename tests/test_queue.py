@@ -362,7 +362,7 @@ def test_the_queue_says_when_no_epoch_fits(folder, capsys, monkeypatch):
     monkeypatch.setattr(queue, "seconds_of_a_pass", lambda run, settings: 3600.0)
     assert cli.main(words(folder, "--minutes", "30")) == 0
     said = capsys.readouterr()
-    assert re.search(r"no run is begun: the shortest epoch takes about 3,600 s, and 1,[78]\d\d s are left of 30 minutes", said.out)
+    assert re.search(r"no run is begun: the shortest epoch takes about 7,200 s, and 1,[78]\d\d s are left of 30 minutes", said.out)
     assert not said.err and said.out.splitlines()[-1].startswith("0 recorded, 24 to go")
 
 
