@@ -1,0 +1,35 @@
+"""No change of the code moves a weight unless it says so: digests of six steps of every method, written by the code of 0.1.0."""
+
+import json
+
+import pytest
+import torch
+from contracts import frozen
+
+RECORDED = json.loads(frozen.FILE.read_text())
+SAME_MACHINE = RECORDED["machine"] == frozen.machine()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("case", frozen.cases(), ids=frozen.key)
+def test_six_steps_leave_the_same_weights(case):
+    expected, found = RECORDED["after"][frozen.key(case)], frozen.after(*case)
+    if "refused" in expected:
+        assert "refused" in found, f"was refused with: {expected['refused']}"
+        return
+    if SAME_MACHINE:  # elsewhere a product of matrices may round otherwise
+        assert found["sha256"] == expected["sha256"]
+    torch.testing.assert_close(
+        torch.tensor(found["numbers"]), torch.tensor(expected["numbers"]), rtol=1e-7, atol=1e-8 if case[-1] == "float64" else 1e-3
+    )
+
+
+def test_no_method_is_left_out():
+    assert {frozen.key(case) for case in frozen.cases()} == set(RECORDED["after"])
