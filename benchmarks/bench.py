@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from bisam.files import check_writable
+from bisam._files import check_writable
 
 GROUPS = {
     "ascent": ascent.cases, "perturb": perturb.cases, "step": step.cases, "kernels": kernels.cases,

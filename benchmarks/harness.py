@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bisam.files import write_whole
+from bisam._files import write_whole
 
 WARM_UP = 2  # runs before anything is timed: lazy state, caches and compilation
 MOST_RUNS = 100_000  # in one sample, however short a run is

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from . import __version__
 from .commands import evidence, notebook, reproduce, results, train
-from .notebook import NotebookError
-from .processes import stoppable
-from .workers import check_alone
+from .notebook.run import NotebookError
+from .training.processes import stoppable
+from .training.workers import check_alone
 
 
 def main(words: list[str] | None = None) -> int:
@@ -30,9 +30,9 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _status(words: list[str] | None) -> int:
-    from .checkpoint import CheckpointError
-    from .data import DataError
-    from .ledger import LedgerError
+    from .evidence.ledger import LedgerError
+    from .training.checkpoint import CheckpointError
+    from .training.data import DataError
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

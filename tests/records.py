@@ -5,7 +5,8 @@ import hashlib
 import json
 import math
 
-from bisam import data, ledger
+from bisam.evidence import ledger
+from bisam.training import data
 
 
 def sound(run, accuracy=90.0, schema=ledger.SCHEMA, experiment="e", scale="paper", images=500):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import hashlib
 import json
 import platform
@@ -19,9 +20,10 @@ from pathlib import Path
 
 import nbformat
 
-from bisam.files import write_whole
+from bisam._files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "bisam"
 STATUS = ROOT / "book" / "status.json"
 
 
@@ -54,7 +56,7 @@ def inputs_digest(path: Path, notebook: dict) -> str:
         files += sorted((ROOT / "book" / "code").glob("*.py"))
     if "ledger" in json.dumps(cells):
         files += [ROOT / "results" / "claims.toml", *sorted((ROOT / "results" / "runs").rglob("*.json"))]
-    if ROOT / "bisam" / "report.py" in files or "published.csv" in json.dumps(cells):
+    if PACKAGE / "evidence" / "report.py" in files or "published.csv" in json.dumps(cells):
         files.append(ROOT / "results" / "published.csv")
     if "benchmarks.json" in json.dumps(cells):
         files.append(ROOT / "results" / "benchmarks.json")
@@ -65,39 +67,50 @@ def inputs_digest(path: Path, notebook: dict) -> str:
 
 def modules(source: str) -> list[Path]:
     """The files of the package that the code of a notebook reaches, through the names it uses and what their modules import."""
-    package = ROOT / "bisam"
-    exported = {name: module for module, names in imports(package / "__init__.py") for name in names}
-    used = {name for names in re.findall(r"from bisam(?:\.\w+)* import (\([^)]*\)|[\w, ]+)", source) for name in re.findall(r"\w+", names)}
-    used |= set(re.findall(r"\bbisam\.(\w+)", source)) | {"_checks"}
+    start = PACKAGE / "__init__.py"
+    waiting = [PACKAGE / "_checks.py"]
+    for room, names in re.findall(r"from bisam((?:\.\w+)*) import (\([^)]*\)|[^\n#;]+)", source):
+        place = find(PACKAGE, room.lstrip(".")) if room else start
+        waiting += [origin(place, name) for name in re.findall(r"\w+(?: as \w+)?", names) for name in name.split(" as ")[:1]]
+    for chain in re.findall(r"(?<![\w./])bisam((?:\.\w+)+)", re.sub(r"from bisam[\w.]* import", "", source)):
+        place = start
+        for name in chain.lstrip(".").split("."):
+            place = origin(place, name)
+        waiting.append(place)
     reached: set[Path] = set()
-    waiting = [exported.get(name) or find(package, name) for name in used]
-    waiting = [path or package / "recipe.py" for path in waiting]  # the rows of the table are exported by a star
     while waiting:
         path = waiting.pop()
-        if path in reached:
-            continue
-        reached.add(path)
-        waiting += [module for module, _ in imports(path)]
-        waiting += sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else []
+        if path not in reached:
+            reached.add(path)
+            waiting += [origin(module, name) for module, names in imports(path) for name in names]
     return sorted(reached)
 
 
+def origin(module: Path, name: str) -> Path:
+    """The file that a name comes from: of a room, one of its modules, or the module that its ``__init__`` takes the name from."""
+    if module.name != "__init__.py":
+        return module
+    if (inside := find(module.parent, name)) is not None:
+        return inside
+    taken = {alias: other for other, names in imports(module) for alias in names}
+    source = taken.get(name) or taken.get("*")
+    return module if source is None else origin(source, name)
+
+
+@functools.cache
 def imports(path: Path) -> list[tuple[Path, list[str]]]:
     """The modules of the package that a file imports, wherever in it, each with the names that it takes from there."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.ImportFrom) or not node.level:
-            continue
-        folder = path.parents[node.level - 1]
-        for alias in node.names:
-            module = find(folder, node.module or alias.name)
+        if isinstance(node, ast.ImportFrom) and node.level:
+            module = find(path.parents[node.level - 1], node.module or "__init__")
             if module is not None:
-                found.append((module, [alias.asname or alias.name]))
+                found.append((module, [alias.name for alias in node.names]))
     return found
 
 
 def find(folder: Path, name: str) -> Path | None:
-    """The file of the module of that name in a folder, if there is one."""
+    """The file of the module or room of that name in a folder, if there is one."""
     places = (folder.joinpath(*name.split(".")).with_suffix(".py"), folder.joinpath(*name.split("."), "__init__.py"))
     return next((place for place in places if place.exists()), None)
 
@@ -177,7 +190,7 @@ def read_status() -> dict:
 def write_status(name: str, seconds: float) -> None:
     from importlib.metadata import version
 
-    from bisam import ledger
+    from bisam.evidence import ledger
 
     found = ledger.environment("cpu", seconds)
     entry = {name: found[name] for name in ("python", "torch", "device", "wall_seconds", "commit")}

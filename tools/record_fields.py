@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-SCHEMA = Path(__file__).resolve().parents[1] / "bisam" / "schema" / "record.json"
+SCHEMA = Path(__file__).resolve().parents[1] / "bisam" / "evidence" / "schema" / "record.json"
 LISTS = {"number": "numbers", "integer": "whole numbers", "string": "texts"}
 
 

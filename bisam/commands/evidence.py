@@ -22,9 +22,9 @@ def words(parser: argparse.ArgumentParser) -> None:
 
 
 def _evidence(arguments: argparse.Namespace) -> int:
-    from ..decisions import decisions
-    from ..queue import RULE, queue
-    from ..reproduce import Settings, carry_out
+    from ..evidence.decisions import decisions
+    from ..evidence.queue import RULE, queue
+    from ..evidence.reproduce import Settings, carry_out
 
     began = time.monotonic()
     settings = Settings(arguments.cores, "cpu", arguments.root, arguments.minutes, **places(arguments))
@@ -61,8 +61,8 @@ def _left(minutes: float | None, began: float) -> float | None:
 
 
 def _print_changes(before: list, folder: Path) -> None:
-    from ..decisions import decisions
-    from ..queue import changes
+    from ..evidence.decisions import decisions
+    from ..evidence.queue import changes
 
     for line in changes(before, decisions(folder=folder)):
         print(line)

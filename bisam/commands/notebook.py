@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .. import parameters
-from ..notebook import find, names, run
+from ..notebook import parameters
+from ..notebook.run import find, names, run
 
 
 def words(parser: argparse.ArgumentParser) -> None:

@@ -41,8 +41,8 @@ def _carrying_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    from ..own_ledger import check_planned
-    from ..reproduce import plan
+    from ..evidence.own_ledger import check_planned
+    from ..evidence.reproduce import plan
 
     settings = _settings(arguments)
     changes = {name: getattr(arguments, name) for name in ("precision", "compile") if getattr(arguments, name) is not None}
@@ -54,7 +54,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace):
-    from ..reproduce import Settings
+    from ..evidence.reproduce import Settings
 
     device = ",".join(map(str, arguments.device or ["cpu"]))
     return Settings(arguments.workers, device, arguments.root, arguments.minutes, **places(arguments))
@@ -63,7 +63,7 @@ def _settings(arguments: argparse.Namespace):
 def places(arguments: argparse.Namespace) -> dict:
     """The ledger and where its unfinished runs are kept: those of another ledger than ours lie beside it."""
     from .. import _checks
-    from ..reproduce import Settings
+    from ..evidence.reproduce import Settings
 
     found = {} if arguments.checkpoints is None else {"checkpoints": arguments.checkpoints}
     folder = _checks.optional("ledger", arguments.ledger, of=_checks.path, words="the path of a folder")
@@ -74,8 +74,8 @@ def places(arguments: argparse.Namespace) -> dict:
 
 def _with_list(arguments: argparse.Namespace, settings, changes: dict[str, str], stack: contextlib.ExitStack):
     """The settings with a ledger that has a list of claims; one that is only looked at is made in a folder that goes away."""
-    from ..own_ledger import check_settings, derive
-    from ..reproduce import Settings, plan
+    from ..evidence.own_ledger import check_settings, derive
+    from ..evidence.reproduce import Settings, plan
 
     check_settings(changes)
     if (settings.folder / "claims.toml").exists():
@@ -92,8 +92,8 @@ def _with_list(arguments: argparse.Namespace, settings, changes: dict[str, str],
 
 
 def _done(arguments: argparse.Namespace, planned: list, settings) -> int:
-    from ..descriptions import export
-    from ..reproduce import carry_out
+    from ..evidence.descriptions import export
+    from ..evidence.reproduce import carry_out
 
     if arguments.export is not None:
         paths = export(planned, arguments.export, settings.folder)
@@ -115,8 +115,8 @@ def _done(arguments: argparse.Namespace, planned: list, settings) -> int:
 
 def _print_price(planned: list, settings, goes_on: bool) -> None:
     """What there is to do and what it will cost; missing data end the command here unless it only plans."""
-    from ..data import DataError
-    from ..reproduce import prices
+    from ..evidence.reproduce import prices
+    from ..training.data import DataError
 
     found = prices(planned, settings)
     known = {place: price for place, price in found.items() if not isinstance(price, DataError)}
@@ -145,7 +145,7 @@ def rerun_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _rerun(arguments: argparse.Namespace) -> int:
-    from ..reproduce import rerun
+    from ..evidence.reproduce import rerun
 
     found = rerun(arguments.record, arguments.root, arguments.device, progress=True)
     for name in ("recorded", "again"):

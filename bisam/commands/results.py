@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..recipe import RECIPES
+from ..methods.table import RECIPES
 
 
 def words(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +16,8 @@ def words(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from ..experiments import RESULTS
-    from ..report import decisions, markdown, write
+    from ..evidence.experiments import RESULTS
+    from ..evidence.report import decisions, markdown, write
 
     found = decisions(arguments.experiment, arguments.ledger or RESULTS)
     if arguments.output:
@@ -32,8 +32,8 @@ def verify_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from ..experiments import RESULTS
-    from ..verify import verify
+    from ..evidence.experiments import RESULTS
+    from ..evidence.verify import verify
 
     found = verify(arguments.folder or RESULTS, progress=True)
     for fault in found.faults:
@@ -49,10 +49,10 @@ def pool_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _pool(arguments: argparse.Namespace) -> int:
-    from ..decisions import decisions
-    from ..experiments import RESULTS
-    from ..pooling import pool
-    from ..queue import changes
+    from ..evidence.decisions import decisions
+    from ..evidence.experiments import RESULTS
+    from ..evidence.pooling import pool
+    from ..evidence.queue import changes
 
     folder = arguments.ledger or RESULTS
     before = decisions(folder=folder)

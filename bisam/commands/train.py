@@ -8,13 +8,13 @@ import json
 import os
 from pathlib import Path
 
-from .. import files
+from .. import _files as files
 
 SHORT = {"smoothing": "descent.smoothing", "mu": "ascent.mu", "alpha": "ascent.phi.alpha"}  # parts of a recipe with an option of their own
 
 
 def words(parser: argparse.ArgumentParser) -> None:
-    from ..train import Run
+    from ..training.train import Run
 
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="a run as JSON or TOML, or a record; the options below go before it")
     for field in dataclasses.fields(Run):
@@ -49,7 +49,7 @@ _number_or_all.__name__ = "int"  # argparse names it in its error
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from ..environment import threads_held
+    from ..training.environment import threads_held
 
     wanted, threads = _wanted(arguments)
     with threads_held(threads):
@@ -57,9 +57,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _trained(wanted, arguments: argparse.Namespace) -> int:
-    from ..environment import made_on_by
-    from ..metrics import Log, earlier_rows
-    from ..train import fit, weights_digest
+    from ..training.environment import made_on_by
+    from ..training.metrics import Log, earlier_rows
+    from ..training.train import fit, weights_digest
 
     written, file, first = arguments.output / "history.json", arguments.output / "checkpoint.pt", not int(os.environ.get("RANK", 0))
     logs = _logs(wanted, arguments, written) if first else []  # of several processes the first one reports
@@ -84,8 +84,8 @@ def _trained(wanted, arguments: argparse.Namespace) -> int:
 
 def _logs(wanted, arguments: argparse.Namespace, written: Path) -> list:
     """What is written an epoch; whatever cannot be written is said here, before any work."""
-    from ..environment import made_on_by
-    from ..metrics import EventFiles, Table
+    from ..training.environment import made_on_by
+    from ..training.metrics import EventFiles, Table
 
     made_on, table = made_on_by(wanted, 0.0), written.with_name("metrics.csv")
     events = [EventFiles(written.with_name("tensorboard"), made_on)] if arguments.tensorboard else []
@@ -96,8 +96,9 @@ def _logs(wanted, arguments: argparse.Namespace, written: Path) -> list:
 
 def _wanted(arguments: argparse.Namespace):
     """The run that the file and the options describe, the options over the file, and the number of threads."""
-    from .. import _checks, descriptions
-    from ..train import Run
+    from .. import _checks
+    from ..evidence import descriptions
+    from ..training.train import Run
 
     settings = _settings(arguments)
     found = descriptions.Description() if arguments.source is None else descriptions.read(arguments.source)
@@ -112,7 +113,8 @@ def _wanted(arguments: argparse.Namespace):
 
 def _settings(arguments: argparse.Namespace) -> dict[str, object]:
     """The parts of the recipe that are set, by their dotted names, each once."""
-    from .. import _checks, descriptions
+    from .. import _checks
+    from ..evidence import descriptions
 
     short = {path: getattr(arguments, name) for name, path in SHORT.items() if getattr(arguments, name) is not None}
     found = dict(short)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import _checks
-from ..experiments import experiments
-from ..train import Run
+from ..evidence.experiments import experiments
+from ..training.train import Run
 
 __all__ = ["data_of", "for_gpus", "kind", "kinds"]
 
@@ -18,13 +18,13 @@ def for_gpus(folder: Path) -> list[str]:
         folder: the ledger.
 
     Raises:
-        bisam.ledger.LedgerError: the list is not there, or something in it is wrong.
+        bisam.evidence.ledger.LedgerError: the list is not there, or something in it is wrong.
 
     Source:
         Ours.
 
     Example:
-        >>> from bisam.experiments import RESULTS
+        >>> from bisam.evidence.experiments import RESULTS
         >>> "gpu_airbench" in for_gpus(RESULTS), "digits" in for_gpus(RESULTS)
         (True, False)
     """
@@ -44,13 +44,13 @@ def data_of(folder: Path) -> set[str]:
         folder: the ledger.
 
     Raises:
-        bisam.ledger.LedgerError: the list is not there, or something in it is wrong.
+        bisam.evidence.ledger.LedgerError: the list is not there, or something in it is wrong.
 
     Source:
         Ours.
 
     Example:
-        >>> from bisam.experiments import RESULTS
+        >>> from bisam.evidence.experiments import RESULTS
         >>> data_of(RESULTS)
         {'folder:cifar10-jpeg'}
     """
@@ -73,7 +73,7 @@ def kind(run: Run) -> str:
         >>> kind(Run(model="mlp", batch_size=50)), kind(Run(model="mlp", pool=2))
         ('mlp, 50 a batch', 'mlp / 2, 100 a batch')
     """
-    _checks.part("run", run, Run, "a bisam.Run")
+    _checks.part("run", run, Run, "a bisam.training.Run")
     return f"{run.model}{'' if run.pool == 1 else f' / {run.pool}'}, {run.batch_size} a batch"
 
 
@@ -84,13 +84,13 @@ def kinds(folder: Path) -> dict[str, Run]:
         folder: the ledger.
 
     Raises:
-        bisam.ledger.LedgerError: the list is not there, or something in it is wrong.
+        bisam.evidence.ledger.LedgerError: the list is not there, or something in it is wrong.
 
     Source:
         Ours.
 
     Example:
-        >>> from bisam.experiments import RESULTS
+        >>> from bisam.evidence.experiments import RESULTS
         >>> [(name, run.recipe.name) for name, run in kinds(RESULTS).items()][0]
         ('airbench-wide, 250 a batch', 'bisam-log')
     """

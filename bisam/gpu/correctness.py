@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from .. import train
-from ..recipe import RECIPES
-from ..train import PRECISIONS
-from . import trainings, two_devices, two_processes
+from ..gpu import trainings, two_devices, two_processes
+from ..methods.table import RECIPES
+from ..training import train
+from ..training.train import PRECISIONS
 from .deviations import Wrong
 from .lines import Item, Stage, fresh_first, told
 from .trust import EAGER, SGD, SIDE_BY_SIDE

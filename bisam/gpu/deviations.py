@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .. import train
-from ..train import weights_digest
+from ..training import train
+from ..training.train import weights_digest
 
 __all__ = ["Wrong"]
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
-from .. import captured, data, ledger, plans
-from ..checkpoint import CheckpointError
-from ..experiments import RESULTS, experiments
-from ..plans import Planned
-from ..side_by_side import Job, in_turns
-from ..train import History
-from . import correctness
+from ..evidence import ledger, plans
+from ..evidence.experiments import RESULTS, experiments
+from ..evidence.plans import Planned
+from ..gpu import correctness
+from ..training import captured, data
+from ..training.checkpoint import CheckpointError
+from ..training.side_by_side import Job, in_turns
+from ..training.train import History
 from .claimed import for_gpus, kind
 from .lines import Stage, of_this_session
 from .trust import EAGER, Trust, trust

@@ -137,7 +137,7 @@ class Stage:
         name: of the stage, and of its file ``NAME.jsonl``.
         out: folder of all that is written.
         device: ``"cpu"`` or a CUDA device.
-        root: folder of the data sets, see :func:`bisam.data.load`.
+        root: folder of the data sets, see :func:`bisam.training.data.load`.
         end: time of ``time.monotonic()`` at which it must be over; all processes of a machine share that clock.
         tiny: sizes at which everything is tried in seconds and nothing is measured.
         quiet: write, and show nothing.

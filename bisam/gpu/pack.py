@@ -11,10 +11,14 @@ from pathlib import Path
 
 import torch
 
-from .. import _archive, _checks, _images, environment, files
-from ..data import DataError
-from ..experiments import RESULTS
-from . import claimed, evidence
+from .. import _checks
+from .. import _files as files
+from ..evidence.experiments import RESULTS
+from ..gpu import claimed, evidence
+from ..training import archive as _archive
+from ..training import environment
+from ..training import images as _images
+from ..training.data import DataError
 from .session import ROOT
 
 __all__ = ["main", "pack"]
@@ -64,7 +68,7 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
         The path of the ``.tar.gz``.
 
     Raises:
-        bisam.data.DataError: images are missing, or come out of the packed file otherwise than out of the folder.
+        bisam.training.data.DataError: images are missing, or come out of the packed file otherwise than out of the folder.
         OSError: the disk does not take it.
         ValueError: the folder holds something that no earlier call has written, or would be too large to be carried.
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .. import captured, models
-from ..optimizer import SharpnessAware
-from ..recipe import RECIPES
-from . import published
+from ..gpu import published
+from ..methods.table import RECIPES
+from ..step.optimizer import SharpnessAware
+from ..training import captured, models
 from .lines import Stage
 from .timing import BATCH, METHODS, endless, run_of, seconds_of, state_of
 

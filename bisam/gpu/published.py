@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..batch import Batch
+from ..step.batch import Batch
 
 __all__ = ["LOSSES", "Step", "at_once", "by_rows", "smoothed"]
 

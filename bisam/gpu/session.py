@@ -18,9 +18,12 @@ from pathlib import Path
 
 import torch
 
-from .. import _checks, _record, data, environment, files, processes
-from ..experiments import RESULTS
-from . import claimed, correctness, evidence, speed, tiny, trust
+from .. import _checks
+from .. import _files as files
+from ..evidence import record as _record
+from ..evidence.experiments import RESULTS
+from ..gpu import claimed, correctness, evidence, speed, tiny, trust
+from ..training import data, environment, processes
 from .lines import SESSION, Stage, of_this_session
 
 __all__ = ["Settings", "main", "run"]

@@ -7,9 +7,9 @@ import time
 
 import torch
 
-from .. import train
-from ..experiments import RESULTS
-from . import parts, timing, whole_steps
+from ..evidence.experiments import RESULTS
+from ..gpu import parts, timing, whole_steps
+from ..training import train
 from .claimed import kinds
 from .lines import Item, Stage, fresh_first, told
 

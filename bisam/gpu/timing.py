@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from .. import captured, data, train
-from ..recipe import RECIPES
-from ..train import Run
-from ..workers import Workers
+from ..methods.table import RECIPES
+from ..training import captured, data, train
+from ..training.train import Run
+from ..training.workers import Workers
 from .lines import Stage
 from .trainings import task
 

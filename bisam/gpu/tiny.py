@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from .. import _archive, files
+from .. import _files as files
+from ..training import archive as _archive
 
 __all__ = ["write"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from .. import data, train
-from ..radius import Phase
-from ..recipe import RECIPES
-from ..side_by_side import Job, in_turns
-from ..train import Run
-from ..workers import workers
+from ..axes.radius import Phase
+from ..methods.table import RECIPES
+from ..training import data, train
+from ..training.side_by_side import Job, in_turns
+from ..training.train import Run
+from ..training.workers import workers
 from .deviations import Wrong, at_most, distance, same, weights_of
 from .lines import Stage
 from .two_devices import EXACT
@@ -56,14 +56,14 @@ def run_of(stage: Stage, name: str = "bisam-log", precision: str = "float32", mo
 
 
 def trained(run: Run, path: Path | None = None, stop_after: int | None = None, there: data.Data | None = None, graphs: bool = True) -> train.History:
-    """:func:`bisam.train.fit` on a task that is at hand.
+    """:func:`bisam.training.train.fit` on a task that is at hand.
 
     Args:
         run: what to do; its ``data`` is not looked at.
         path: of the checkpoint.
         stop_after: so many epochs.
         there: the task; small noise by default.
-        graphs: as for :class:`bisam.captured.WholeStep`.
+        graphs: as for :class:`bisam.training.captured.WholeStep`.
 
     Source:
         Ours.

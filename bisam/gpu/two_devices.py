@@ -8,12 +8,14 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from .. import memory, models, train
-from ..batch import Batch
-from ..optimizer import SharpnessAware
-from ..radius import Learned, Phase
-from ..recipe import RECIPES, Recipe
-from ..train import PRECISIONS, Run
+from ..axes import memory
+from ..axes.radius import Learned, Phase
+from ..axes.recipe import Recipe
+from ..methods.table import RECIPES
+from ..step.batch import Batch
+from ..step.optimizer import SharpnessAware
+from ..training import models, train
+from ..training.train import PRECISIONS, Run
 from .deviations import Wrong, at_most, distance, weights_of
 from .lines import Stage
 

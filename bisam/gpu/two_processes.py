@@ -10,8 +10,8 @@ from multiprocessing import get_context
 
 import torch
 
-from .. import processes
-from ..train import Run, weights_digest
+from ..training import processes
+from ..training.train import Run, weights_digest
 from .deviations import Wrong, at_most, distance, weights_of
 from .lines import Stage
 from .trainings import run_of, trained

@@ -10,9 +10,10 @@ import json
 import torch
 from torch.nn import functional
 
-from .. import captured, files
-from ..train import PRECISIONS, Run
-from . import published
+from .. import _files as files
+from ..gpu import published
+from ..training import captured
+from ..training.train import PRECISIONS, Run
 from .lines import Stage
 from .timing import BATCH, EPOCH, METHODS, endless, run_of, seconds_of, state_of
 

@@ -1,0 +1,1 @@
+"""One file an axis: the choices that a method is made of, and the recipe that holds one of each."""

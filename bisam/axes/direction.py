@@ -1,0 +1,149 @@
+r"""Which way to climb: the gradient itself, mixed with its average over the steps, or taken at a random place nearby.
+
+.. math:: d_t = a\,g_t + b\,m, \qquad m_t = \lambda\,m_{t-1} + (1 - \lambda)\,g_t
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from .._kinds import kind
+from .geometry import Tensors
+from .memory import Memory
+
+__all__ = ["Averaged", "RandomStart"]
+
+STARTS = ("gradient", "zero")
+
+
+@kind("Averaged")
+@dataclass(frozen=True)
+class Averaged:
+    r"""Climbs along a mixture of the gradient and its exponential average.
+
+    .. math:: d_t = a\,g_t + b\,m_t, \qquad m_t = \lambda\,m_{t-1} + (1 - \lambda)\,g_t
+
+    Two repairs of SAM's noisy direction are the two ends of one knob. VaSSO climbs along the average alone (a = 0, b = 1), to
+    suppress the noise of the batch; F-SAM takes the average away (a = 1, b = -1), to keep the noise of the batch only.
+    With ``lagged`` the mixture takes the average of the steps before, :math:`m_{t-1}`. For a = 1, b = -1 the two are the same
+    direction, since :math:`g_t - m_t = \lambda\,(g_t - m_{t-1})`.
+
+    Args:
+        gradient: the factor a.
+        average: the factor b.
+        decay: :math:`\lambda`, in [0, 1).
+        lagged: mix with the average as it was before this gradient; in the first step the direction is the gradient.
+        start: the first average: ``"gradient"`` is :math:`m_1 = g_1`, as in public code; ``"zero"`` is
+            :math:`m_1 = (1 - \lambda)\,g_1`.
+
+    Raises:
+        TypeError, ValueError: a factor that is no finite number, both factors 0, ``decay`` outside [0, 1), an unknown
+            ``start``.
+
+    Source:
+        Li and Giannakis (2023), eq. 4, where theta is :math:`1 - \lambda`; Li et al. (2024), eq. 7 and their public code.
+
+    Example:
+        >>> vasso = Averaged(gradient=0.0, average=1.0, decay=0.6)
+        >>> memory = Memory(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), seed=0)
+        >>> [vasso.filtered({"w": torch.tensor([g])}, memory)["w"].item() for g in (1.0, 0.0)]
+        [1.0, 0.6000000238418579]
+    """
+
+    gradient: float
+    average: float
+    decay: float
+    lagged: bool = False
+    start: str = "gradient"
+
+    def __post_init__(self):
+        _checks.keep(self, _checks.real, "gradient", "average")
+        if self.gradient == 0 and self.average == 0:
+            raise ValueError("gradient and average must not both be 0: there would be no direction")
+        _checks.keep(self, _checks.fraction, "decay")
+        _checks.flag("lagged", self.lagged)
+        _checks.choice("start", self.start, STARTS)
+
+    def filtered(self, gradient: Tensors, memory: Memory) -> Tensors:
+        """The direction of this step, by name; the average in ``memory`` moves on.
+
+        Args:
+            gradient: name to tensor, the gradient of the ascent loss.
+            memory: of the optimiser; the average is kept in it.
+        """
+        before = memory.of("direction")
+        found = {name: self._one(g, before.get(name)) for name, g in gradient.items()}
+        before.update({name: average for name, (_, average) in found.items()})
+        return {name: direction for name, (direction, _) in found.items()}
+
+    def _one(self, g: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        if before is None or before.shape != g.shape:  # new, or another parameter under an old name
+            before = None
+            average = g.clone() if self.start == "gradient" else (1 - self.decay) * g
+        else:
+            before = before.to(g)
+            average = self.decay * before + (1 - self.decay) * g
+        mixed = before if self.lagged else average
+        if mixed is None:
+            return g, average
+        return self.gradient * g + self.average * mixed, average
+
+
+@kind("RandomStart")
+@dataclass(frozen=True)
+class RandomStart:
+    r"""Takes the ascent gradient at a random place nearby, which smooths the loss that is climbed.
+
+    .. math::
+        \delta_l = s\,\|w_l\|\,\frac{n_l}{\|n_l\|}, \quad n_l \sim \mathcal N(0, I), \qquad
+        \hat\epsilon = \rho\,\frac{\nabla A(w + \delta)}{\|\nabla A(w + \delta)\|}
+
+    for each tensor :math:`w_l` of the weights.
+
+    Args:
+        scale: the length of the random move as a share s of the tensor's, 0 or greater.
+        kept: the descent gradient is taken at :math:`w + \delta + \hat\epsilon`; otherwise at :math:`w + \hat\epsilon`.
+
+    Raises:
+        TypeError, ValueError: ``scale`` is not a finite number or below 0; ``kept`` is not True or False.
+
+    Source:
+        Liu et al. (2022), "Random sharpness-aware minimization". The scale and whether the random part is kept are not
+        settled by the texts at hand; the defaults are those of a public third-party implementation.
+
+    Example:
+        >>> memory = Memory(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), seed=0)
+        >>> offset = RandomStart(scale=0.1).offset({"w": torch.tensor([3.0, 4.0])}, memory)["w"]
+        >>> round(offset.norm().item(), 4)
+        0.5
+    """
+
+    scale: float = 0.1
+    kept: bool = True
+
+    def __post_init__(self):
+        _checks.keep(self, _checks.nonnegative, "scale")
+        _checks.flag("kept", self.kept)
+
+    def offset(self, weights: Tensors, memory: Memory) -> Tensors:
+        r"""The random move :math:`\delta`, by name.
+
+        Args:
+            weights: name to tensor, where the step begins.
+            memory: of the optimiser; the random numbers are its own.
+        """
+        found = {}
+        for name, weight in weights.items():
+            weight = weight.detach()
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            noise = torch.randn(
+                weight.shape, generator=memory.generator(weight.device), device=weight.device, dtype=wide
+            )
+            length = torch.linalg.vector_norm(noise).clamp_(min=torch.finfo(wide).tiny)
+            size = self.scale * torch.linalg.vector_norm(weight, dtype=wide)
+            found[name] = (noise * (size / length)).to(weight.dtype)
+        return found

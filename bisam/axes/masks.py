@@ -1,0 +1,192 @@
+r"""Climbing with a part of the weights: a random part, as ESAM does, or the normalisation layers only.
+
+.. math:: \epsilon = \frac{1}{\beta}\,m \odot \hat\epsilon, \qquad m_i \sim \mathrm{Bernoulli}(\beta)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .. import _checks
+from .._kinds import kind
+from .geometry import L2, Tensors
+from .memory import Memory
+
+__all__ = ["Masked", "Only"]
+
+NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+@kind("Masked")
+@dataclass(frozen=True)
+class Masked:
+    r"""Perturbs a random part of the weights, and that part further.
+
+    .. math::
+        \epsilon = \frac{1}{\beta}\,m \odot \hat\epsilon(g) \quad\text{(per coordinate)}, \qquad
+        \epsilon = \frac{1}{\beta}\,\hat\epsilon(g_m) \quad\text{(per tensor)}
+
+    Per coordinate, the inner set sees the whole gradient, and the mean over the masks is its perturbation. Per tensor, the
+    inner set sees the gradient of the chosen tensors only, so the length is :math:`\rho / \beta` in every step, where the formula
+    gives about :math:`\rho / \sqrt\beta`; the first step uses all tensors, and the gradients of the others are not even
+    computed. The weight that moves is not the worst point of a set, so :math:`\langle g, \epsilon\rangle = \rho\,\|g\|_*` holds on
+    average only (per coordinate).
+
+    Args:
+        inner: the set whose perturbation is masked.
+        keep: :math:`\beta`, the probability that a coordinate or tensor is perturbed, in (0, 1].
+        per: ``"coordinate"`` as printed, ``"tensor"`` as in ESAM's public code.
+        divisor: ``"kept"`` divides by :math:`\beta`, which makes the mean right; ``"dropped"`` by :math:`1 - \beta`, as
+            algorithm 3 of BiSAM's early version prints. They agree at :math:`\beta = 0.5`.
+
+    Raises:
+        TypeError, ValueError: ``inner`` is no set, ``keep`` outside (0, 1], an unknown ``per`` or ``divisor``, or a
+            division by 0.
+
+    Source:
+        Du et al. (2022), section 3.1, "stochastic weight perturbation", and their public code; Xie et al. (2024), algorithm 3
+        of the early version.
+
+    Example:
+        >>> g = {"w": torch.tensor([3.0, 4.0])}
+        >>> memory = Memory(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), seed=0)
+        >>> Masked(keep=0.5).prepared(g, memory).perturbation(g, g, rho=0.5)
+        {'w': tensor([0.6000, 0.0000])}
+    """
+
+    inner: object = field(default_factory=L2)
+    keep: float = 0.5
+    per: str = "coordinate"
+    divisor: str = "kept"
+
+    def __post_init__(self):
+        _checks.a_set("inner", self.inner)
+        _checks.keep(self, _checks.share, "keep")
+        _checks.choice("per", self.per, ("coordinate", "tensor"))
+        _checks.choice("divisor", self.divisor, ("kept", "dropped"))
+        if self.divisor == "dropped" and self.keep == 1:
+            raise ValueError('keep must be below 1 with divisor="dropped", which divides by 1 - keep; got 1')
+
+    def active(self, model: nn.Module, memory: Memory) -> set[str] | None:
+        """The names of the parameters that this step may move, or ``None`` for all of them."""
+        inner = self.inner.active(model, memory) if hasattr(self.inner, "active") else None
+        chosen = memory.of("geometry").get("active") if self.per == "tensor" else None
+        if chosen is None:
+            return inner
+        allowed = {name for name, _ in model.named_parameters()} if inner is None else inner
+        return {name for name in allowed if chosen.get(name, True)}
+
+    def mask(self, weights: Tensors, memory: Memory) -> Tensors:
+        """Which coordinates of each tensor move (shape of the tensor), or which tensors (scalars), by name.
+
+        Args:
+            weights: name to tensor, those that have a gradient.
+            memory: of the optimiser; the random numbers are its own.
+        """
+        if self.per == "tensor":
+            chosen = memory.of("geometry").get("active", {})
+            return {name: torch.tensor(chosen.get(name, True)) for name in weights}
+        return {
+            name: torch.rand(w.shape, generator=memory.generator(w.device), device=w.device) < self.keep
+            for name, w in weights.items()
+        }
+
+    def prepared(self, weights: Tensors, memory: Memory) -> _Drawn:
+        """The set of this step, with its mask."""
+        inner = self.inner.prepared(weights, memory) if hasattr(self.inner, "prepared") else self.inner
+        scale = 1 / (self.keep if self.divisor == "kept" else 1 - self.keep)
+        return _Drawn(inner, self.mask(weights, memory), scale, self.per)
+
+    def after_step(self, names: list[str], memory: Memory) -> None:
+        """Draws the tensors of the next step."""
+        if self.per == "tensor":
+            draws = torch.rand(len(names), generator=memory.generator(torch.device("cpu"))) < self.keep
+            memory.of("geometry")["active"] = dict(zip(names, draws.tolist(), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """A masked set in one step."""
+
+    inner: object
+    mask: Tensors
+    scale: float
+    per: str
+
+    def _of_inner(self, tensors: Tensors) -> Tensors:
+        return tensors if self.per == "coordinate" else {n: t for n, t in tensors.items() if self.mask[n]}
+
+    def norm(self, perturbation: Tensors, weights: Tensors) -> Tensor:
+        return self.inner.norm(self._of_inner(perturbation), weights)
+
+    def dual_norm(self, gradient: Tensors, weights: Tensors) -> Tensor:
+        return self.inner.dual_norm(self._of_inner(gradient), weights)
+
+    def perturbation(
+        self, gradient: Tensors, weights: Tensors, rho: float | Tensor, dual_norm: Tensor | None = None
+    ) -> Tensors:
+        seen = self._of_inner(gradient)
+        climb = self.inner.perturbation(seen, weights, rho, dual_norm) if seen else {}
+        if self.per == "tensor":
+            return {name: part * self.scale for name, part in climb.items()}
+        return {name: (part * self.scale).masked_fill_(~self.mask[name], 0) for name, part in climb.items()}
+
+
+@kind("Only")
+@dataclass(frozen=True)
+class Only:
+    r"""Perturbs the parameters of the normalisation layers only.
+
+    .. math:: \epsilon = \hat\epsilon(g_{\text{norm}}), \qquad \epsilon_i = 0 \text{ elsewhere}
+
+    The radius is that of the small ball, over the scales and shifts of the normalisation layers; the gradients of the
+    other weights are not computed in the first pass.
+
+    Args:
+        inner: the set within which these parameters move.
+        layers: ``"norm"``: batch, layer, group, instance and root-mean-square normalisation.
+
+    Raises:
+        TypeError, ValueError: ``inner`` is no set; unknown ``layers``.
+
+    Source:
+        Mueller et al. (2023), "Normalization layers are all that sharpness-aware minimization needs".
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+        >>> memory = Memory(torch.optim.SGD(model.parameters(), lr=0.1), seed=0)
+        >>> sorted(Only().active(model, memory))
+        ['1.bias', '1.weight']
+    """
+
+    inner: object = field(default_factory=L2)
+    layers: str = "norm"
+
+    def __post_init__(self):
+        _checks.a_set("inner", self.inner)
+        _checks.choice("layers", self.layers, ("norm",))
+
+    def active(self, model: nn.Module, memory: Memory) -> set[str]:
+        """The names of the parameters that may move.
+
+        Raises:
+            ValueError: the model has no normalisation layer with parameters.
+        """
+        norm = {id(p) for module in model.modules() if isinstance(module, NORM_LAYERS) for p in module.parameters(False)}
+        names = {name for name, parameter in model.named_parameters() if id(parameter) in norm}
+        if not names:
+            raise ValueError("layers must name layers that the model has; it has no normalisation layer with parameters")
+        inner = self.inner.active(model, memory) if hasattr(self.inner, "active") else None
+        return names if inner is None else names & inner
+
+    def prepared(self, weights: Tensors, memory: Memory):
+        """The set of this step: the inner one, which sees these parameters only."""
+        return self.inner.prepared(weights, memory) if hasattr(self.inner, "prepared") else self.inner
+
+    def after_step(self, names: list[str], memory: Memory) -> None:
+        """Lets the inner set draw what it needs for the next step."""
+        if hasattr(self.inner, "after_step"):
+            self.inner.after_step(names, memory)

@@ -1,0 +1,234 @@
+r"""Methods as rows of choices: what is raised, in which set, which way, how far, on which samples, and what descends.
+
+.. math::
+    \epsilon = \arg\max_{\|\epsilon\| \le \rho} \langle \nabla_w A(w), \epsilon\rangle, \qquad
+    w \leftarrow \mathrm{base}\big(w, \nabla_w L(w + \epsilon)\big)
+
+A recipe names the ascent loss A, the descent loss L, the ball and its radius, and the choices along the other axes, whose
+neutral element is ``None``. Varying one is ``replace``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from .. import _checks
+from .._kinds import built, kind, plain
+from ..losses.cross_entropy import CrossEntropy
+from ..losses.surrogate import Surrogate
+from .combination import Decomposed, Look
+from .direction import Averaged, RandomStart
+from .geometry import L2, Adaptive, Lp, Unnormalised
+from .masks import Masked, Only
+from .radius import ByLearningRate, Constant, Learned, LossBudget, Phase, Schedule
+from .selection import MostSensitive, TopK
+
+__all__ = ["SAM", "Recipe"]
+
+# The share of a forward and of a backward pass in a forward-backward pass: the backward pass has two products
+# of matrices where the forward pass has one.
+FORWARD, BACKWARD = 1 / 3, 2 / 3
+
+
+@kind("Recipe")
+@dataclass(frozen=True)
+class Recipe:
+    r"""One method, as choices along independent axes.
+
+    Args:
+        name: what it is called in tables, commands and records.
+        ascent: the loss that the perturbation raises; ``None`` raises the descent loss, as SAM does.
+        descent: the loss whose gradient at :math:`w + \epsilon` moves the weights.
+        geometry: the shape of the set that the perturbation moves in.
+        radius: its size; ``Constant(0)`` is the base optimiser, at the cost of one pass, whatever the other fields.
+        start: where the ascent gradient is taken, if not at w; a forward pass at w is then added, for the loss and logits there.
+        direction: what is made of the ascent gradient before the climb.
+        selection: which samples the gradients are taken on, if not on all.
+        micro_batch: samples that share one climb, if not the whole batch does; the gradients of the parts are averaged.
+        combination: what is made of the gradients at the two points, if not that at :math:`w + \epsilon` alone.
+        same_noise: both passes draw the same dropout masks. The published runs drew fresh ones: turn it off
+            to do as they did.
+
+    Raises:
+        TypeError, ValueError: a field that is not of its axis, or fields that exclude each other.
+
+    Source:
+        The axes are ours; each method's row cites its own paper.
+
+    Example:
+        >>> wide = SAM.replace(radius=Constant(0.2))
+        >>> wide.radius.rho, wide.passes
+        (0.2, 2)
+    """
+
+    name: str
+    ascent: Surrogate | CrossEntropy | None = None
+    descent: CrossEntropy = dataclasses.field(default_factory=CrossEntropy)
+    geometry: L2 | Lp | Adaptive | Unnormalised | Masked | Only = dataclasses.field(default_factory=L2)
+    radius: Constant | Schedule | ByLearningRate | Phase | LossBudget | Learned = dataclasses.field(
+        default_factory=lambda: Constant(0.0)
+    )
+    start: RandomStart | None = None
+    direction: Averaged | None = None
+    selection: MostSensitive | TopK | None = None
+    micro_batch: int | None = None
+    combination: Decomposed | Look | None = None
+    same_noise: bool = True
+
+    def __post_init__(self):
+        _checks.line("name", self.name)
+        for field, method, words in _AXES:
+            value = getattr(self, field)
+            if value is not None or field not in _OPTIONAL:
+                _checks.part(field, value, (method,), words)
+        _checks.a_set("geometry", self.geometry)
+        if not hasattr(self.radius, "rho"):
+            raise TypeError(f"radius must be a radius with a rho, got {_checks.shown(self.radius)}")
+        _checks.keep(self, _checks.optional, "micro_batch", of=_checks.whole)
+        _checks.flag("same_noise", self.same_noise)
+        if isinstance(self.combination, Look) and self.micro_batch is not None:
+            raise ValueError("combination Look remembers one direction a step; micro_batch must be None with it")
+
+    @property
+    def raised(self) -> Surrogate | CrossEntropy:
+        """The loss that the perturbation raises, ``ascent`` or the descent loss if that is ``None``."""
+        return self.descent if self.ascent is None else self.ascent
+
+    @property
+    def gradient_at_w(self) -> str | None:
+        """The gradient at w that is needed beside the climb, ``"ascent"``, ``"descent"``, or ``None``."""
+        needed = getattr(self.combination, "at_w", None)
+        if isinstance(self.radius, Learned) and self.radius.form == "difference":
+            needed = "descent"
+        return "ascent" if needed == "descent" and self.raised is self.descent else needed
+
+    @property
+    def passes(self) -> float:
+        """Forward-backward passes a step on average, 1 for the base optimiser alone and 2 for SAM.
+
+        A forward pass counts a third, a backward pass two thirds; passes over a part of the batch count that part.
+        A method that begins late or looks every k-th step counts as in a long training.
+        """
+        return _passes(self)
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """The axes on which the recipe differs from the base optimiser, each with its choice in short."""
+        fields = [field.name for field in dataclasses.fields(self) if field.name not in ("name", "descent", "same_noise")]
+        neutral = Recipe("")
+        found = {name: _short(getattr(self, name)) for name in fields if getattr(self, name) != getattr(neutral, name)}
+        return {"ascent": "the descent loss", **found} if self.radius.rho else {}
+
+    def with_rho(self, rho: float) -> Recipe:
+        """A copy with another radius of the same kind; 0 is the base optimiser.
+
+        Args:
+            rho: the radius, or for a radius that changes its largest or first value.
+
+        Raises:
+            TypeError, ValueError: the recipe has no radius, or ``rho`` is out of the range of its kind.
+        """
+        rho = _checks.nonnegative("rho", rho)
+        if rho == 0:
+            return self.replace(radius=Constant(0.0))
+        if self.radius.rho == 0:
+            raise ValueError(f"rho must be 0 for the recipe {self.name}, got {rho}; use another recipe, such as sam")
+        if isinstance(self.radius, Schedule):
+            scale = rho / self.radius.rho
+            return self.replace(radius=Schedule(self.radius.steps, tuple(scale * r for r in self.radius.rhos)))
+        return self.replace(radius=dataclasses.replace(self.radius, rho=rho))
+
+    def check_base(self, base: torch.optim.Optimizer) -> None:
+        """A ``TypeError`` or ``ValueError`` if the recipe cannot work with this base optimiser."""
+        if self.radius.rho == 0:
+            return  # no climb: the base alone, whatever it is
+        if any(group.get("maximize", False) for group in base.param_groups):
+            raise ValueError(
+                "base must not have maximize=True: the climb would lead where the base wants to go; minimise the negative loss"
+            )
+        for part in (self.geometry, self.start, self.combination):
+            if hasattr(part, "check_base"):
+                part.check_base(base, self.name)
+
+    def replace(self, **changes) -> Recipe:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict:
+        """All choices as plain values, ready for JSON; :meth:`from_dict` turns them back."""
+        return plain(self)
+
+    @staticmethod
+    def from_dict(choices: dict) -> Recipe:
+        """The recipe that :meth:`to_dict` wrote.
+
+        Args:
+            choices: name of a field to its plain value; a part is again such a dictionary, with its class as ``kind``.
+
+        Raises:
+            TypeError, ValueError: something else than such a dictionary; a field that is unknown or out of range.
+        """
+        _checks.part("choices", choices, dict, "a dictionary as Recipe.to_dict() makes it")
+        found = built(choices)
+        if not isinstance(found, Recipe):
+            raise ValueError(f"choices must be those of kind 'Recipe', got those of kind {choices['kind']!r}")
+        return found
+
+
+_AXES = (
+    ("ascent", "values", "a loss such as CrossEntropy() or Surrogate()"),
+    ("descent", "values", "a loss such as CrossEntropy()"),
+    ("radius", "now", "a radius such as Constant(0.05)"),
+    ("start", "offset", "a choice such as RandomStart(), or None"),
+    ("direction", "filtered", "a choice such as Averaged(0.0, 1.0, decay=0.6), or None"),
+    ("selection", "chosen", "a choice such as MostSensitive(0.5), or None"),
+    ("combination", "combined", "a choice such as Decomposed(alpha=0.4), or None"),
+)
+_OPTIONAL = ("ascent", "start", "direction", "selection", "combination")
+
+
+def _passes(recipe: Recipe) -> float:
+    if recipe.radius.rho == 0:
+        return 1
+    first, second = 1.0, 1.0
+    if isinstance(recipe.selection, TopK):
+        first = recipe.selection.fraction + FORWARD  # the ranking sees the whole batch
+        second = recipe.selection.fraction
+    if isinstance(recipe.selection, MostSensitive):
+        second = FORWARD + recipe.selection.fraction
+    if recipe.start is not None:  # the first pass is elsewhere; what is said of w takes a forward pass there
+        first += FORWARD * (recipe.selection.fraction if isinstance(recipe.selection, TopK) else 1)
+    if isinstance(recipe.geometry, Masked) and recipe.geometry.per == "tensor":
+        first -= (1 - recipe.geometry.keep) * FORWARD  # half of the backward pass: the gradients of the weights
+    if recipe.gradient_at_w == "descent":
+        second += BACKWARD
+    climbing = first + second
+    every = getattr(recipe.combination, "every", 1) * (recipe.radius.every if isinstance(recipe.radius, Phase) else 1)
+    total = (climbing + every - 1) / every
+    if isinstance(recipe.radius, Learned):
+        hessian = {"exact": 1 + 2 * BACKWARD}.get(recipe.radius.form, 0)
+        total += (2 + hessian) / recipe.radius.every
+    return int(total) if total == int(total) else total
+
+
+def _short(part) -> str:
+    """A choice as it would be written, without the fields that have their default values."""
+    if not dataclasses.is_dataclass(part):
+        return f"{part:g}" if isinstance(part, float) else repr(part)
+    given = []
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        if value != default:
+            given.append(_short(value) if field.default is dataclasses.MISSING and not given else f"{field.name}={_short(value)}")
+    return f"{type(part).__name__}({', '.join(given)})"
+
+
+# The row that the others vary; the default of the optimiser.
+SAM = Recipe(
+    "sam",
+    radius=Constant(0.05),  # Foret et al. 2021 for CIFAR-10; Xie et al. 2024 for both CIFARs
+)

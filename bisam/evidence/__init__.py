@@ -1,0 +1,1 @@
+"""Claims, records, statistics and verdicts."""

@@ -1,0 +1,359 @@
+"""The form of claims.toml: every field of every entry by its kind, and every entry beside those that it names.
+
+The tables below say what a field may be. A field that they do not name is checked by its annotation alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import reprlib
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, field
+
+from .. import _checks
+from .. import _files as files
+from ..axes.radius import Constant, Learned
+from ..losses.cross_entropy import CrossEntropy
+from ..training.train import Run
+
+SHOWN = ("LETS", "figure-2")  # what the texts show without numbers that results/published.csv could hold
+LONGEST = 1000  # characters of a text
+MOST_EPOCHS = 1_000_000  # a day of the smallest run; what a budget of equal passes doubles stays far from the bounds of a number
+AXES = (*(part.name for part in dataclasses.fields(Run) if part.name not in ("recipe", "seed")), "rho", "rate")
+
+
+@dataclass
+class Listed:
+    """What a list of claims holds, and everything that is wrong with it, a line each."""
+
+    entries: dict[str, dict | list] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    left_out: set[str] = field(default_factory=set)  # experiments that are described, but wrongly
+
+
+# -- kinds ------------------------------------------------------------------------------------------------------------
+
+
+def _text(value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError("must be a text")
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in value):
+        raise ValueError("must hold no control characters")
+    if len(value) > LONGEST or value != value.strip():
+        raise ValueError(f"must have at most {LONGEST} characters, and no space at its ends")
+
+
+def _whole(value: object) -> None:
+    if type(value) is not int or abs(value) >= 2**63:
+        raise TypeError("must be a whole number")
+
+
+def _real(value: object) -> None:
+    if type(value) not in (int, float) or not abs(value) < 1e300:
+        raise TypeError("must be a finite number")
+
+
+def _flag(value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError("must be true or false")
+
+
+def _plain(value: object) -> None:
+    if isinstance(value, str):
+        _text(value)
+    elif not isinstance(value, bool):
+        _real(value)
+
+
+def _table(value: object) -> None:
+    if not isinstance(value, dict):
+        raise TypeError("must be a table")
+    for name, inner in value.items():
+        _text(name)
+        if isinstance(inner, dict):
+            raise TypeError(f"must hold no table, as at {name}")
+        for each in inner if isinstance(inner, list | tuple) else [inner]:
+            _within(name, _plain, each)
+
+
+def _list(check: Callable) -> Callable:
+    def checked(value: object) -> None:
+        if not isinstance(value, list | tuple):
+            raise TypeError("must be a list")
+        for each in value:
+            check(each)
+        if any(each in value[:k] for k, each in enumerate(value)):
+            raise ValueError("must hold nothing twice")
+
+    return checked
+
+
+def _within(name: str, check: Callable, value: object) -> None:
+    try:
+        check(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error} as {name}") from None
+
+
+KINDS = {
+    "str": _text, "int": _whole, "float": _real, "float | None": _real, "bool": _flag, "dict": _table,
+    "tuple[str, ...]": _list(_text), "tuple[float, ...]": _list(_real),
+}  # fmt: skip
+
+
+# -- what a field may be beside its kind ------------------------------------------------------------------------------
+
+
+def _something(value: object) -> None:
+    if not value:
+        raise ValueError("must not be empty")
+
+
+def _at_least(least: float) -> Callable:
+    def checked(value: object) -> None:
+        if value < least:
+            raise ValueError(f"must be at least {least}")
+
+    return checked
+
+
+def _one_of(*allowed: object) -> Callable:
+    def checked(value: object) -> None:
+        if value not in allowed:
+            raise ValueError(f"must be one of {', '.join(map(str, allowed))}")
+
+    return checked
+
+
+def _epochs(value: int) -> None:
+    if not 1 <= value <= MOST_EPOCHS:
+        raise ValueError(f"must be at least 1 and at most {MOST_EPOCHS}")
+
+
+def _setting(name: str, value: object) -> None:
+    """A field of a run, a radius or a rate, as they check it themselves."""
+    _checks.choice("axis", name, AXES)
+    if name == "epochs":
+        _within(name, _whole, value)
+        _within(name, _epochs, value)
+    if name == "rho":
+        Constant(value)
+    elif name == "rate":
+        Learned(0.1, value)
+    else:
+        Run(**{name: value})
+
+
+def _settings(value: dict) -> None:
+    for name, inner in value.items():
+        _setting(name, inner)
+
+
+def _axes(value: dict) -> None:
+    for name, inner in value.items():
+        _list(_plain)(inner)
+        _within(name, _something, inner)
+        for each in inner:
+            _setting(name, each)
+
+
+def _radii(value: dict) -> None:
+    for inner in value.values():
+        Constant(inner)
+
+
+def _tables(value: tuple) -> None:
+    for name in value:
+        _one_of(*_published_tables(), *SHOWN)(name)
+
+
+@functools.cache
+def _published_tables() -> tuple[str, ...]:
+    from .published import published  # it reads what this module checks
+
+    return tuple(dict.fromkeys(row["table"] for row in published()))
+
+
+def _id(value: str) -> None:
+    for part in value.split("/"):
+        files.safe_name("each part between slashes", part)
+
+
+OWN = {
+    "Experiment": {
+        "title": _something, "methods": _something, "seeds": _at_least(1), "epochs": _epochs, "first_seed": _at_least(0), "rho": Constant,
+        "schema": _one_of(1, 2, 3), "machine": _one_of("", "cpu", "gpu"),
+        "rate": lambda value: Learned(0.1, value), "smoothing": CrossEntropy, "convention": lambda value: CrossEntropy(0.1, value),
+        "label_noise": lambda value: _axes({"label_noise": value}), "axes": _axes, "settings": _settings, "radius": _radii, "tables": _tables,
+    },
+    "Claim": {"id": _id, "statement": _something, "ours": _something, "theirs": _something, "pairs": _at_least(0)},
+    "Family": {"title": _something, "why": _something},
+}  # fmt: skip
+
+
+# -- entries ----------------------------------------------------------------------------------------------------------
+
+
+def listed(raw: dict, named: dict[str, type], claim: type, beside: Callable) -> Listed:
+    """Checks a list of claims and makes its entries; those that are wrong are left out.
+
+    Args:
+        raw: what the TOML file holds.
+        named: table to the class of its entries, which have names, such as ``experiment``.
+        claim: the class of a claim.
+        beside: what else is wrong with a claim, from it, its experiment or ``None``, and the families.
+    """
+    found = Listed(faults=[f"{name!r} is no table of a list of claims" for name in raw if name not in (*named, "claim")])
+    for table, kind in named.items():
+        found.entries[table] = _named(raw.get(table, {}), table, kind, found.faults)
+    if not raw.get("experiment"):
+        found.faults.append("there is no experiment")
+    elif isinstance(raw["experiment"], dict):
+        found.left_out = set(raw["experiment"]) - set(found.entries["experiment"])
+    found.entries["claim"] = _claims(raw.get("claim", []), claim, found.faults)
+    plans = found.entries["experiment"]
+    for one in found.entries["claim"]:
+        if one.experiment not in found.left_out:  # which is said already
+            wrong = [*_strangers(one, plans), *beside(one, plans.get(one.experiment), found.entries["family"])]
+            found.faults += [f"claim {one.id}: {fault}" for fault in wrong]
+    return found
+
+
+def _named(raw: object, table: str, kind: type, faults: list[str]) -> dict:
+    if not isinstance(raw, dict):
+        faults.append(f"{table} must be a table of tables, got {reprlib.repr(raw)}")
+        return {}
+    found = {}
+    for name, fields in raw.items():
+        try:
+            files.safe_name("the name", name)
+        except ValueError as error:
+            faults.append(f"{table} {name!r}: {error}")
+            continue
+        if (one := _made(kind, f"{table} {name}", fields, faults, name=name)) is not None:
+            found[name] = one
+    return found
+
+
+def _claims(raw: object, kind: type, faults: list[str]) -> list:
+    if not isinstance(raw, list):
+        faults.append(f"claim must be a list of tables, [[claim]], got {reprlib.repr(raw)}")
+        return []
+    found, seen = [], set()
+    for number, fields in enumerate(raw, 1):
+        id = fields.get("id") if isinstance(fields, dict) else None
+        one = _made(kind, f"claim {id!r}" if not isinstance(id, str) or not id.isprintable() else f"claim {id or number}", fields, faults)
+        if one is not None and one.id in seen:
+            faults.append(f"claim {one.id}: id is that of an earlier claim")
+        elif one is not None:
+            seen.add(one.id)
+            found.append(one)
+    return found
+
+
+def _made(kind: type, where: str, fields: object, faults: list[str], **given: object) -> object | None:
+    """The entry, or ``None`` with its faults added."""
+    if not isinstance(fields, dict):
+        faults.append(f"{where} must be a table, got {reprlib.repr(fields)}")
+        return None
+    wrong = list(_field_faults(kind, fields, given))
+    try:
+        made = None if wrong else kind(**given, **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        wrong += _entry_faults(made) if made is not None and kind.__name__ == "Experiment" else []
+    except (TypeError, ValueError) as error:
+        wrong.append(str(error))
+    faults += [f"{where}: {fault}" for fault in wrong]
+    return None if wrong else made
+
+
+def _field_faults(kind: type, fields: dict, given: dict) -> Iterator[str]:
+    known = {part.name: part for part in dataclasses.fields(kind) if part.name not in given}
+    for name in fields:
+        if name not in known:
+            yield f"{name!r} is no field; there are {', '.join(known)}"
+    for name, part in known.items():
+        if name not in fields:
+            if part.default is MISSING and part.default_factory is MISSING:
+                yield f"{name} is missing"
+            continue
+        try:
+            KINDS.get(part.type, _anything)(fields[name])
+            OWN.get(kind.__name__, {}).get(name, _anything)(fields[name])
+        except (TypeError, ValueError, OverflowError) as error:
+            yield f"{name} {error}, got {reprlib.repr(fields[name])}" if str(error).startswith("must") else f"{name}: {error}"
+
+
+def _anything(value: object) -> None:
+    """Nothing beside the kind is asked of the field."""
+
+
+def _entry_faults(plan) -> Iterator[str]:
+    """What is wrong between the fields of an experiment."""
+    own = {"label_noise": plan.label_noise, "rho": plan.rho, "rate": plan.rate}
+    for axis in plan.axes:
+        if own.get(axis) not in (None, ()) or axis in plan.settings:
+            yield f"{axis} must be given once, as an axis, a setting or a field"
+    for name in [name for name, value in own.items() if value not in (None, ()) and name in plan.settings]:
+        yield f"{name} must be given once, as an axis, a setting or a field"
+    for name in plan.radius:
+        if name not in plan.methods:
+            yield f"radius is given for {name}, which is none of its methods"
+    places = len(plan.methods) * math.prod(len(values) for values in plan.grid.values())
+    names = dataclasses.replace(plan, seeds=1).cells()
+    if len(names) < places:
+        yield "axes have values whose records would have one name"
+    for name in names:
+        files.safe_name("the name of a record", name)
+
+
+# -- a claim beside its experiment ------------------------------------------------------------------------------------
+
+
+def _strangers(claim, plans: dict) -> Iterator[str]:
+    """Where a claim speaks of what its experiment, or the published table, does not have."""
+    from .published import PUBLISHED_AS, TableError, published_effect  # it reads what this module checks
+
+    if claim.label_noise is not None and "label_noise" in claim.at:
+        yield "label_noise must be given once, by itself or in at"
+    if claim.ours == claim.theirs and claim.place == claim.other_place:
+        yield f"ours and theirs must differ, got {claim.ours} twice at one place"
+    if claim.published_as and not claim.published:
+        yield "published_as must not be given without published"
+    for side, other in (("ours", claim.theirs), ("theirs", claim.ours)):
+        if claim.ours != claim.theirs and claim.published_as.get(side) == PUBLISHED_AS.get(other, other):
+            yield f"published_as must not call {side} by the name of {other}, got {claim.published_as[side]!r}"
+    try:
+        published_effect(claim)
+    except TableError:  # no fault of the claim
+        raise
+    except (RuntimeError, ValueError, TypeError) as error:
+        yield f"published {str(error).removeprefix(f'claim {claim.id}: ')}"
+    if not claim.experiment:
+        return
+    if claim.experiment not in plans:
+        yield f"experiment must be one of {', '.join(plans)}; got {claim.experiment!r}"
+        return
+    plan = plans[claim.experiment]
+    for name in ("ours", "theirs"):
+        if getattr(claim, name) not in plan.methods:
+            yield f"{name} must be a method of {plan.name}: {', '.join(plan.methods)}; got {getattr(claim, name)!r}"
+    yield from _off_the_grid(claim, plan)
+
+
+def _off_the_grid(claim, plan) -> Iterator[str]:
+    axes = ", ".join(plan.grid) or "no axis"
+    for name, place in (("at", claim.place), ("against", claim.against)):
+        for axis, value in place.items():
+            if axis not in plan.grid:
+                yield f"{name} names {axis!r}; the grid of {plan.name} has {axes}"
+            elif value not in plan.grid[axis]:
+                yield f"{name} says {axis} {value!r}; the grid of {plan.name} has {', '.join(map(str, plan.grid[axis]))}"
+    for axis in claim.over:
+        if axis not in plan.grid:
+            yield f"over names {axis!r}; the grid of {plan.name} has {axes}"
+    for axis in plan.grid:
+        if axis not in (*claim.place, *claim.over) or axis not in (*claim.other_place, *claim.over):
+            yield f"at or over must name {axis}, an axis of {plan.name}"

@@ -1,0 +1,306 @@
+"""Every claim decided from the records, by the rule it is judged by now and by the one before."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy
+
+from .. import _checks
+from ..evidence import ledger
+from .crossed import Crossed, crossed
+from .experiments import EQUAL_EPOCHS, RESULTS, Claim, Experiment
+from .published import published_difference
+from .statistics import ALPHA, Paired, paired
+from .verdicts import FEWEST, NOT_IN_FAMILY, Fit, direction, earlier_verdict, verdict, within_family
+
+__all__ = ["Decision", "decide", "decisions", "entries", "series"]
+
+OTHER = {"selected_test_accuracy": ("last epoch", "last_test_accuracy"), "last_test_accuracy": ("chosen epoch", "selected_test_accuracy")}
+RECORDS = "records by file name, as bisam.evidence.ledger.evidence() returns them"
+BITS = {"selected_test_accuracy": "selected", "last_test_accuracy": "last"}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A claim with what the records say about it.
+
+    Args:
+        claim: the sentence.
+        scale: of the experiment; empty for a claim without one.
+        result: ours minus theirs over the seeds that both have; ``None`` with fewer than two.
+        published: the published difference; ``None`` for a claim of our own.
+        verdict: by rule 2, within the claim's family: one of ``bisam.evidence.verdicts.VERDICTS`` for a published claim, of ``OWN`` for our own,
+            or ``"not resolved within its family"``.
+        alone: the verdict by rule 2 of the claim taken alone.
+        before: the verdict by the rule of 0.1.0.
+        q: within its family; ``None`` for a secondary claim, and for one that is not tested there.
+        fit: training accuracies of both methods; ``None`` without records that have them.
+        beside: what stands beside the comparison that decides: ``"last epoch"`` or ``"chosen epoch"``, the metric that the claim does not
+            name; ``"equal epochs"`` or ``"equal passes"``, the budget of SGD that it does not name. ``None`` where no record has it.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> decide(ledger.claims("first_run")[0]).verdict
+        'holds'
+    """
+
+    claim: Claim
+    scale: str
+    result: Paired | None
+    published: float | None
+    verdict: str
+    alone: str = ""
+    before: str = ""
+    q: float | None = None
+    fit: Fit | None = None
+    beside: dict[str, Paired | None] = field(default_factory=dict)
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What a reader should know of the comparison, such as few pairs, or seeds only."""
+        if self.result is None:
+            return ()
+        told = {
+            "few pairs": self.result.pairs < FEWEST[2],
+            f"{self.result.pairs} of {self.claim.pairs} pairs so far": self.result.pairs < self.claim.pairs,
+            "seeds only": self.result.images is None and self.claim.metric in BITS,
+            "secondary": not self.claim.family, "fit unknown": self.fit is None and self.claim.needed > 0,
+        }  # fmt: skip
+        return tuple(mark for mark, true in told.items() if true)
+
+
+def entries(records: dict[str, dict], method: str, place: dict | None = None, plan: Experiment | None = None) -> dict[int, dict]:
+    """One method's records by seed, at a place of the grid.
+
+    Args:
+        records: what :func:`bisam.evidence.ledger.evidence` returned.
+        method: name of a recipe or control.
+        place: field of the run, ``"rho"``, or the ``"rate"`` of a learned radius, to its value.
+        plan: the experiment, where ``epochs`` is an axis of it that its budget doubles for SGD: a place is what the plan says.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> len(entries(ledger.evidence("first_run"), "sam", {"label_noise": 0.4}))
+        10
+    """
+    found, place = {}, _checks.optional("place", place, of=_checks.part, wanted=dict, words="a dictionary from axis to value")
+    _checks.text("method", method)
+    planned = {} if _checks.optional("plan", plan, of=_checks.part, wanted=Experiment, words="an Experiment") is None else plan.places()
+    for file, entry in _checks.part("records", records, dict, RECORDS).items():
+        run = _checks.part("records", entry, dict, RECORDS)["run"]
+        at = {**run, **{name: run["recipe"]["radius"].get(name) for name in ("rho", "rate")}, **planned.get(file, {})}
+        if run["recipe"]["name"] == method and all(at.get(name) == value for name, value in (place or {}).items()):
+            found[run["seed"]] = entry
+    return dict(sorted(found.items()))
+
+
+def series(
+    records: dict[str, dict], method: str, metric: str, place: dict | None = None, plan: Experiment | None = None
+) -> dict[int, float]:
+    """One method's numbers by seed, at a place of the grid.
+
+    Args:
+        records: what :func:`bisam.evidence.ledger.evidence` returned.
+        method: name of a recipe or control.
+        metric: of the final numbers of a run.
+        place: as in :func:`entries`.
+        plan: as in :func:`entries`.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> found = series(ledger.evidence("first_run"), "sam", "last_test_accuracy", {"label_noise": 0.4})
+        >>> len(found), found[0] > 80
+        (10, True)
+    """
+    return _numbers([entries(records, method, place, plan)], _checks.text("metric", metric))
+
+
+def decide(claim: Claim, folder: Path = RESULTS) -> Decision:
+    """What the records say about a claim now.
+
+    Args:
+        claim: one of :func:`bisam.evidence.experiments.claims`, or another; it is judged with the claims of its family.
+        folder: the ledger.
+
+    Source:
+        Ours: the rules are those of :mod:`bisam.evidence.verdicts`.
+
+    Example:
+        >>> decision = decide(ledger.claims("first_run")[0])
+        >>> decision.result.pairs, decision.published
+        (10, None)
+    """
+    return _decided([_checks.part("claim", claim, Claim, "a Claim")], folder)[0]
+
+
+def decisions(name: str | None = None, folder: Path = RESULTS) -> list[Decision]:
+    """All claims, or those of one experiment, each decided.
+
+    Args:
+        name: of the experiment.
+        folder: the ledger.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> sorted({decision.verdict for decision in decisions("first_run")})
+        ['holds', 'not resolved']
+    """
+    return _decided(ledger.claims(name, folder), folder)
+
+
+def _decided(wanted: Sequence[Claim], folder: Path) -> list[Decision]:
+    """The wanted claims; those of their families are decided too, since q is a matter of all of them."""
+    plans, records = ledger.experiments(folder), functools.cache(lambda name: ledger.evidence(name, folder))
+    for claim in wanted:
+        _checks.choice(f"experiment of claim {claim.id}", claim.experiment, ("", *plans))
+    ids, families = {claim.id for claim in wanted}, {claim.family for claim in wanted} - {""}
+    others = [claim for claim in ledger.claims(None, folder) if claim.family in families and claim.id not in ids] if families else []
+    found = [
+        _alone(claim, plans[claim.experiment] if claim.experiment else None, records(claim.experiment) if claim.experiment else {})
+        for claim in (*wanted, *others)
+    ]
+    return _in_families(found)[: len(wanted)]
+
+
+def _in_families(found: list[Decision]) -> list[Decision]:
+    """Verdicts within the families. Tested there is what is in regime and has its pairs, whatever its p.
+
+    A claim that waits for its planned pairs counts as one in which nothing is found: a family that is half done is no smaller family.
+    """
+    tested: dict[str, list[int]] = {}
+    waiting: Counter[str] = Counter()
+    for place, each in enumerate(found):
+        enough = each.result is not None and each.result.pairs >= each.claim.fewest and each.alone != "not in regime"
+        if each.claim.family and enough and "fit unknown" not in each.marks:
+            tested.setdefault(each.claim.family, []).append(place)
+        elif each.claim.pairs and (each.result is None or each.result.pairs < each.claim.fewest):
+            waiting[each.claim.family] += 1
+    for name, places in tested.items():
+        p = [*(found[k].result.largest_p for k in places), *[1.0] * waiting[name]]
+        for place, q in zip(places, within_family(p), strict=False):
+            each = found[place]
+            lost = q >= ALPHA and direction(each.result, each.claim.fewest) != 0
+            found[place] = dataclasses.replace(each, q=q, verdict=NOT_IN_FAMILY if lost else each.alone)
+    return found
+
+
+def _alone(claim: Claim, plan: Experiment | None, records: dict[str, dict]) -> Decision:
+    published = published_difference(claim)
+    effect = None if published is None else published.effect
+    if plan is None:
+        return Decision(claim, "", None, effect, "not attempted", "not attempted", "not attempted")
+    ours = _parts(records, claim.ours, claim, claim.place, plan)
+    theirs = _parts(records, claim.theirs, claim, claim.other_place, plan)
+    seeds = _both(ours, theirs, claim.metric)
+    if len(seeds) < 2:
+        word = "not resolved" if seeds else "not attempted"
+        return Decision(claim, plan.scale, None, effect, word, word, word)
+    result, fit = _compared(ours, theirs, claim.metric), _fit(ours, theirs, seeds, claim.needed)
+    word = verdict(result, published, claim.fewest, fit if claim.needed else None)
+    if fit is None and claim.needed:  # a precondition that no record can show is not met in silence
+        word = "not resolved"
+    beside = {}
+    if claim.metric in OTHER:
+        label, metric = OTHER[claim.metric]
+        beside[label] = _compared(ours, theirs, metric)
+    beside.update(_other_budget(claim, plan, records))
+    return Decision(claim, plan.scale, result, effect, word, word, earlier_verdict(result, effect), None, fit, beside)
+
+
+def _other_budget(claim: Claim, plan: Experiment, records: dict[str, dict]) -> dict[str, Paired | None]:
+    """The same comparison with SGD at the other budget: at equal epochs if the claim has it at equal passes, and the reverse."""
+    partner = {"sgd": EQUAL_EPOCHS, EQUAL_EPOCHS: "sgd"}
+    if plan.budget == "same" or (claim.ours in partner) == (claim.theirs in partner):
+        return {}
+    label = "equal epochs" if "sgd" in (claim.ours, claim.theirs) else "equal passes"
+    ours = _parts(records, partner.get(claim.ours, claim.ours), claim, claim.place, plan)
+    theirs = _parts(records, partner.get(claim.theirs, claim.theirs), claim, claim.other_place, plan)
+    return {label: _compared(ours, theirs, claim.metric)}
+
+
+# -- the records of a comparison --------------------------------------------------------------------------------------
+
+# One side of a comparison is a list: for each value of the axes that a claim averages over, its records by seed.
+Side = list[dict[int, dict]]
+
+
+def _parts(records: dict[str, dict], method: str, claim: Claim, place: dict, plan: Experiment) -> Side:
+    for axis in claim.over:
+        if axis not in plan.grid:
+            raise ledger.LedgerError(f"claim {claim.id}: over names {axis!r}; the grid of {plan.name} has {', '.join(plan.grid) or 'no axis'}")
+    values = itertools.product(*(plan.grid[axis] for axis in claim.over))
+    return [entries(records, method, {**place, **dict(zip(claim.over, each, strict=True))}, plan) for each in values]
+
+
+def _numbers(side: Side, metric: str) -> dict[int, float]:
+    """The mean over the parts by seed, for the seeds that every part has; the earliest records count fewer things."""
+    seeds = [seed for seed in side[0] if all(metric in part.get(seed, {"final": ()})["final"] for part in side)]
+    return {seed: sum(part[seed]["final"][metric] for part in side) / len(side) for seed in seeds}
+
+
+def _both(ours: Side, theirs: Side, metric: str) -> list[int]:
+    there = _numbers(theirs, metric)
+    return [seed for seed in _numbers(ours, metric) if seed in there]
+
+
+def _compared(ours: Side, theirs: Side, metric: str) -> Paired | None:
+    mine, other, seeds = _numbers(ours, metric), _numbers(theirs, metric), _both(ours, theirs, metric)
+    if len(seeds) < 2:
+        return None
+    images = _images(ours, theirs, seeds, BITS[metric]) if metric in BITS else None
+    return paired([mine[seed] for seed in seeds], [other[seed] for seed in seeds], images)
+
+
+def _images(ours: Side, theirs: Side, seeds: list[int], which: str) -> Crossed | None:
+    """The comparison over seeds and images, where all records say which of the same images are right."""
+    involved = [part[seed] for part in (*ours, *theirs) for seed in seeds]
+    if not all("right" in entry for entry in involved) or len({entry["data_fingerprint"] for entry in involved}) > 1:
+        return None
+    sides = [[[ledger.bits(part[seed], which) for seed in seeds] for part in side] for side in (ours, theirs)]
+    if len({len(bits) for side in sides for part in side for bits in part}) > 1:
+        return None
+    return crossed(*(numpy.mean(side, axis=0) for side in sides))
+
+
+def _fit(ours: Side, theirs: Side, seeds: list[int], needed: float) -> Fit | None:
+    """Training accuracies at the end, means over seeds and parts; older records have those of their last epoch, while training."""
+    found = []
+    for side in (ours, theirs):
+        involved = [part[seed] for part in side for seed in seeds]
+        fitted = [_train_accuracy(entry) for entry in involved]
+        if None in fitted:
+            return None
+        gaps = [entry["final"].get("gap", own - entry["final"]["last_test_accuracy"]) for entry, own in zip(involved, fitted, strict=True)]
+        clean = [100 * (1 - _wrong_share(entry["run"])) for entry in involved]
+        found.append([statistics.fmean(numbers) for numbers in (fitted, clean, gaps)])
+    (mine, clean, gap), (other, other_clean, other_gap) = found
+    return Fit(mine, other, needed, clean, other_clean, gap, other_gap)
+
+
+def _wrong_share(run: dict) -> float:
+    """The share of wrong labels: where a label is redrawn among all classes, the true one may come again."""
+    if run["noise_reading"] == "other" or ":" in run["data"]:
+        return run["label_noise"]
+    classes = 100 if run["data"] == "cifar100" else 10
+    return run["label_noise"] * (classes - 1) / classes
+
+
+def _train_accuracy(entry: dict) -> float | None:
+    curve: Iterable[float] = entry["curve"].get("train_accuracy", ())
+    return entry["final"].get("train_accuracy", list(curve)[-1] if curve else None)

@@ -1,0 +1,216 @@
+"""What is to be run for a table or an experiment, and how: nothing here runs anything."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import _checks
+from .. import _files as files
+from ..evidence import ledger
+from ..training.train import Run
+from ..training.workers import check_alone
+from .experiments import RESULTS, SCALES, Experiment, experiments
+
+__all__ = ["CHECKPOINTS", "SMOKE", "Planned", "Settings", "home", "plan"]
+
+BUILD = RESULTS.parent / "_build"
+CHECKPOINTS = BUILD / "checkpoints"
+# Tables that no experiment bears upon, and where to look instead.
+ELSEWHERE = {
+    "T3": "ImageNet has no experiment here; its claims are not attempted",
+    "T4": "fine-tuning has no experiment here; its claims are not attempted",
+    "T10": "seconds an epoch are measured as ratios by `make bench`; the notebook reproduce_cost reads them",
+    "T11": "seconds of a loss are measured as ratios by `make bench`; the notebook reproduce_cost reads them",
+}
+SMOKE = BUILD / "results"  # smoke runs try the engine; they are no evidence and never stand among the records
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How runs are carried out; nothing here changes what comes out of them, except the device in its last bits.
+
+    Args:
+        workers: processes at a time on each device, one thread each on a CPU; on a GPU they share it.
+        device: ``"cpu"`` or a CUDA device, or several with commas between them, to which the runs are handed in turn.
+        root: folder of the data sets, see :func:`bisam.training.data.load`.
+        minutes: end cleanly within about this time; the same command goes on later.
+        folder: the ledger, with the list of claims and the records.
+        checkpoints: where unfinished runs are kept.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or out of range; ``torchrun`` has started several of this process.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> Settings(workers=2).device, Settings().devices
+        ('cpu', ('cpu',))
+    """
+
+    workers: int = 1
+    device: str = "cpu"
+    root: str | None = None
+    minutes: float | None = None
+    folder: Path = RESULTS
+    checkpoints: Path = CHECKPOINTS
+
+    def __post_init__(self):
+        check_alone("reproduce")
+        _checks.keep(self, _checks.whole, "workers")
+        _check_devices(self.devices)
+        _checks.optional("root", self.root, of=_checks.path, words="the path of a folder")
+        _checks.keep(self, _checks.optional, "minutes", of=_checks.positive)
+        _checks.keep(self, _checks.path, "folder", "checkpoints", words="the path of a folder")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All devices, one by one."""
+        return tuple(self.device.split(",")) if isinstance(self.device, str) else (self.device,)
+
+
+def _check_devices(devices: tuple) -> None:
+    for each in devices:
+        _checks.device("device", each)
+    if len(devices) > 1 and (len(set(devices)) < len(devices) or not all(each.startswith("cuda:") for each in devices)):
+        raise ValueError(f"device must be one device, or several GPUs by their numbers, each once, such as cuda:0,cuda:1; got {','.join(devices)!r}")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of an experiment and where it stands.
+
+    Args:
+        experiment: its name.
+        file: name of the record to be.
+        run: what to do.
+        recorded: it is done.
+        words: what its name is made of: method, axes of the experiment, seed.
+        epoch_seconds: about how long an epoch of it takes on this machine; 0 where nobody has timed it.
+
+    Raises:
+        TypeError, ValueError: a name that cannot stand in a path, or seconds that are not finite or below 0.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> plan("first_run")[0].recorded
+        True
+    """
+
+    experiment: str
+    file: str
+    run: Run
+    recorded: bool
+    words: dict = field(default_factory=dict)
+    epoch_seconds: float = 0.0
+
+    def __post_init__(self):
+        files.safe_name("experiment", self.experiment)
+        files.safe_name("file", self.file)
+        _checks.part("run", self.run, Run, "a bisam.training.Run")
+        _checks.flag("recorded", self.recorded)
+        _checks.part("words", self.words, dict, "a dictionary of the parts of the name")
+        _checks.keep(self, _checks.nonnegative, "epoch_seconds")
+
+    @property
+    def passes(self) -> float:
+        """Forward-backward passes over the training images, all epochs together."""
+        return self.run.epochs * self.run.recipe.passes
+
+
+def plan(
+    name: str, scale: str | None = None, seeds: int | None = None, only: Sequence[str] = (), folder: Path = RESULTS
+) -> list[Planned]:
+    """The runs of an experiment, or of all experiments that bear upon a published table at a scale.
+
+    Args:
+        name: of an experiment in ``claims.toml``, or of a table, such as ``"T9"``.
+        scale: ``"smoke"``, ``"laptop"`` or ``"paper"``; which experiments of the table. All if left out.
+        seeds: no more than so many of each experiment's seeds.
+        only: methods, models and other words that the names of records are made of; all of one kind if left out.
+        folder: the ledger.
+
+    Returns:
+        The runs, seed by seed as they are made, so that whatever is done first is paired.
+
+    Raises:
+        ValueError: an unknown name, scale or word, or seeds that the experiment does not have.
+        LedgerError: something in the list is wrong, such as a name that cannot stand in a path, or a record that is there does not
+            belong to the experiment as it is described now.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> {planned.run.recipe.name for planned in plan("first_run", only=["sam", "noise40"], seeds=2)}
+        {'sam'}
+    """
+    found, folder = [], _checks.path("folder", folder, "the path of a folder")
+    for chosen in _asked(name, scale, folder):
+        files.safe_name("experiment", chosen.name)
+        there = ledger.evidence(chosen.name, home(chosen, folder), plan=chosen)
+        count = chosen.seeds if seeds is None else _checks.whole("seeds", seeds)
+        if count > chosen.seeds:
+            raise ValueError(f"seeds must be at most {chosen.seeds}, as {chosen.name} is described; got {count}")
+        chosen = dataclasses.replace(chosen, seeds=count)
+        words = chosen.cells()
+        found += [Planned(chosen.name, file, run, file in there, words[file]) for file, run in chosen.runs().items()]
+    return _filtered(found, only)
+
+
+def _asked(name: str, scale: str | None, folder: Path) -> list[Experiment]:
+    if scale is not None:
+        _checks.choice("scale", scale, SCALES)
+    if _checks.text("name", name) in ELSEWHERE:
+        raise ValueError(f"name {name!r} cannot be run: {ELSEWHERE[name]}")
+    known = experiments(folder)
+    tables = sorted({table for one in known.values() for table in one.tables})
+    _checks.choice("name", name, (*known, *tables))
+    named = [one for one in known.values() if name == one.name or name in one.tables]
+    found = [one for one in named if scale in (None, one.scale)]
+    if not found:
+        scales = ", ".join(sorted({one.scale for one in named}, key=SCALES.index))
+        raise ValueError(f"scale must be one of {scales} for {name}, got {scale!r}")
+    return found
+
+
+def _filtered(found: list[Planned], only: Sequence[str]) -> list[Planned]:
+    """Words of one kind widen the choice, words of different kinds narrow it: two methods at one noise."""
+    kinds: dict[str, set[str]] = {}
+    for planned in found:
+        for kind, word in planned.words.items():
+            kinds.setdefault(kind, set()).add(word)
+    for word in _checks.sequence("only", only):
+        _checks.choice("only", word, tuple(sorted(set().union(*kinds.values()))))
+    wanted = {kind: set(only) & words for kind, words in kinds.items() if set(only) & words}
+    return [one for one in found if all(one.words.get(kind) in words for kind, words in wanted.items())]
+
+
+def home(chosen: Experiment, folder: Path = RESULTS) -> Path:
+    """The ledger in which the records of an experiment live: smoke runs apart from the evidence.
+
+    Args:
+        chosen: the experiment.
+        folder: the ledger in whose list it is.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> known = experiments()
+        >>> home(known["digits"]) == RESULTS, home(known["smoke"]) == SMOKE
+        (True, True)
+    """
+    _checks.part("chosen", chosen, Experiment, "an Experiment")
+    folder = _checks.path("folder", folder, "the path of a folder")
+    return SMOKE if chosen.scale == "smoke" and folder == RESULTS else folder
+
+
+def runs_planned(planned: object) -> list[Planned]:
+    """The argument of that name, if it holds planned runs and nothing else."""
+    return [_checks.part("planned", one, Planned, "a list of Planned, as plan() returns it") for one in _checks.sequence("planned", planned)]

@@ -1,0 +1,140 @@
+"""How long runs will take, from a few timed steps of each network."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+
+from .. import _checks
+from ..methods.table import SGD
+from ..training import data
+from ..training.captured import WARM_UP
+from ..training.train import Run, _State, exact_kernels
+from .plans import Planned, Settings, runs_planned
+
+__all__ = ["hours", "prices"]
+
+
+def hours(planned: Sequence[Planned], settings: Settings) -> float:
+    """About how long the missing runs will take one process, from a few timed steps of each network.
+
+    Args:
+        planned: runs; those that are recorded cost nothing.
+        settings: on which device, and where the data are.
+
+    Returns:
+        Hours; divide by the number of processes if each has a core of its own.
+
+    Raises:
+        bisam.training.data.DataError: data are not there; :func:`prices` gives the price of the rest.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> from bisam.evidence.plans import plan
+        >>> hours(plan("first_run"), Settings())
+        0.0
+    """
+    found = prices(planned, settings)
+    for price in found.values():
+        if isinstance(price, data.DataError):
+            raise price
+    return sum(found.values(), 0.0)
+
+
+def prices(planned: Sequence[Planned], settings: Settings) -> dict[tuple[str, str], float | data.DataError]:
+    """What :func:`hours` says, by experiment and data set; in place of a number the error, where the data are not there.
+
+    Args:
+        planned: runs; those that are recorded cost nothing.
+        settings: on which device, and where the data are.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> from bisam.evidence.plans import plan
+        >>> prices(plan("first_run"), Settings())
+        {}
+    """
+    _checks.part("settings", settings, Settings, "Settings")
+    timed: dict[tuple, tuple[float, float] | data.DataError] = {}
+    found: dict[tuple[str, str], float | data.DataError] = {}
+    for one in (one for one in runs_planned(planned) if not one.recorded):
+        place, run = (one.experiment, one.run.data), one.run.replace(device=settings.devices[0])
+        key = run.data if isinstance(timed.get(run.data), data.DataError) else _kind(run)
+        if key not in timed:
+            try:
+                timed[key] = _seconds(run, settings)
+            except data.DataError as error:
+                key, timed[run.data] = run.data, error
+        if isinstance(timed[key], data.DataError):
+            found[place] = timed[key]
+        elif not isinstance(found.get(place), data.DataError):
+            start, each = timed[key]
+            found[place] = found.get(place, 0.0) + (start + each * one.passes) / 3600
+    return found
+
+
+def seconds_of_a_pass(run: Run, settings: Settings) -> float:
+    """One forward-backward pass over the training images, from a few steps of the base optimiser at the run's batch size.
+
+    Where a step on a CPU would take longer than a second, fewer images stand for it: the cost of a step is then that of its images.
+    """
+    return _seconds(run, settings)[1]
+
+
+def _kind(run: Run) -> tuple:
+    """What the seconds of a step depend on."""
+    return (
+        run.data, run.model, run.batch_size, run.train_images, run.test_images, run.pool,
+        run.precision, run.channels_last, run.compile, run.augment, run.device,
+    )  # fmt: skip
+
+
+def _seconds(run: Run, settings: Settings) -> tuple[float, float]:
+    """What a run takes once, to be traced and compiled, and for a pass. What is compiled is compiled for its own batch size alone."""
+    task = run.task(settings.root)
+    whole = min(run.batch_size, len(task.train))
+    size = min(whole, 32) if run.device == "cpu" and run.compile == "no" else whole
+    if run.compile != "no":
+        _seconds_of_a_step(run, task, size)  # fills what the compiler keeps on disk, which the runs will find there
+    start, each = _seconds_of_a_step(run, task, size)
+    if each * whole / size < 1.0 and size < whole:
+        size = whole
+        start, each = _seconds_of_a_step(run, task, size)
+    return start if run.compile != "no" else 0.0, each * len(task.train) / size
+
+
+def _seconds_of_a_step(run: Run, task: data.Data, size: int, steps: int = 3) -> tuple[float, float]:
+    """By how much the first step of a training is longer, and a later one, with all that belongs to it: the batch is cut, augmented and laid out."""
+    own = torch.random.fork_rng(range(torch.cuda.device_count()) if run.device != "cpu" else [])
+    with own, exact_kernels(run.device):
+        state = _State(run.replace(recipe=SGD, batch_size=size, lr=1e-12, label_noise=0.0, seed=0), task)
+        stepping, ready = _stepping(state), 1 if state.whole is None else WARM_UP + 1
+        first = _clocked(state, itertools.islice(stepping, ready))
+        each = _clocked(state, itertools.islice(stepping, steps)) / steps
+    return max(first - ready * each, 0.0), each
+
+
+def _stepping(state: _State) -> Iterator[object]:
+    """Steps of a training without an end, in the form in which it makes them; of a graph the first few are eager, and then it is captured."""
+    while state.whole is not None:
+        yield from state.whole.epoch(state.run.lr)
+    for index in itertools.cycle(list(itertools.islice(state._batches(), 4))):
+        yield state.optimizer.step(state._batch(state.train, index, state.augment))
+
+
+def _clocked(state: _State, steps: Iterable[object]) -> float:
+    waits = functools.partial(torch.cuda.synchronize, state.device) if state.device.type == "cuda" else lambda: None
+    waits()
+    started = time.perf_counter()
+    for _ in steps:
+        pass
+    waits()
+    return time.perf_counter() - started

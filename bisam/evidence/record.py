@@ -1,0 +1,333 @@
+"""The form of one record: the schema that ships with the package, and how the numbers must fit each other."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import json
+import math
+import re
+import reprlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ..axes.radius import Learned
+from ..axes.recipe import Recipe
+from ..training import own_code
+from ..training.train import Run
+from .experiments import LedgerError
+
+try:
+    import jsonschema
+except ImportError:  # a bare machine with a GPU: `bisam verify` checks the form of its records at home
+    jsonschema = None
+
+SCHEMA_FILE = Path(__file__).resolve().parent / "schema" / "record.json"
+LARGEST = 2**24  # bytes; the runs of 300 epochs with 50,000 test images stay below a hundredth of it
+ROUNDED = 0.5e-5 + 1e-9  # the curve is rounded to 5 digits
+WHICH = ("selected", "last")
+EVALUATED = ("validation_accuracy", "test_accuracy")
+
+
+# -- bits -------------------------------------------------------------------------------------------------------------
+
+
+def packed(right: Tensor) -> str:
+    """Bits in the order of the images, eight a byte with the first as the highest, as base64."""
+    return base64.b64encode(np.packbits(right.numpy()).tobytes()).decode("ascii")
+
+
+def bits(record: dict, which: str) -> np.ndarray:
+    """Which test images are right, in the order of the test split.
+
+    Args:
+        record: of schema 3 or later.
+        which: ``"selected"``, at the chosen epoch, or ``"last"``, after the last one.
+
+    Returns:
+        A boolean array of shape (m,), m the number of test images.
+
+    Raises:
+        LedgerError: the record has no such bits, or they are not of that many images.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> bits({"right": {"images": 3, "selected": "oA==", "last": "4A=="}}, "selected").tolist()
+        [True, False, True]
+    """
+    right = record.get("right", {})
+    images, text = right.get("images"), right.get(which)
+    if images is None or text is None:
+        raise LedgerError(f"right.{which} is not in a record of schema {record.get('schema')}: it does not say which images are right")
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise LedgerError(f"right.{which} must be base64: {error}") from None
+    if len(raw) != -(-images // 8):
+        raise LedgerError(f"right.{which} must hold {-(-images // 8)} bytes for {images} images, got {len(raw)}")
+    if base64.b64encode(raw).decode("ascii") != text:
+        raise LedgerError(f"right.{which} must be the base64 of its bytes; its last letter holds bits that belong to no byte")
+    found = np.unpackbits(np.frombuffer(raw, np.uint8))
+    if found[images:].any():
+        raise LedgerError(f"right.{which} must end with zeros after the {images} images")
+    return found[:images].astype(bool)
+
+
+# -- text -------------------------------------------------------------------------------------------------------------
+
+
+def parsed(text: str) -> object:
+    """JSON in its strict sense; a ``ValueError`` for a key that is there twice, NaN, a number beyond all bounds, or depth beyond reason."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_int=_integer)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return found
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError(f"a number of {len(digits)} digits is beyond all bounds")
+    return int(digits)
+
+
+# -- form -------------------------------------------------------------------------------------------------------------
+
+
+def schema() -> dict:
+    """The JSON schema of a record, as it ships with the package."""
+    return json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+
+
+def forms_are_checked() -> bool:
+    """Whether the library is there that compares a record with the schema; without it only the numbers are compared with each other."""
+    return jsonschema is not None
+
+
+def faults(found: object) -> Iterator[str]:
+    """Everything that is wrong with a record taken by itself, a line each: first its form, and if that is right, what does not fit."""
+    errors = _validator().iter_errors(found) if forms_are_checked() else ()
+    wrong = sorted(errors, key=lambda error: (len(error.absolute_path), list(map(str, error.absolute_path))))
+    seen = list(dict.fromkeys(map(_words, wrong)))
+    yield from seen
+    if not seen:
+        yield from _misfits(found)
+
+
+_OF_PYTHON = {"number": (int, float), "integer": (int,), "string": (str,), "boolean": (bool,), "null": (type(None),)}
+_QUICK = {"type", "description", "minimum", "maximum", "enum", "pattern", "minLength", "maxLength"}
+
+
+@functools.cache
+def _validator() -> jsonschema.Validator:
+    """The library, with two keywords in forms of our own: what surely fits is not handed to it, which is ten times as quick."""
+    plain = jsonschema.Draft202012Validator
+    kinds = plain.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)  # the standard lets 3.0 pass as one
+    return jsonschema.validators.extend(plain, {"properties": _properties, "pattern": _pattern}, type_checker=kinds)(schema())
+
+
+def _properties(validator, properties: dict, instance: object, _) -> Iterator[jsonschema.ValidationError]:
+    if not validator.is_type(instance, "object"):
+        return
+    for name, rule in properties.items():
+        if name in instance and not _surely_fits(instance[name], rule):
+            yield from validator.descend(instance[name], rule, path=name, schema_path=name)
+
+
+def _pattern(validator, pattern: str, instance: object, _) -> Iterator[jsonschema.ValidationError]:
+    if validator.is_type(instance, "string") and not _matches(pattern, instance):
+        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """As the standard has it: the sign for the end is the end, and not a line break before it."""
+    return _compiled(pattern).search(text) is not None
+
+
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern:
+    return re.compile(re.sub(r"\$$", r"\\Z", pattern))
+
+
+def _surely_fits(value: object, rule: dict | bool) -> bool:
+    """Whether a plain value, or a list of numbers, fits a plain rule. Where it is not that plain, the answer is no."""
+    if type(value) is list:
+        items = rule.get("items", {}) if isinstance(rule, dict) else {}
+        plain = len(value) > 0 and set(items) == {"type", "minimum", "maximum"} and set(map(type, value)) <= set(_OF_PYTHON[items["type"]])
+        return plain and items["minimum"] <= min(value) and max(value) <= items["maximum"] and rule.get("type") == "array"
+    if not isinstance(rule, dict) or not set(rule) <= _QUICK:
+        return False
+    kinds = [rule["type"]] if isinstance(rule.get("type"), str) else rule.get("type", ())
+    if not any(type(value) in _OF_PYTHON.get(kind, ()) for kind in kinds):
+        return False
+    if type(value) in (int, float):
+        return rule.get("minimum", -math.inf) <= value <= rule.get("maximum", math.inf) and value in rule.get("enum", (value,))
+    if type(value) is str:
+        long = rule.get("minLength", 0) <= len(value) <= rule.get("maxLength", math.inf)
+        return long and value in rule.get("enum", (value,)) and _matches(rule.get("pattern", ""), value)
+    return True
+
+
+_TYPES = {
+    "number": "a finite number", "integer": "a whole number", "string": "a text", "object": "an object", "array": "a list",
+    "boolean": "true or false", "null": "null",
+}  # fmt: skip
+_SAID = {
+    "minimum": "at least {}", "maximum": "at most {}", "pattern": "a text of the form {}", "enum": "one of {}",
+    "const": "{!r}", "minItems": "a list of at least {}", "minLength": "a text of at least {} characters", "maxLength": "a text of at most {} characters",
+}  # fmt: skip
+
+
+def _words(error: jsonschema.ValidationError) -> str:
+    where, rule = ".".join(map(str, error.absolute_path)), error.validator_value
+    if error.validator == "required":
+        return f"{where} lacks {', '.join(name for name in rule if name not in error.instance)}".strip()
+    if error.validator == "additionalProperties":
+        extra = [name for name in error.instance if name not in error.schema.get("properties", ())]
+        return f"{where} holds {', '.join(map(repr, extra))}, which no record has".strip()
+    if error.validator == "not":  # a field that only later schemas have
+        return f"{where} must not hold {', '.join(rule['required'])} in a record of that schema".strip()
+    if error.validator == "type":
+        allowed = " or ".join(_TYPES[kind] for kind in ([rule] if isinstance(rule, str) else rule))
+    else:
+        allowed = _SAID[error.validator].format(", ".join(map(str, rule)) if isinstance(rule, list) else rule)
+    return f"{where or 'it'} must be {allowed}, got {reprlib.repr(error.instance)}"
+
+
+# -- what must fit ----------------------------------------------------------------------------------------------------
+
+
+def _misfits(found: dict) -> Iterator[str]:
+    yield from _run_misfits(found)
+    epochs, curve = found["run"]["epochs"], found["curve"]
+    counts = dict.fromkeys(curve, epochs) | dict.fromkeys(EVALUATED, -(-epochs // found["run"].get("evaluate_every", 1)))
+    uneven = [name for name, column in curve.items() if len(column) != counts[name]]
+    for name in uneven:
+        each = "an epoch" if counts[name] == epochs else "an epoch that is evaluated"
+        yield f"curve.{name} must hold {counts[name]} numbers, one {each}, got {len(curve[name])}"
+    if not uneven:
+        yield from _schedule_misfits(found)
+        yield from _final_misfits(found)
+        if found["schema"] >= 3:
+            yield from _right_misfits(found)
+    if found["schema"] >= 3:
+        yield from _environment_misfits(found)
+
+
+def evaluated(found: dict) -> list[int]:
+    """The epochs whose accuracies on the other splits are in the record."""
+    epochs, every = found["run"]["epochs"], found["run"].get("evaluate_every", 1)
+    return [*range(every, epochs, every), epochs]
+
+
+def run_of(found: dict) -> Run:
+    """The run of a record, on the CPU: the device that it was made on may not be here."""
+    return _run_of(json.dumps({**found["run"], "device": "cpu"}))
+
+
+@functools.lru_cache(maxsize=8192)
+def _run_of(text: str) -> Run:
+    fields = json.loads(text)
+    return Run(**{**fields, "recipe": _recipe_of(json.dumps(fields["recipe"]))})
+
+
+@functools.lru_cache(maxsize=1024)
+def _recipe_of(text: str) -> Recipe:
+    """Many records share a recipe, and half of the time to read one goes into building it."""
+    return Recipe.from_dict(json.loads(text))
+
+
+def _run_misfits(found: dict) -> Iterator[str]:
+    try:
+        run = run_of(found)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        yield f"run describes no run of this version: {error}"
+        return
+    if "rho" in found["curve"] and not isinstance(run.recipe.radius, Learned):
+        yield "curve.rho must not be there: the radius of this run is not learned"
+    if found["schema"] >= 3 and "rho" not in found["curve"] and isinstance(run.recipe.radius, Learned):
+        yield "curve lacks rho, the learned radius"
+    if found["schema"] >= 3:
+        again = run.to_dict()
+        for name, value in found["run"].items():
+            here = {key: again[name].get(key) for key in value} if name == "recipe" else again[name]
+            if name != "device" and (here != value or type(here) is not type(value)):
+                yield f"run.{name} is read as {reprlib.repr(here)}, but says {reprlib.repr(value)}"
+
+
+def _schedule_misfits(found: dict) -> Iterator[str]:
+    """All runs anneal their rate along half a cosine: the rate of each epoch follows from the first one."""
+    epochs, first = found["run"]["epochs"], found["run"]["lr"]
+    for epoch, value in enumerate(found["curve"]["lr"]):
+        planned = first / 2 * (1 + math.cos(math.pi * epoch / epochs))
+        if not abs(value - planned) <= ROUNDED + 1e-9 * first:
+            yield f"curve.lr is {value} at epoch {epoch + 1}, but run.lr and run.epochs say {planned:.5f}"
+            return
+
+
+def _final_misfits(found: dict) -> Iterator[str]:
+    final, curve = found["final"], found["curve"]
+    validation, test = curve["validation_accuracy"], curve["test_accuracy"]
+    best = validation.index(max(validation))
+    expected = {"selected_epoch": evaluated(found)[best], "selected_test_accuracy": test[best], "last_test_accuracy": test[-1]}
+    if "broken" in final:
+        expected["broken"] = sum(curve["broken"]) / len(curve["broken"])
+    if "gap" in final:
+        expected["gap"] = final["train_accuracy"] - final["last_test_accuracy"]
+    for name, value in expected.items():
+        tolerance = 0 if name == "selected_epoch" else 1e-9 * (1 + abs(value)) if name in ("broken", "gap") else ROUNDED
+        if not abs(final[name] - value) <= tolerance:
+            source = "train_accuracy and last_test_accuracy say" if name == "gap" else "the curve says"
+            yield f"final.{name} is {final[name]}, but {source} {value}"
+
+
+def _right_misfits(found: dict) -> Iterator[str]:
+    final, images = found["final"], found["right"]["images"]
+    if found["run"]["test_images"] not in (None, images):
+        yield f"right.images is {images}, but run.test_images is {found['run']['test_images']}"
+    for which in WHICH:
+        try:
+            share = 100 * int(bits(found, which).sum()) / images
+        except LedgerError as error:
+            yield str(error)
+            continue
+        if abs(share - final[f"{which}_test_accuracy"]) > 1e-9:
+            yield f"final.{which}_test_accuracy is {final[f'{which}_test_accuracy']}, but right.{which} says {share}"
+    if final["selected_epoch"] == found["run"]["epochs"] and found["right"]["selected"] != found["right"]["last"]:
+        yield "right.selected and right.last differ, but final.selected_epoch is the last"
+    for epoch, value in zip(evaluated(found), found["curve"]["test_accuracy"], strict=True):
+        if abs(100 * round(value * images / 100) / images - value) > ROUNDED:
+            yield f"curve.test_accuracy is {value} at epoch {epoch}, which is no whole number of {images} images"
+
+
+def _environment_misfits(found: dict) -> Iterator[str]:
+    run, there = found["run"], found["environment"]
+    own = [run[name] for name in ("model", "data") if own_code.is_path(run[name])]
+    if sorted(there.get("own", {})) != sorted(own):
+        yield f"environment.own must name {', '.join(own) or 'nothing'}, as run says, got {', '.join(there.get('own', {})) or 'nothing'}"
+    if there["precision"] != run["precision"]:
+        yield f"environment.precision is {there['precision']}, but run.precision is {run['precision']}"
+    on_gpu = run["device"] != "cpu"
+    for name in ("driver", "cuda", "cudnn"):
+        if on_gpu != (name in there):
+            yield f"environment.{name} {'is missing' if on_gpu else 'must not be there'}: run.device is {run['device']}"
+    on_cpu = f" CPU, {there['threads']} of {there['cores']} threads"
+    if not on_gpu and not there["device"].endswith(on_cpu):
+        yield f"environment.device must end in {on_cpu!r}, as cores and threads say, got {there['device']!r}"

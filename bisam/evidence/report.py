@@ -1,0 +1,178 @@
+"""The state of every claim as text and files: what was found, against what was published, and the verdicts of both rules."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import _checks
+from .. import _files as files
+from .decisions import Decision, decide, decisions, entries, series
+from .published import PUBLISHED_AS, published, published_difference, published_effect
+from .statistics import Paired
+
+__all__ = [
+    "FORMATS", "PUBLISHED_AS", "Decision", "counted", "decide", "decisions", "entries", "markdown", "published", "published_difference",
+    "published_effect", "series", "write",
+]  # fmt: skip
+
+FORMATS = (".md", ".json", ".csv")
+BEFORE = "rule of 0.1.0"
+EPOCHS, BUDGETS = ("last epoch", "chosen epoch"), ("equal epochs", "equal passes")
+
+
+def counted(words: Sequence[str]) -> str:
+    """Verdicts and how often each is there.
+
+    Args:
+        words: verdicts.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> counted(["holds", "not resolved", "holds"])
+        '2 holds, 1 not resolved'
+    """
+    words = [_checks.text("words", word) for word in _checks.sequence("words", words)]
+    return ", ".join(f"{n} {word}" for word, n in sorted(Counter(words).items()))
+
+
+def markdown(found: Sequence[Decision]) -> str:
+    """A table with one line a claim and the verdicts of both rules, one of what stands beside, and lines that count the verdicts.
+
+    Args:
+        found: what :func:`bisam.evidence.decisions.decisions` returned.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> print("\\n".join(markdown(decisions("first_run")).splitlines()[-2:]))
+        By the rule of 0.1.0: 2 holds, 6 not resolved.
+        8 claims: 2 holds, 6 not resolved.
+    """
+    head = ("claim", "scale", "pairs", "difference [95 % interval]", "p", "q", "published", "verdict", BEFORE)
+    lines = [_line(head), "| --- | --- | ---: | --- | ---: | ---: | ---: | --- | --- |"]
+    beside = [_line(("claim", "training accuracy", "gap", "other epoch", "other budget of SGD", "marks")), "| --- | --- | --- | --- | --- | --- |"]
+    for each in _all(found):
+        claim, result = each.claim, each.result
+        numbers = ("", "", "") if result is None else (str(result.pairs), _gap(result), f"{result.p:.3f}")
+        q, effect = ("" if number is None else f"{number:{form}}" for number, form in ((each.q, ".3f"), (each.published, "+.2f")))
+        lines.append(_line((f"`{claim.id}`: {claim.statement}", each.scale, *numbers, q, effect, each.verdict, each.before)))
+        if result is not None:
+            beside.append(_line((f"`{claim.id}`", *_fitted(each), *(_beside(each, labels) for labels in (EPOCHS, BUDGETS)), ", ".join(each.marks))))
+    return "\n".join((
+        *lines, "", *(beside if len(beside) > 2 else ()), "",
+        f"By the {BEFORE}: {counted([each.before for each in found])}.",
+        f"{len(found)} claims: {counted([each.verdict for each in found])}.",
+    ))  # fmt: skip
+
+
+def _all(found: object) -> list[Decision]:
+    return [_checks.part("found", each, Decision, "a list of Decision, as decisions() returns it") for each in _checks.sequence("found", found)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    """A line of a table; nothing in a cell can end it or begin another."""
+    plain = ("".join(sign if sign.isprintable() else " " for sign in cell).replace("\\", "\\\\").replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(plain)} |"
+
+
+def _gap(result: Paired) -> str:
+    low, high = result.widest
+    return f"{result.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _fitted(each: Decision) -> tuple[str, str]:
+    fit = each.fit
+    if fit is None:
+        return "not recorded", ""
+    needed = f", needs {fit.needed:g} % of {min(fit.reachable, fit.their_reachable):g}" if fit.needed else ""
+    return f"{fit.ours:.1f} / {fit.theirs:.1f}{needed}", f"{fit.gap:+.1f} / {fit.their_gap:+.1f}"
+
+
+def _beside(each: Decision, labels: tuple[str, str]) -> str:
+    return ", ".join(f"{label}: {'not run' if result is None else _gap(result)}" for label, result in each.beside.items() if label in labels)
+
+
+def _row(each: Decision) -> dict:
+    claim, result, fit = each.claim, each.result, each.fit
+    numbers = dict.fromkeys(("difference", "low", "high", "p", "detectable"))
+    if result is not None:
+        numbers = dict(zip(numbers, (result.mean, *result.widest, result.p, result.detectable), strict=True))
+    beside = {
+        f"{name}_{key}": value
+        for name, labels in (("other_epoch", EPOCHS), ("other_budget", BUDGETS))
+        for key, value in _three(next((part for label, part in each.beside.items() if label in labels), None)).items()
+    }
+    fitted = {key: None if fit is None else getattr(fit, name) for key, name in (
+        ("train_ours", "ours"), ("train_theirs", "theirs"), ("gap_ours", "gap"), ("gap_theirs", "their_gap"),
+    )}  # fmt: skip
+    row = {
+        "id": claim.id, "statement": claim.statement, "ours": claim.ours, "theirs": claim.theirs, "metric": claim.metric,
+        "family": claim.family, "rule": claim.rule, "scale": each.scale, "pairs": 0 if result is None else result.pairs, **numbers,
+        "q": each.q, "published": each.published, "verdict": each.verdict, "alone": each.alone, BEFORE.replace(" ", "_"): each.before,
+        **fitted, "fitted": claim.needed, **beside, "marks": ", ".join(each.marks),
+    }  # fmt: skip
+    return {key: _rounded(value) for key, value in row.items()}
+
+
+def _three(result: Paired | None) -> dict:
+    values = (None, None, None) if result is None else (result.mean, *result.widest)
+    return dict(zip(("difference", "low", "high"), values, strict=True))
+
+
+def _rounded(value):
+    """Four digits after the point; what is not finite, as the detectable difference of too few pairs, is left out."""
+    if not isinstance(value, float):
+        return value
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def write(found: Sequence[Decision], path: Path) -> None:
+    """Writes the state of the claims, in one piece, in the format that the file's ending names.
+
+    Args:
+        found: what :func:`bisam.evidence.decisions.decisions` returned.
+        path: ends in ``.md``, ``.json`` or ``.csv``; replaced.
+
+    Raises:
+        ValueError: another ending.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write(decisions("first_run"), Path(folder) / "claims.csv")
+        ...     print((Path(folder) / "claims.csv").read_text().splitlines()[0][:30])
+        id,statement,ours,theirs,metri
+    """
+    path = _checks.path("output", path)
+    _checks.choice("output", path.suffix, FORMATS)
+    found = _all(found)
+    if path.suffix == ".md":
+        text = markdown(found) + "\n"
+    elif path.suffix == ".json":
+        text = json.dumps([_row(each) for each in found], indent=1, allow_nan=False) + "\n"
+    else:
+        text = _csv([_row(each) for each in found])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_whole(path, text)
+
+
+def _csv(rows: list[dict]) -> str:
+    if not rows:
+        return ""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, rows[0])
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,240 @@
+"""From a table to its records: what is missing is run by several processes, resumed where it was cut, and recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from .. import _checks
+from .. import _files as files
+from ..evidence import ledger
+from ..training import data, models, processes
+from ..training.environment import threads_held
+from ..training.train import Run, fit
+from ..training.workers import check_alone
+from .experiments import LedgerError, experiment, experiments
+from .plans import CHECKPOINTS, SMOKE, Planned, Settings, home, plan, runs_planned
+from .prices import hours, prices
+
+__all__ = ["CHECKPOINTS", "SMOKE", "Planned", "Settings", "carry_out", "home", "hours", "plan", "prices", "rerun"]
+
+
+def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = True) -> dict[str, list[str]]:
+    """Runs what has no record yet, each run from its checkpoint where there is one, and records it when it is done.
+
+    Args:
+        planned: what :func:`~bisam.evidence.plans.plan` returned.
+        settings: how.
+        progress: show a bar on the terminal; where there is none, a line on the error output for every run that is done.
+
+    Returns:
+        The names of the runs by what became of them, ``"recorded"``, ``"cut"`` (out of time, or not begun since no epoch of it
+        would fit; checkpoints are kept), ``"elsewhere"`` (another process has them in hand) and ``"failed"``, with the reason after the name.
+
+    Raises:
+        bisam.training.data.DataError: the data are not there; nothing has been started.
+        LedgerError: runs are missing of an experiment whose records have an earlier form; nothing has been started.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> carry_out(plan("first_run"), Settings(), progress=False)
+        {'recorded': [], 'cut': [], 'elsewhere': [], 'failed': []}
+    """
+    missing = [one for one in runs_planned(planned) if not one.recorded]
+    _checks.part("settings", settings, Settings, "Settings")
+    _checks.flag("progress", progress)
+    for name in dict.fromkeys(one.experiment for one in missing):
+        ledger.check_schema(experiment(name, settings.folder))
+    for name in {one.run.data for one in missing}:  # once, here, so that what is wrong is said once
+        data.load(name, settings.root)
+    for name in {one.run.model for one in missing}:
+        models.find(name)
+    _take_away_what_is_recorded(settings)
+    outcomes: dict[str, list[str]] = {"recorded": [], "cut": [], "elsewhere": [], "failed": []}
+    end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
+    in_time = _in_time(missing, end, outcomes["cut"])
+    with _bar(len(missing), progress) as advance:
+        for one, outcome in (_one_by_one if settings.workers * len(settings.devices) == 1 else _side_by_side)(in_time, settings, end):
+            kind, _, reason = outcome.partition(":")
+            outcomes[kind].append(one.file + (f":{reason}" if reason else ""))
+            advance(f"{one.experiment}/{one.file}: {outcome}{_found(one, settings) if kind == 'recorded' else ''}")
+    return outcomes
+
+
+def _take_away_what_is_recorded(settings: Settings) -> None:
+    """Removes the checkpoints of runs that have records: a process that is killed between its two last writes leaves one behind."""
+    known = experiments(settings.folder)
+    for path in settings.checkpoints.glob("*/*.pt"):
+        name = path.parent.name
+        if name not in known or not ledger.is_recorded(name, path.stem, home(known[name], settings.folder)):
+            continue
+        with files.held(path.with_suffix(".lock")) as mine:
+            if mine:
+                path.unlink(missing_ok=True)
+
+
+def _in_time(missing: Sequence[Planned], end: float, cut: list[str]) -> Iterator[Planned]:
+    """Runs, as long as there is time for an epoch of one; the others are noted as cut."""
+    for one in missing:
+        if time.monotonic() + one.epoch_seconds < end:
+            yield one
+        else:
+            cut.append(one.file)
+
+
+def _found(one: Planned, settings: Settings) -> str:
+    """What a run has come to, in words."""
+    place = home(experiment(one.experiment, settings.folder), settings.folder)
+    found = ledger.load_one(one.experiment, one.file, place)
+    return f", {found['final']['last_test_accuracy']:.2f} % after {found['environment']['wall_seconds']:.0f} s"
+
+
+def _one_by_one(missing: Iterator[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
+    for one in missing:
+        future: Future = Future()
+        try:
+            future.set_result(_do(one, settings, end))
+        except Exception as error:
+            future.set_exception(error)
+        yield one, _outcome(future)
+
+
+def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
+    """Hands out runs as processes become free. The processes end with this one, whatever ends it, and each stays on its device."""
+    running, free = {}, list(settings.devices) * settings.workers
+    with contextlib.ExitStack() as stack:
+        pools = {device: stack.enter_context(_pool(settings.workers)) for device in settings.devices}
+        try:
+            while True:
+                while free and (one := next(missing, None)) is not None:
+                    device = free.pop(0)
+                    with processes.signals_held_back():  # this starts a process
+                        future = pools[device].submit(_do, one, dataclasses.replace(settings, device=device), end)
+                    running[future] = one, device
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    one, device = running.pop(future)
+                    free.append(device)
+                    yield one, _outcome(future)
+        except BaseException:
+            for pool in pools.values():
+                for process in list((pool._processes or {}).values()):  # they would train on to the end of their runs
+                    process.kill()
+                pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, get_context("spawn"), processes.follow_parent)
+
+
+def _outcome(future: Future) -> str:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, getattr(torch, "AcceleratorError", ())):
+        raise error  # the GPU is lost to this process: every run after this one would fail as well
+    if isinstance(error, (FloatingPointError, LedgerError, RuntimeError, ValueError, OSError)):
+        return f"failed: {error}"  # the others go on
+    raise error
+
+
+def _do(one: Planned, settings: Settings, end: float) -> str:
+    """One run, from its checkpoint to its record; what became of it in a word.
+
+    ``end`` is a time of the monotonic clock, which all processes of a machine share and nobody sets back.
+    """
+    if time.monotonic() >= end:
+        return "cut"
+    chosen = experiment(one.experiment, settings.folder)
+    path = settings.checkpoints / one.experiment / f"{one.file}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.held(path.with_suffix(".lock")) as mine, threads_held(1):  # sums on a CPU must not depend on how many cores and processes there are
+        place = home(chosen, settings.folder)
+        if not mine:
+            return "elsewhere"
+        if ledger.is_recorded(one.experiment, one.file, place):
+            path.unlink(missing_ok=True)
+            return "elsewhere"
+        ledger.check_data(one.run, chosen, place, settings.root)
+        minutes = None if math.isinf(end) else max((end - time.monotonic()) / 60, 1e-3)
+        history = fit(one.run.replace(device=settings.device), path, root=settings.root, minutes=minutes)
+        if not history.finished:
+            return "cut"
+        ledger.record(history, one.experiment, one.file, chosen.scale, place, root=settings.root)
+        path.unlink(missing_ok=True)
+    return "recorded"
+
+
+@contextlib.contextmanager
+def _bar(total: int, show: bool) -> Iterator[Callable[[str], None]]:
+    """Something to call when a run is done, with a word about it: it moves a bar, or writes a line where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not show or not console.is_terminal:
+        done = itertools.count(1)
+        yield lambda note: print(f"{next(done)} of {total}: {note}", file=sys.stderr, flush=True) if show else None
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=total, note="")
+        yield lambda note: bar.update(task, advance=1, note=note)
+
+
+def rerun(
+    record: Path, root: str | None = None, device: str | None = None, progress: bool = False
+) -> dict[str, object]:
+    """Trains again what a record describes, from the file alone and with as many threads, and compares.
+
+    Args:
+        record: a JSON file of the ledger.
+        root: folder of the data sets.
+        device: another than that of the record, which moves the last bits.
+        progress: show a bar on the terminal.
+
+    Returns:
+        ``recorded`` and ``again``, the final numbers of both; ``same_bits``, whether the weights are equal to the last bit;
+        ``same_data``; ``why``, sentences that say what may have moved the last bits since the record was made.
+
+    Raises:
+        LedgerError: the file is no record.
+        ValueError: ``torchrun`` has started several of this process.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> try:
+        ...     rerun(Path("no such file"))
+        ... except LedgerError as error:
+        ...     print(str(error)[:28])
+        no such file cannot be read:
+    """
+    check_alone("rerun")
+    entry = ledger.read(record)
+    run = Run.from_dict({**entry["run"], **({} if device is None else {"device": device})})
+    with threads_held(ledger.threads(entry)):
+        history = fit(run, root=root, progress=progress)
+        again = ledger.entry(history, entry["experiment"], entry["scale"], root=root)
+    return {
+        "recorded": entry["final"],
+        "again": again["final"],
+        "same_bits": again["weights_digest"] == entry["weights_digest"],
+        "same_data": again["data_fingerprint"] == entry["data_fingerprint"],
+        "why": ledger.reasons(entry, again),
+    }

@@ -1,0 +1,128 @@
+r"""The losses that surround the surrogate: cross-entropy above the 0-1 loss, and the 0-1 loss itself.
+
+.. math:: Q_{\phi,\mu} \le L^{01} \le L^{ce} / \log 2
+
+Natural-log cross-entropy alone is *not* an upper bound of the 0-1 loss: a sample that is wrong by a hair has
+cross-entropy :math:`\log 2 = 0.69 < 1`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .. import _checks
+from .._kinds import kind
+
+__all__ = ["CONVENTIONS", "CrossEntropy", "zero_one"]
+
+# How the smoothed mass is shared out: over all K classes (PyTorch, timm) or over the K - 1 wrong ones (BiSAM's code).
+CONVENTIONS = ("all", "others")
+
+
+@kind("CrossEntropy")
+@dataclass(frozen=True)
+class CrossEntropy:
+    r"""Cross-entropy with label smoothing in either published convention.
+
+    .. math::
+        \ell^{ce}_i = -\sum_{j=1}^K t_{ij} \log p_{ij}, \qquad
+        t_{ij} = \begin{cases} (1 - s)\,\mathbb 1[j = y_i] + s / K & \text{"all"} \\
+        (1 - s)\,\mathbb 1[j = y_i] + s\,\mathbb 1[j \ne y_i] / (K - 1) & \text{"others"}\end{cases}
+
+    The two agree if the factor of "all" is :math:`K / (K - 1)` times that of "others": 0.111 against 0.1 at K = 10.
+
+    Args:
+        smoothing: the mass s taken from the true class, in [0, 1).
+        convention: ``"all"`` shares it over all classes, as PyTorch does; ``"others"`` over the wrong ones, as
+            BiSAM's public code does.
+
+    Raises:
+        TypeError, ValueError: ``smoothing`` outside [0, 1), or an unknown convention.
+
+    Source:
+        Szegedy et al. (2016) for "all"; the smoothed loss of BiSAM's public code for "others", without the
+        constant (the entropy of the targets) that the code subtracts.
+
+    Example:
+        >>> logits, targets = torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0])
+        >>> CrossEntropy()(logits, targets)
+        tensor(0.2395)
+        >>> CrossEntropy(smoothing=0.1)(logits, targets)
+        tensor(0.3729)
+        >>> CrossEntropy(smoothing=0.1, convention="others")(logits, targets)
+        tensor(0.4395)
+    """
+
+    smoothing: float = 0.0
+    convention: str = "all"
+
+    def __post_init__(self):
+        _checks.fraction("smoothing", self.smoothing)
+        _checks.choice("convention", self.convention, CONVENTIONS)
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean over the batch, a scalar."""
+        return self.per_sample(logits, targets).mean()
+
+    def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The losses of the samples, shape ``(n,)``; at least float32."""
+        _checks.scores(logits, targets)
+        return self.values(logits, targets)
+
+    def values(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """:meth:`per_sample` without the checks: what a training step calls on a batch that it has checked."""
+        scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        smoothing = self._over_all(logits.shape[1])
+        return functional.cross_entropy(scores, targets.long(), reduction="none", label_smoothing=smoothing)
+
+    def _over_all(self, classes: int) -> float:
+        """The factor of the convention "all" that gives the same targets."""
+        if classes == 1:
+            return 0.0
+        factor = self.smoothing * (1.0 if self.convention == "all" else classes / (classes - 1))
+        if factor > 1:
+            raise ValueError(
+                f"smoothing must be at most (K - 1) / K = {(classes - 1) / classes:.3f} in the convention "
+                f'"others" with K = {classes} classes, got {self.smoothing!r}'
+            )
+        return factor
+
+
+def zero_one(logits: Tensor, targets: Tensor, ties: str = "right") -> Tensor:
+    r"""The 0-1 loss of each sample, with ties in the arg-max decided by you, not by the order of the classes.
+
+    .. math:: \ell^{01}_i = \mathbb 1\big[\max_{j \ne y_i} F_{ij} > 0\big]
+
+    Args:
+        logits: scores, shape ``(n, K)``, floating point.
+        targets: true classes, shape ``(n,)``, whole numbers in ``0 .. K - 1``.
+        ties: ``"right"`` counts a sample whose true class shares the highest score as right, the reading for which
+            Lemma 3.1 is proved; ``"wrong"`` counts it as wrong. Both lie between Q and cross-entropy / log 2.
+
+    Returns:
+        Zeros and ones, shape ``(n,)``; at least float32, so that their mean is not rounded.
+
+    Raises:
+        TypeError, ValueError: wrong type, shape, class number or ``ties``, an empty batch, or NaN among the logits.
+
+    Source:
+        Xie et al. (2024), eq. 3 and 12 of the early version.
+
+    Example:
+        >>> logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 2.0, 0.0]])
+        >>> zero_one(logits, torch.tensor([0, 0]))
+        tensor([0., 1.])
+        >>> zero_one(logits, torch.tensor([0, 0]), ties="wrong")
+        tensor([1., 1.])
+    """
+    _checks.choice("ties", ties, ("right", "wrong"))
+    _checks.scores(logits, targets)
+    true = targets.long().unsqueeze(1)
+    # Scores are compared, not subtracted: a true class that is ruled out (minus infinity) has no margins.
+    rival, own = logits.scatter(1, true, -torch.inf).amax(1), logits.gather(1, true).squeeze(1)
+    wrong = rival > own if ties == "right" else (rival >= own) & (logits.shape[1] > 1)
+    return wrong.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,0 +1,1 @@
+"""What the notebooks are made of: parameters, tables and figures."""

@@ -1,0 +1,86 @@
+r"""Is my variant on? What happened in the last step, in a few numbers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from torch import Tensor
+
+from ..axes.combination import dot
+
+__all__ = ["Diagnostics"]
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    r"""The record of one step; numbers that the style of the loop does not know are ``None``.
+
+    .. math::
+        \cos = \frac{\langle g, p\rangle}{\|g\|\,\|p\|}, \qquad \text{loss rise} = L(w + \epsilon) - L(w)
+
+    Args:
+        step: how many steps were made before.
+        loss: L(w), the descent loss of the batch where the step begins, also where the ascent gradient is taken elsewhere.
+        loss_rise: :math:`L(w + \epsilon) - L(w)`, how much higher it is where the descent gradient is taken (with a start that is
+            kept, at :math:`w + \delta + \epsilon`); at or below 0 step after step means that the climb does not climb. Over
+            the samples that both passes see: with ``TopK`` the chosen ones.
+        zero_one_rise: the same of the share of misclassified samples.
+        rho: the radius asked for (of a loss budget: the budget).
+        length: the Euclidean length of the climb, :math:`\|\epsilon\|_2`, without the random part of a start; for the round ball
+            it is rho.
+        ascent_norm: the dual norm of the ascent gradient, where it was taken (with a start, at :math:`w + \delta`); 0 means that
+            nothing pulls, and the step was the base's.
+        descent_norm: the Euclidean norm of the gradient that the base is given.
+        cosine: of the ascent gradient g and the gradient p that the base is given.
+        skipped: steps skipped so far because a gradient was not finite.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import torch
+        >>> from bisam import SAM, Batch, SharpnessAware
+        >>> model = torch.nn.Linear(2, 2)
+        >>> opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), SAM, record=True)
+        >>> _ = opt.step(Batch(model, torch.eye(2), torch.tensor([0, 1])))
+        >>> round(opt.last.length, 4), opt.last.loss_rise > 0
+        (0.05, True)
+    """
+
+    step: int
+    loss: float | None
+    loss_rise: float | None
+    zero_one_rise: float | None
+    rho: float
+    length: float | None
+    ascent_norm: float | None
+    descent_norm: float
+    cosine: float | None
+    skipped: int
+
+    @classmethod
+    def of(cls, outcome, norms: dict[str, Tensor], optimizer, scaler=None) -> Diagnostics:
+        """The record of a step of an optimiser."""
+        climbed = outcome.length is not None
+        known = outcome.has_losses and climbed
+        return cls(
+            step=optimizer.memory.step,
+            loss=float(outcome.loss) if outcome.has_losses else None,
+            loss_rise=float(outcome.rise) if known else None,
+            zero_one_rise=float(outcome.zero_one_rise) if known else None,
+            rho=float(outcome.rho) if climbed else 0.0,
+            length=float(outcome.length) if climbed else None,
+            ascent_norm=float(norms["ascent"]) if "ascent" in norms else None,
+            descent_norm=float(norms["descent"]) / (1.0 if scaler is None else scaler.get_scale()),
+            cosine=_cosine(outcome.at_w, optimizer._gradients()) if climbed else None,
+            skipped=optimizer.skipped,
+        )
+
+    def to_dict(self) -> dict:
+        """The numbers by name, for a log."""
+        return asdict(self)
+
+
+def _cosine(a, b) -> float | None:
+    size = float(dot(a, a)) ** 0.5 * float(dot(b, b)) ** 0.5
+    return float(dot(a, b)) / size if size > 0 else None

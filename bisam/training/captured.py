@@ -1,0 +1,259 @@
+r"""The whole training step as one CUDA graph: both passes, the climb, the base's step and the sums, and no Python between them.
+
+.. math:: (w, m, \text{sums}) \;\leftarrow\; \mathrm{step}\big(w, m, \text{sums};\; \text{order}[t],\ \text{draws}[t],\ \eta\big), \qquad
+    t \leftarrow t + 1
+
+A graph runs the kernels of one step again and again, on the same memory. So everything that changes from step to step lives in tensors that
+stay where they are: the order of the epoch's images, what its augmentation drew, the learning rate, and the number t of the step, which picks
+its row of the first two. They are filled once an epoch. What is left to Python is to ask for the next replay. On the CPU the same code runs
+eagerly, through the same tensors.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from ..axes.radius import Learned, LossBudget, Schedule
+from ..axes.recipe import Recipe
+from ..step.two_pass import is_drawn
+
+__all__ = ["WholeStep", "check", "refusal"]
+
+# So many steps of the run are made eagerly before one is captured. They make what a step makes once: momentum, copies of the weights, handles
+# of libraries. From the second on the base skips bad steps by itself, so that the third is as all later ones.
+WARM_UP = 3
+KEPT = 2  # graphs at a time: a radius that is switched on and off has two
+
+
+def refusal(recipe: Recipe) -> str | None:
+    """Why the steps of a recipe cannot be one graph, or ``None`` if they can.
+
+    A graph has no branches and reads no number back. A radius may change from epoch to epoch, or be switched on and off: there is a graph for
+    each of its values.
+
+    Args:
+        recipe: the method.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> from bisam import RECIPES
+        >>> refusal(RECIPES["bisam-log"]), refusal(RECIPES["looksam"])
+        (None, 'its combination looks at the number of the step')
+    """
+    if recipe.radius.rho == 0:
+        return None
+    if isinstance(recipe.radius, Learned):
+        return "its radius is learned, from numbers that Python reads after every step"
+    if isinstance(recipe.radius, Schedule) or (isinstance(recipe.radius, LossBudget) and recipe.radius.hold is not None):
+        return "its radius is another one at every step"
+    if hasattr(recipe.combination, "climbs"):
+        return "its combination looks at the number of the step"
+    if hasattr(recipe.combination, "before_base"):
+        return "its base optimiser cannot leave out a step that is not finite without being told"
+    if is_drawn(recipe.geometry):
+        return "the tensors that climb are drawn in Python"
+    return None
+
+
+def check(recipe: Recipe) -> None:
+    """A ``ValueError`` if the steps of a recipe cannot be one graph.
+
+    Args:
+        recipe: the method.
+
+    Raises:
+        ValueError: the message says why, and what to use instead.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> from bisam import RECIPES
+        >>> check(RECIPES["sam"])
+    """
+    if why := refusal(recipe):
+        raise ValueError(
+            f'compile must be "no", "default" or "reduce-overhead" for recipe {recipe.name!r}: its step cannot be one graph, for {why}; '
+            'got "whole-step"'
+        )
+
+
+class CudaGraph:
+    """The kernels of one call of a function without arguments, to be run again. The call itself computes nothing."""
+
+    def __init__(self, step: Callable[[], None], stream: torch.cuda.Stream, generators: Iterable[torch.Generator] = ()):
+        self._graph = torch.cuda.CUDAGraph()
+        for generator in generators:  # their draws go on from replay to replay; the global one is known to torch
+            self._graph.register_generator_state(generator)
+        with _nothing_collected(), torch.cuda.graph(self._graph, stream=stream):
+            step()
+
+    def replay(self) -> None:
+        """Runs the kernels, on the current stream."""
+        self._graph.replay()
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Inside, Python collects no garbage: what it would free on the device must not be freed while a stream is captured."""
+    gc.collect()
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def graph_of(device: torch.device) -> type | None:
+    """What captures on a device; ``None`` where every step runs eagerly."""
+    return CudaGraph if device.type == "cuda" else None
+
+
+def side_stream(device: torch.device):
+    """A stream beside that of the program, for warm-up and capture; ``None`` on a CPU."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
+
+
+@contextmanager
+def aside(stream) -> Iterator[None]:
+    """Inside, work goes to another stream, after what was asked for before; what is asked for later comes after it.
+
+    Libraries set up what they need for a stream when it is first used. What they set up for the default stream is of no use to a graph.
+    """
+    if stream is None:
+        yield
+        return
+    here = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(here)
+    with torch.cuda.stream(stream):
+        yield
+    here.wait_stream(stream)
+
+
+class WholeStep:
+    r"""The steps of a training through tensors that stay where they are.
+
+    Args:
+        state: of the training: its run, network, optimiser and data; its generators draw what they draw for eager steps, in the same order.
+        graphs: capture where the device can; without, every step is eager, through the same tensors and with the same numbers.
+
+    Raises:
+        ValueError: several processes share the batches.
+
+    Source:
+        Ours, on torch.cuda.CUDAGraph.
+
+    Example:
+        >>> from bisam.training import Run, fit
+        >>> run = Run(recipe="bisam-log", model="mlp", epochs=2)
+        >>> fit(run.replace(compile="whole-step")).rows == fit(run).rows
+        True
+    """
+
+    def __init__(self, state, graphs: bool = True):
+        if state.workers.size > 1:
+            raise ValueError(f'compile must not be "whole-step" with {state.workers.size} processes: a graph would have to wait for the others')
+        size, device = state.run.batch_size, state.device
+        self.state, self.sums = state, state.new_sums()
+        self.steps = len(state.train) // size
+        self._place = torch.zeros(1, dtype=torch.int64, device=device)  # t
+        self._order = torch.zeros(self.steps, size, dtype=torch.int64, device=device)
+        self._lr = torch.zeros((), device=device)
+        self._drawn: dict[str, Tensor] = {}
+        self._graph, self._side = graph_of(device) if _checks.flag("graphs", graphs) else None, side_stream(device)
+        self._graphs: dict[float, object] = {}
+        self._eager = Counter()
+
+    def epoch(self, lr: float) -> Iterator[int]:
+        """One epoch; yields after every step how many samples it saw, while the device may still be at work on it.
+
+        Args:
+            lr: the learning rate of these steps.
+        """
+        self._fill(lr)
+        with self._lr_on_device(lr):
+            for _ in range(self.steps):
+                self._next()
+                yield self._order.shape[1]
+
+    def _fill(self, lr: float) -> None:
+        """What the epoch needs, sent to the device at once."""
+        state, (steps, size) = self.state, self._order.shape
+        self.sums.clear()
+        self._place.zero_()
+        self._lr.fill_(lr)
+        _send(state.next_order()[: steps * size].view(steps, size), self._order)
+        height_width = state.train.inputs.shape[-2:]
+        draws = [state.augment.draws(size, *height_width, state.looks) for _ in range(steps)]
+        for name in draws[0]:
+            every = torch.stack([each[name] for each in draws])
+            if name not in self._drawn:
+                self._drawn[name] = torch.empty_like(every, device=state.device)
+            _send(every, self._drawn[name])
+
+    @contextmanager
+    def _lr_on_device(self, lr: float) -> Iterator[None]:
+        """Inside, the base holds its learning rate as a tensor; outside, where schedules and checkpoints see it, as a number."""
+        optimizer = self.state.optimizer
+        optimizer.memory.known_lr = lr
+        for group in optimizer.param_groups:
+            group["lr"] = self._lr
+        try:
+            yield
+        finally:
+            optimizer.memory.known_lr = None
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+    def _next(self) -> None:
+        """One more step of the run: eager, or a replay."""
+        memory = self.state.optimizer.memory
+        done, radius = memory.step, self.state.run.recipe.radius.now(memory)
+        if self._graph is None or self._eager[radius > 0] < WARM_UP:
+            self._eager[radius > 0] += 1
+            with aside(self._side):
+                self._step()
+        else:
+            if radius not in self._graphs:
+                self._capture(radius)
+                memory.step = done  # what was captured has not been done
+            self._graphs[radius].replay()
+        memory.step = done + 1  # a replay does not count by itself
+
+    def _capture(self, radius: float) -> None:
+        generators = self.state.optimizer.memory.generators(self.state.device)
+        while len(self._graphs) >= KEPT:  # the oldest is let go with its memory before the next takes some
+            del self._graphs[next(iter(self._graphs))]
+        self.state.optimizer.zero_grad()
+        self._graphs[radius] = self._graph(self._step, self._side, generators)
+
+    def _step(self) -> None:
+        """What is captured. It reads and writes nothing but memory that is there before and after."""
+        state, memory = self.state, self.state.optimizer.memory
+        batch = state._batch(state.train, self._order.index_select(0, self._place)[0], self._changed)
+        before = memory.now()
+        loss = state.optimizer.step(batch)
+        memory.keep_in(before)
+        self.sums.add(batch, loss)
+        self._place.add_(1)
+
+    def _changed(self, inputs: Tensor, data, generator: torch.Generator) -> Tensor:
+        """The images as augmentation leaves them, from draws that were made before; the generator is not asked."""
+        drawn = {name: every.index_select(0, self._place)[0] for name, every in self._drawn.items()}
+        return self.state.augment.changed(inputs, data, drawn)
+
+
+def _send(values: Tensor, there: Tensor) -> None:
+    """Overwrites a tensor on a device, in one copy that neither side waits for."""
+    there.copy_(values.pin_memory() if there.is_cuda else values, non_blocking=there.is_cuda)

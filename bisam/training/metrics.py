@@ -1,0 +1,195 @@
+"""What a training says of itself as it goes: a row an epoch in a table, and in the event files of TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .. import _checks
+from .. import _files as files
+from ..training import checkpoint
+from .train import Run, _identity
+
+__all__ = ["EventFiles", "Log", "Table", "earlier_rows"]
+
+REMARK = "# environment: "
+
+
+class Log:
+    """Keeps logs of a training up to date: the ``on_epoch`` of :func:`bisam.training.train.fit`.
+
+    Of a training that goes on from its checkpoint the earlier rows come from there, so that a log ends with the same rows, each once,
+    wherever the training was cut.
+
+    Args:
+        earlier: returns the rows of the epochs before this call of :func:`bisam.training.train.fit`; asked only where there are some.
+        logs: each is called with all rows after every epoch.
+
+    Raises:
+        TypeError: something that cannot be called.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> from bisam.training import fit
+        >>> counts = []
+        >>> _ = fit(Run(model="mlp", epochs=2), on_epoch=Log(list, [lambda rows: counts.append(len(rows))]))
+        >>> counts
+        [1, 2]
+    """
+
+    def __init__(self, earlier: Callable[[], list[dict]], logs: Sequence[Callable[[list[dict]], object]]):
+        self.earlier = _checks.function("earlier", earlier, "a function that returns rows") if earlier is not list else list
+        self.logs = [_checks.function("logs", one, "a function of all rows") for one in _checks.sequence("logs", logs)]
+        self.rows: list[dict] = []
+
+    def __call__(self, row: dict) -> None:
+        before = row["epoch"] - 1
+        if len(self.rows) != before:
+            self.rows = self.earlier()[:before]
+        self.rows.append(row)
+        for log in self.logs:
+            log(self.rows)
+
+
+def earlier_rows(path: str | Path, run: Run) -> list[dict]:
+    """The rows that a checkpoint holds.
+
+    Args:
+        path: the checkpoint file.
+        run: that it belongs to.
+
+    Raises:
+        bisam.training.checkpoint.CheckpointError: the file cannot be read, or belongs to another run.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import tempfile
+        >>> from bisam.training import fit
+        >>> run = Run(model="mlp", epochs=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = fit(run, Path(folder) / "run.pt", stop_after=1)
+        ...     len(earlier_rows(Path(folder) / "run.pt", run))
+        1
+    """
+    return checkpoint.read(_checks.path("path", path), _identity(_checks.part("run", run, Run, "a bisam.training.Run"))).get("rows", [])
+
+
+class Table:
+    """Writes rows as a file of comma-separated values, in one piece each time.
+
+    The first line begins with ``#`` and says, as JSON, what the training ran on; the second has the names of the columns. A column that an epoch does
+    not have is empty there. ``pandas.read_csv(path, comment="#")`` reads it.
+
+    Args:
+        path: of the file.
+        made_on: what :func:`bisam.training.environment.environment` returned; the time is left out.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Table(Path(folder) / "metrics.csv", {"threads": 1})([{"epoch": 1, "lr": 0.1}])
+        ...     print((Path(folder) / "metrics.csv").read_text())
+        # environment: {"threads": 1}
+        epoch,lr
+        1,0.1
+        <BLANKLINE>
+    """
+
+    def __init__(self, path: str | Path, made_on: dict):
+        self.path = _checks.path("path", path)
+        _checks.part("made_on", made_on, dict, "a dictionary of plain values")
+        self.made_on = {name: value for name, value in made_on.items() if name != "wall_seconds"}
+
+    def __call__(self, rows: list[dict]) -> None:
+        files.write_whole(self.path, f"{REMARK}{json.dumps(self.made_on)}\n{_lines(rows)}")
+
+    def complete(self, rows: list[dict]) -> None:
+        """Writes the rows if the file does not have them; it stays as it is if it does, whatever wrote it."""
+        try:
+            there = self.path.read_text(encoding="utf-8").partition("\n")[2]
+        except (OSError, ValueError):
+            there = None
+        if there != _lines(rows):
+            self(rows)
+
+
+def _lines(rows: list[dict]) -> str:
+    text, columns = io.StringIO(), dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+class EventFiles:
+    """Writes rows as event files of TensorBoard, a scalar a column, at the step of the epoch.
+
+    The first rows of a process take the place of the event files that are there: they hold the same epochs again, each once.
+
+    Args:
+        folder: of the event files.
+        made_on: what :func:`bisam.training.environment.environment` returned; stands in the files as a text.
+
+    Raises:
+        ValueError: tensorboard is not installed.
+
+    Source:
+        Ours, on torch.utils.tensorboard.
+
+    Example:
+        >>> try:
+        ...     EventFiles(5, {})
+        ... except TypeError as error:
+        ...     print(str(error)[:38])
+        folder must be the path of a folder, n
+    """
+
+    PATTERN = "events.out.tfevents.*"
+
+    def __init__(self, folder: str | Path, made_on: dict):
+        self.folder, self.writer = _checks.path("folder", folder, "the path of a folder"), None
+        self.made_on = _checks.part("made_on", made_on, dict, "a dictionary of plain values")
+        if not _is_there():
+            said = "tensorboard must be installed for event files: pip install tensorboard, or leave them out"
+            raise ValueError(f"{said}; metrics.csv has the same rows")
+
+    def __call__(self, rows: list[dict]) -> None:
+        new = rows[-1:]
+        if self.writer is None:
+            self.writer, new = self._fresh(), rows
+        for row in new:
+            for name, value in row.items():
+                if name != "epoch":
+                    self.writer.add_scalar(name, value, row["epoch"])
+        self.writer.flush()
+
+    def _fresh(self):
+        from torch.utils.tensorboard import SummaryWriter
+
+        for old in self.folder.glob(self.PATTERN):
+            old.unlink()
+        writer = SummaryWriter(str(self.folder))
+        writer.add_text("environment", f"```json\n{json.dumps(self.made_on, indent=1)}\n```")
+        return writer
+
+    def complete(self, rows: list[dict]) -> None:
+        """Writes the rows if there are no event files; closes them."""
+        if self.writer is None and not any(self.folder.glob(self.PATTERN)):
+            self(rows)
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _is_there() -> bool:
+    return importlib.util.find_spec("tensorboard") is not None

@@ -1,0 +1,207 @@
+"""Several trainings in one process, each with its own graph on its own stream: they share the device and nothing else.
+
+A small network leaves most of a large GPU idle. The steps of several trainings, each of them one CUDA graph, are asked for in turn and
+run at the same time; what comes out is what each would have come to alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .. import _checks
+from ..step.optimizer import draws_noise
+from ..training import checkpoint, train
+from .train import History, Run
+from .workers import Workers, check_alone
+
+__all__ = ["Job", "fit_side_by_side", "in_turns"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training to be done beside others.
+
+    Args:
+        run: what to do; ``compile`` must be ``"whole-step"``.
+        path: its checkpoint, to go on from and to write after an epoch; ``None`` for none.
+        graphs: each step is one CUDA graph where the device has them; without, the same step runs eagerly, to the same numbers.
+        every: seconds between two checkpoints, which all wait for; the last epoch that the time allows leaves one in any case.
+
+    Raises:
+        TypeError, ValueError: no run, or one whose steps are not one graph each.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> Job(Run(compile="whole-step")).path is None
+        True
+    """
+
+    run: Run
+    path: Path | None = None
+    graphs: bool = True
+    every: float = 0.0
+
+    def __post_init__(self):
+        if _checks.part("run", self.run, Run, "a bisam.training.Run").compile != "whole-step":
+            raise ValueError(f'run must have compile "whole-step" to be one of several side by side, got {self.run.compile!r}')
+        object.__setattr__(self, "path", _checks.optional("path", self.path, of=_checks.path))
+        _checks.flag("graphs", self.graphs)
+        _checks.keep(self, _checks.nonnegative, "every")
+
+
+def fit_side_by_side(
+    runs: Sequence[Run],
+    checkpoint_paths: Sequence[str | Path | None] | None = None,
+    *,
+    root: str | Path | None = None,
+    minutes: float | None = None,
+) -> list[History]:
+    """Trains several runs at the same time; each history is that of :func:`~bisam.training.train.fit` alone.
+
+    Args:
+        runs: at least one, all on one device, with ``compile="whole-step"``; they may differ in everything else.
+        checkpoint_paths: of each run, as for :func:`~bisam.training.train.fit`.
+        root: folder of the data sets.
+        minutes: end cleanly within about this time.
+
+    Returns:
+        The histories, in the order of the runs.
+
+    Raises:
+        TypeError, ValueError: no runs, runs on several devices, runs that are not captured, or a network that draws dropout masks,
+            which all trainings of a process would draw from one generator.
+        bisam.training.checkpoint.CheckpointError, bisam.training.data.DataError, FloatingPointError: as from :func:`~bisam.training.train.fit`; the other trainings end.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> runs = [Run(recipe="sam", model="mlp", epochs=1, seed=seed, compile="whole-step") for seed in range(2)]
+        >>> [len(history.rows) for history in fit_side_by_side(runs)]
+        [1, 1]
+    """
+    runs = list(_checks.sequence("runs", runs))
+    paths = [None] * len(runs) if checkpoint_paths is None else list(_checks.sequence("checkpoint_paths", checkpoint_paths))
+    if not runs or len(paths) != len(runs):
+        raise ValueError(f"checkpoint_paths must hold a path for each of at least one run, got {len(paths)} for {len(runs)} runs")
+    minutes = _checks.optional("minutes", minutes, of=_checks.positive)
+    jobs = [Job(run, path) for run, path in zip(runs, paths, strict=True)]
+    for job in jobs:
+        if job.run.device != runs[0].device:
+            raise ValueError(f"runs must be on one device, got {runs[0].device!r} and {job.run.device!r}")
+    end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    found: dict[int, History] = {}
+    for job, outcome in in_turns(jobs, len(jobs), root=root, end=end):
+        if isinstance(outcome, Exception):
+            raise outcome
+        found[id(job)] = outcome
+    return [found[id(job)] for job in jobs]
+
+
+def in_turns(jobs: Iterable[Job], width: int, *, root: str | Path | None = None, end: float = math.inf) -> Iterator[tuple[Job, History | Exception]]:
+    """Trains jobs, some at a time, and yields each with its history, or with what ended it, as soon as it is done.
+
+    Args:
+        jobs: asked for the next as soon as there is room; it may decide then.
+        width: so many at a time.
+        root: folder of the data sets.
+        end: time of ``time.monotonic()`` after which no epoch begins that would probably outlast it.
+
+    Raises:
+        TypeError, ValueError: arguments of the wrong type or out of range.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> jobs = [Job(Run(recipe=name, model="mlp", epochs=1, compile="whole-step")) for name in ("sam", "bisam-log", "sgd")]
+        >>> sorted(job.run.recipe.name for job, history in in_turns(jobs, width=2) if history.finished)
+        ['bisam-log', 'sam', 'sgd']
+    """
+    check_alone("side by side")
+    width, waiting, lanes = _checks.whole("width", width), iter(jobs), []
+    try:
+        while True:
+            while len(lanes) < width and (job := next(waiting, None)) is not None:
+                lanes.append(_Lane(_checks.part("jobs", job, Job, "jobs"), root, end))
+            if not lanes:
+                return
+            lane, outcome = _until_one_is_done(lanes)
+            lanes.remove(lane)
+            yield lane.job, outcome
+    finally:
+        for lane in lanes:
+            lane.close()
+
+
+def _until_one_is_done(lanes: list[_Lane]) -> tuple[_Lane, History | Exception]:
+    # Around all turns, not around each training: the settings of torch are one for all.
+    with train.exact_kernels(lanes[0].job.run.device):
+        while True:
+            for lane in lanes:
+                if (outcome := lane.advance()) is not None:
+                    return lane, outcome
+
+
+class _Lane:
+    """One training with its stream. Its first turn makes ready; after that every turn is a step."""
+
+    def __init__(self, job: Job, root: str | Path | None, end: float):
+        self.job, self._root, self._end = job, root, end
+        self._stream = torch.cuda.Stream(job.run.device) if job.run.device.startswith("cuda") else None
+        self._held = contextlib.ExitStack()
+        self._course = self._steps()
+        self._state: train._State | None = None
+
+    def advance(self) -> History | Exception | None:
+        """One turn; what came of the training if it was the last."""
+        try:
+            with self._aside():
+                next(self._course)
+            return None
+        except StopIteration:
+            outcome: History | Exception = self._state.history
+        except (FloatingPointError, RuntimeError, ValueError, OSError) as error:
+            if isinstance(error, getattr(torch, "AcceleratorError", ())):
+                raise  # the device is lost to all
+            outcome = error
+        self.close()
+        return outcome
+
+    def close(self) -> None:
+        """Lets go of the checkpoint and of all memory but the history's."""
+        self._course.close()
+        self._held.close()
+        self._state = None
+
+    def _aside(self):
+        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def _steps(self) -> Iterator[None]:
+        run, path, alone = self.job.run, self.job.path, Workers(0, 1)
+        if path is not None:
+            checkpoint.check_writable(path)
+        self._held.enter_context(train._alone_at(path, alone))
+        task = train.task_of(run, self._root)
+        with train._own_randomness(run):
+            self._state = state = train._State(run, task, alone, self.job.graphs)
+            if draws_noise(state.model.train()):
+                raise ValueError(f"model {run.model!r} draws dropout masks, which runs side by side would draw from one generator; use fit")
+            if path is not None and path.exists():
+                state.load(checkpoint.read(path, train._identity(run)), path)
+            state.randomness = train._random_state(run.device)  # nothing is drawn from it; a checkpoint says so
+        if self._stream is not None:
+            torch.cuda.synchronize(run.device)  # what all share, such as the scale of the images, is made on the stream of the first
+        yield
+        left = self._end - time.monotonic()
+        if left > 0:
+            yield from train.course(state, path, run.epochs, None if math.isinf(left) else left / 60, every=self.job.every)

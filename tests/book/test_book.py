@@ -1,0 +1,163 @@
+"""The built book: every link leads somewhere, and a browser shows it as a reader without a network sees it."""
+
+import functools
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from headless import chromium, served, watched
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+PAGES = sorted(re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8")))
+HARMLESS = ("THEBE_JS_URL",)  # declared twice by the theme; nothing is loaded for it
+
+pytestmark = pytest.mark.book
+
+
+class Links(HTMLParser):
+    """Targets, sources and anchors of one page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.targets, self.sources, self.anchors, self.images = [], [], set(), []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.anchors |= {given.get("id"), given.get("name")}
+        if tag == "a" and given.get("href"):
+            self.targets.append(given["href"])
+        if tag in ("script", "img", "iframe") and given.get("src"):
+            self.sources.append(given["src"])
+        if tag == "link" and given.get("rel") in ("stylesheet", "preload", "icon") and given.get("href"):
+            self.sources.append(given["href"])
+        if tag == "img":
+            self.images.append(given)
+
+
+@functools.cache
+def links(path):
+    return Links(path)
+
+
+def is_outside(address):
+    return bool(urlsplit(address).scheme or urlsplit(address).netloc)
+
+
+@pytest.fixture(params=PAGES)
+def page(request):
+    return HTML / f"{request.param}.html"
+
+
+def test_the_book_is_built():
+    assert (HTML / "index.html").exists(), "run `make html` first"
+
+
+def test_links_lead_to_a_page_and_an_anchor_that_exist(page):
+    for target in links(page).targets:
+        if is_outside(target):
+            continue
+        file, anchor = unquote(urlsplit(target).path), unquote(urlsplit(target).fragment)
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), target
+        assert not anchor or there.suffix != ".html" or anchor in links(there).anchors, target
+
+
+def test_nothing_is_loaded_from_elsewhere(page):
+    for source in links(page).sources:
+        if source.startswith("data:image/"):  # stands in the page itself
+            continue
+        assert not is_outside(source), source
+        assert (page.parent / unquote(urlsplit(source).path)).resolve().exists(), source
+
+
+def test_every_image_has_alt_text(page):
+    for image in links(page).images:
+        assert image.get("alt"), image
+
+
+def test_no_markup_is_left_over(page):
+    body = page.read_text(encoding="utf-8").split("<article", 1)[1].split("</article>")[0]
+    prose = re.sub(r"<(pre|script|code)\b.*?</\1>", "", body, flags=re.S)
+    prose = re.sub(r'<(div|span) class="math[^>]*>.*?</\1>', "", prose, flags=re.S)
+    prose = re.sub(r"<[^>]+>", "", prose)
+    for mark in ("$$", "[^", "{prf:", "{numref}", "{cite", "{doc}", ":label:"):
+        assert mark not in prose, mark
+
+
+# -- in a browser -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address():
+    with served(HTML) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def opened(browser, address):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield watched(context.new_page(), address)
+    context.close()
+
+
+def visit(tab, address, name):
+    tab.goto(f"{address}/{name}.html")
+    tab.wait_for_load_state("load")
+    tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_shows_its_mathematics_stays_inside_and_fits_a_phone(opened, address, name):
+    visit(opened, address, name)
+    written = opened.locator(".math:not(script)").count()
+    shown = opened.locator("mjx-container").count()
+    assert shown >= written
+    assert opened.locator("[data-mjx-error], mjx-merror, [mathcolor='red']").count() == 0
+    assert opened.outside == []
+    assert [error for error in opened.errors if not any(known in error for known in HARMLESS)] == []
+    opened.set_viewport_size({"width": 390, "height": 800})
+    overflow = opened.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0, f"{overflow} px of sideways scroll at phone width"
+
+
+def test_some_page_has_mathematics(opened, address):
+    visit(opened, address, "book/bisam")
+    assert opened.locator("mjx-container").count() > 20
+
+
+@pytest.mark.parametrize("word", ["surrogate", "margins", "SharpnessAware"])
+def test_search_finds_a_word(opened, address, word):
+    opened.goto(f"{address}/search.html?q={word}")
+    opened.wait_for_selector("#search-results ul li a")
+    assert opened.locator("#search-results ul li").count() >= 1
+    assert opened.outside == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_both_themes_keep_text_and_ground_apart(browser, address, theme):
+    context = browser.new_context(color_scheme=theme)
+    tab = watched(context.new_page(), address)
+    visit(tab, address, "book/bisam")
+    assert tab.evaluate("document.documentElement.dataset.theme") == theme
+    ink, ground = (tab.evaluate(LUMINANCE, [selector, key]) for selector, key in (("article p", "color"), ("body", "backgroundColor")))
+    bright, dim = max(ink, ground), min(ink, ground)
+    assert (bright + 0.05) / (dim + 0.05) > 7, "contrast below the AAA level"
+    assert (ground > 0.5) == (theme == "light")
+    context.close()
+
+
+LUMINANCE = """([selector, key]) => {
+  const [r, g, b] = getComputedStyle(document.querySelector(selector))[key].match(/[0-9.]+/g).map(Number)
+    .map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}"""

@@ -1,0 +1,230 @@
+"""The lecture: complete, in time, true to the pages that it draws on, and shown without a network."""
+
+import importlib.util
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from headless import chromium, served, watched
+
+ROOT = Path(__file__).resolve().parents[2]
+IN_BOOK = ROOT / "_build" / "html" / "slides"
+WIDTH, HEIGHT = 1280, 720
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+deck = tool("build_slides")
+SLIDES = deck.slides()
+
+
+@pytest.fixture(params=SLIDES, ids=lambda slide: slide.title)
+def slide(request):
+    return request.param
+
+
+def test_the_lecture_takes_45_minutes_more_or_less():
+    needed = sum(slide.minutes for slide in SLIDES if not slide.optional)
+    assert 40 <= needed <= sum(slide.minutes for slide in SLIDES) <= 50
+    assert sum(not slide.optional for slide in SLIDES) >= 25
+
+
+def test_notes_say_more_than_the_minutes(slide):
+    assert 0.5 <= slide.minutes <= 4
+    assert len(slide.notes.split()) > 12
+    assert "$" not in slide.notes, "the speaker's window does not draw formulas"
+
+
+def test_what_a_slide_needs_exists_or_the_slide_is_optional(slide):
+    assert slide.optional or not slide.missing
+
+
+def test_every_slide_but_the_first_names_its_pages():
+    assert [slide.title for slide in SLIDES if not slide.pages] == [SLIDES[0].title]
+
+
+def words_of(page):
+    """All that a page of the book says, with the stored output of its cells, or a table of results."""
+    if page.endswith(".csv"):
+        return (ROOT / page).read_text(encoding="utf-8")
+    if (ROOT / f"{page}.md").exists():
+        return (ROOT / f"{page}.md").read_text(encoding="utf-8")
+    cells = json.loads((ROOT / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) + "".join("".join(out.get("text", [])) for out in cell.get("outputs", [])) for cell in cells)
+
+
+def numbers(text):
+    return set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\d)", text))
+
+
+def test_every_number_on_a_slide_stands_on_one_of_its_pages(slide):
+    if slide.missing:
+        pytest.skip(f"left out for want of {', '.join(slide.missing)}")
+    body = re.sub(r"<!--.*?-->|\(../figures/.*?\)|(?m:^\d+\. )|\$\$.*?\$\$|\$[^$]+\$|```.*?```", " ", slide.body, flags=re.S)
+    said = numbers(" ".join(words_of(page) for page in slide.pages))
+    unknown = {number for number in numbers(body) if (len(number) > 1 and not re.fullmatch("20[12][0-9]", number))} - said
+    assert not unknown
+
+
+def test_numbers_are_found_and_missed():
+    assert numbers("from 0.15 on, 1.81 (K = 10), w_2 and x86") == {"0.15", "1.81", "10"}
+
+
+def test_a_mistake_in_the_deck_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(deck, "SOURCE", tmp_path)
+    for text, said in {
+        "# A title\n\nbut no notes\n": "has no notes",
+        "# A title\n\nNote: without minutes": "minutes",
+        "no title\n\nNote: 1 min. And so on.": "title",
+        "# A title\n\n![x](../figures/fig-that-is-not-there.png)\n\nNote: 1 min. And so on.": "fig-that-is-not-there",
+        "# A title\n\n<!-- from: book/nowhere -->\n\nNote: 1 min. And so on.": "book/nowhere",
+    }.items():
+        (tmp_path / "deck.md").write_text(text)
+        with pytest.raises(deck.DeckError, match=said):
+            deck.shown()
+    with pytest.raises(deck.DeckError, match="no lines marked"):
+        deck.filled('<!-- code: book/code/algorithm1.py "nothing" -->')
+    with pytest.raises(deck.DeckError, match="no compared cell"):
+        deck.filled('<!-- output: notebooks/first_run "nothing" -->')
+    with pytest.raises(deck.DeckError, match="not a comment that does something"):
+        deck.filled("<!-- wright -->")
+
+
+def test_a_slide_without_its_picture_is_left_out_and_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(deck, "SOURCE", tmp_path)
+    (tmp_path / "deck.md").write_text(
+        "# One\n\nNote: 1 min. And so on.\n---\n<!-- optional -->\n# Two\n\n![x](../figures/fig-none.png)\n\nNote: 1 min. And so on."
+    )
+    assert [slide.title for slide in deck.shown()] == ["One"]
+    assert "slide left out: 'Two', for want of fig-none" in capsys.readouterr().out
+
+
+class Page(HTMLParser):
+    def __init__(self, path):
+        super().__init__()
+        self.images, self.loaded, self.links, self.sections, self.notes = [], [], [], 0, 0
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.sections += tag == "section"
+        self.notes += tag == "aside" and given.get("class") == "notes"
+        if tag == "img":
+            self.images.append(given)
+        if tag in ("img", "script") and given.get("src"):
+            self.loaded.append(given["src"])
+        if tag == "link":
+            self.loaded.append(given["href"])
+        if tag == "a":
+            self.links.append(given["href"])
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slides")
+    deck.build(folder / "deck", book="..")
+    return folder / "deck"
+
+
+def test_the_build_makes_a_page_with_all_that_it_loads(built):
+    page = Page(built / "index.html")
+    assert page.sections == page.notes == len([slide for slide in SLIDES if not slide.missing])
+    for address in page.loaded:
+        assert address.startswith("data:,") or (built / address).is_file(), address
+    assert (built / "reveal" / "LICENSE").read_text().startswith("Copyright")
+
+
+def test_every_picture_has_the_alt_text_of_its_notebook(built):
+    images = Page(built / "index.html").images
+    assert images and all(len(image["alt"]) > 40 for image in images)
+
+
+def test_code_and_outputs_are_those_of_the_files(built):
+    shown = re.sub(r"<[^>]+>", "", (built / "index.html").read_text(encoding="utf-8"))
+    assert "loss = opt.step(bisam.Batch(model, x, y))" in shown
+    assert deck.output("notebooks/first_run", "sam-last").splitlines()[0] in shown
+    assert "<!--" not in shown.split("</title>")[0] + shown.split("One question more")[1]
+
+
+def test_nothing_outside_is_named_by_what_is_loaded(built):
+    for path in (built / "index.html", built / "deck.css", built / "reveal" / "reveal.css"):
+        assert not re.search(r"(https?:)?//[\w-]+\.\w", path.read_text(encoding="utf-8")), path
+
+
+def test_what_is_taken_from_others_is_small():
+    assert sum(path.stat().st_size for path in deck.REVEAL.iterdir()) < 600_000
+
+
+def test_a_missing_browser_is_no_failure(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(deck.shutil, "which", lambda _: None)
+    assert deck.print_pdf(tmp_path / "index.html", tmp_path / "x.pdf", 1) == 0
+    assert "no Chromium is installed" in capsys.readouterr().out and not (tmp_path / "x.pdf").exists()
+
+
+# -- the deck in the built book, in a browser ---------------------------------------------------------------------------
+
+
+@pytest.mark.book
+def test_the_links_of_the_deck_lead_to_pages_of_the_book():
+    for target in Page(IN_BOOK / "index.html").links:
+        assert (IN_BOOK / unquote(urlsplit(target).path)).resolve().exists(), target
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """The deck on a screen."""
+    with chromium() as browser, served(IN_BOOK.parent) as home:
+        tab = watched(browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}), home)
+        tab.goto(f"{home}/book/teach.html")
+        tab.click("a[href$='slides/index.html']")
+        tab.wait_for_function("window.Reveal && Reveal.isReady()")
+        yield tab
+
+
+@pytest.mark.book
+def test_the_page_for_teachers_leads_to_a_deck_that_needs_no_network(shown):
+    assert shown.evaluate("Reveal.getTotalSlides()") == len([slide for slide in SLIDES if not slide.missing])
+    assert shown.locator("mjx-container").count() > 50
+    assert shown.locator("[data-mjx-error], mjx-merror").count() == 0
+    assert shown.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert shown.outside == []
+    assert [error for error in shown.errors if "THEBE_JS_URL" not in error] == []
+
+
+@pytest.mark.book
+def test_every_slide_fits(shown):
+    for k in range(shown.evaluate("Reveal.getTotalSlides()")):
+        shown.evaluate(f"Reveal.slide({k})")
+        title, right, bottom, foot = shown.evaluate(EXTENT)
+        assert right <= WIDTH - 50, f"{title!r} is {right:.0f} px wide"
+        assert bottom <= foot, f"{title!r} reaches down to {bottom:.0f} px, its foot begins at {foot:.0f}"
+
+
+@pytest.mark.book
+def test_pictures_are_large_enough_to_be_read(shown):
+    for k in range(shown.evaluate("Reveal.getTotalSlides()")):
+        shown.evaluate(f"Reveal.slide({k})")
+        for title, drawn, natural in shown.evaluate(DRAWN):
+            assert drawn >= 0.7 * natural, f"{title!r} shows a picture at {drawn / natural:.0%} of its size"
+
+
+EXTENT = """() => {
+  const slide = Reveal.getCurrentSlide(), foot = slide.querySelector(".foot");
+  const boxes = [...slide.querySelectorAll(".body *")].map(part => part.getBoundingClientRect()).filter(box => box.width && box.height);
+  return [slide.querySelector("h1").textContent, Math.max(...boxes.map(box => box.right)), Math.max(...boxes.map(box => box.bottom)),
+          foot ? foot.getBoundingClientRect().top : 720];
+}"""
+DRAWN = """() => [...Reveal.getCurrentSlide().querySelectorAll(".body img")].map(image => {
+  const box = image.getBoundingClientRect();
+  const shown = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight) * image.naturalWidth;
+  return [Reveal.getCurrentSlide().querySelector("h1").textContent, shown, image.naturalWidth];
+})"""
