@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import numbers
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy
 import torch
@@ -100,6 +102,20 @@ def keep(part: object, check: Callable, *names: str, **more) -> None:
     """Puts into fields of a frozen dataclass what a check makes of them: numbers of other libraries become plain ones."""
     for name in names:
         object.__setattr__(part, name, check(name, getattr(part, name), **more))
+
+
+# -- packages -----------------------------------------------------------------------------------------------------------------------
+
+
+def needs(package: str, extra: str) -> ModuleType:
+    """The package, or one of its modules, imported; where it is missing, an error that names the extra of ours that brings it."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{package.split(".")[0]} is needed here and cannot be imported ({error}); install it with: pip install "bisam[{extra}]"',
+            name=error.name,
+        ) from None
 
 
 # -- text and objects ---------------------------------------------------------------------------------------------------------------

@@ -222,3 +222,10 @@ def test_a_long_line_is_read_in_a_time_that_grows_with_its_length():
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", program], check=True, timeout=1800, env=environment)
+
+
+def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(monkeypatch):
+    assert _checks.needs("json.decoder", extra="measure") is json.decoder
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(ModuleNotFoundError, match=r'^scipy is needed here .*: pip install "bisam\[measure\]"$'):
+        _checks.needs("scipy", extra="measure")
