@@ -21,9 +21,6 @@ class Crossed:
     ``low`` to ``high`` is its 95 % interval in points, ``error`` its standard error, ``freedom`` the degrees of freedom, ``p``
     two-sided.
 
-    Source:
-        Ours.
-
     Example:
         >>> Crossed(mean=1.0, error=0.4, freedom=20.0, p=0.02, low=0.2, high=1.8, images=500).images
         500

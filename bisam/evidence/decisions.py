@@ -46,9 +46,6 @@ class Decision:
         beside: what stands beside the comparison that decides: ``"last epoch"`` or ``"chosen epoch"``, the metric that the claim does not
             name; ``"equal epochs"`` or ``"equal passes"``, the budget of SGD that it does not name. ``None`` where no record has it.
 
-    Source:
-        Ours.
-
     Example:
         >>> decide(ledger.claims("first_run")[0]).verdict
         'holds'
@@ -88,9 +85,6 @@ def entries(records: dict[str, dict], method: str, place: dict | None = None, pl
         place: field of the run, ``"rho"``, or the ``"rate"`` of a learned radius, to its value.
         plan: the experiment, where ``epochs`` is an axis of it that its budget doubles for SGD: a place is what the plan says.
 
-    Source:
-        Ours.
-
     Example:
         >>> len(entries(ledger.evidence("first_run"), "sam", {"label_noise": 0.4}))
         10
@@ -118,9 +112,6 @@ def series(
         place: as in :func:`entries`.
         plan: as in :func:`entries`.
 
-    Source:
-        Ours.
-
     Example:
         >>> found = series(ledger.evidence("first_run"), "sam", "last_test_accuracy", {"label_noise": 0.4})
         >>> len(found), found[0] > 80
@@ -136,9 +127,6 @@ def decide(claim: Claim, folder: Path = RESULTS) -> Decision:
         claim: one of :func:`bisam.evidence.experiments.claims`, or another; it is judged with the claims of its family.
         folder: the ledger.
 
-    Source:
-        Ours: the rules are those of :mod:`bisam.evidence.verdicts`.
-
     Example:
         >>> decision = decide(ledger.claims("first_run")[0])
         >>> decision.result.pairs, decision.published
@@ -153,9 +141,6 @@ def decisions(name: str | None = None, folder: Path = RESULTS) -> list[Decision]
     Args:
         name: of the experiment.
         folder: the ledger.
-
-    Source:
-        Ours.
 
     Example:
         >>> sorted({decision.verdict for decision in decisions("first_run")})

@@ -39,9 +39,6 @@ class Description:
     Raises:
         TypeError, ValueError: an unknown field, or a number of threads that is none.
 
-    Source:
-        Ours.
-
     Example:
         >>> Description({"epochs": 3}).run(lr=0.05).lr
         0.05
@@ -74,9 +71,6 @@ def read(path: str | Path) -> Description:
     Raises:
         OSError: the file cannot be read.
         TypeError, ValueError: it is neither JSON nor TOML, holds something that is no field, or a recipe that is none.
-
-    Source:
-        Ours.
 
     Example:
         >>> import tempfile
@@ -128,9 +122,6 @@ def recipe_from(value: str | dict) -> Recipe:
     Raises:
         TypeError, ValueError: none of these, an unknown name, or a change that the recipe cannot take.
 
-    Source:
-        Ours.
-
     Example:
         >>> recipe_from({"name": "sam", "rho": 0.1, "geometry": {"kind": "Adaptive"}}) == recipe("sam").with_rho(0.1).replace(
         ...     geometry=KINDS["Adaptive"]())
@@ -156,9 +147,6 @@ def changed(method: Recipe, settings: Mapping[str, object]) -> Recipe:
 
     Raises:
         TypeError, ValueError: a name that the recipe does not have, or a value that is not allowed there.
-
-    Source:
-        Ours.
 
     Example:
         >>> changed(recipe("bisam-log"), {"ascent.mu": 2, "descent": {"smoothing": 0.1}, "geometry": "Adaptive"}).ascent.mu
@@ -201,9 +189,6 @@ def value_of(text: str) -> object:
     Args:
         text: such as ``2``, ``true``, ``none``, ``inf``, ``{kind = "Tanh", alpha = 0.2}``, ``{"kind": "Tanh"}`` or ``Adaptive``.
 
-    Source:
-        Ours.
-
     Example:
         >>> [value_of(text) for text in ("2", "none", '{kind = "Tanh", alpha = 0.2}', "Adaptive")]
         [2, None, {'kind': 'Tanh', 'alpha': 0.2}, 'Adaptive']
@@ -239,9 +224,6 @@ def export(planned: Sequence[Planned], folder: str | Path, results: Path = RESUL
     Raises:
         OSError: a folder cannot be written to.
         ValueError: a file is there that describes another run, or cannot be read; nothing has been written.
-
-    Source:
-        Ours.
 
     Example:
         >>> import tempfile

@@ -63,9 +63,6 @@ def method(name: str) -> Recipe:
     Raises:
         ValueError: an unknown name; the message lists those that exist.
 
-    Source:
-        Ours.
-
     Example:
         >>> method("sam-unsmoothed").ascent.smoothing, method("sam").ascent
         (0.0, None)
@@ -107,9 +104,6 @@ class Experiment:
 
     Raises:
         TypeError, ValueError: a field that is not as above, or a run that :class:`~bisam.training.train.Run` refuses.
-
-    Source:
-        Ours.
 
     Example:
         >>> first = experiment("first_run")
@@ -245,9 +239,6 @@ class Claim:
     Raises:
         ValueError: an unknown method, metric or rule, an axis in ``over`` that has its place in ``at``, a percentage outside of [0, 100].
 
-    Source:
-        Ours.
-
     Example:
         >>> claim = claims("first_run")[0]
         >>> claim.ours, claim.theirs, claim.metric
@@ -319,9 +310,6 @@ class Family:
         title: the question.
         why: what belongs to it, and why together.
 
-    Source:
-        Ours.
-
     Example:
         >>> families()["sam-over-sgd"].title
         'Is SAM more accurate than SGD at a small scale?'
@@ -349,9 +337,6 @@ def listed(folder: Path = RESULTS) -> _claims.Listed:
 
     Raises:
         LedgerError: the file cannot be read, or is no TOML.
-
-    Source:
-        Ours.
 
     Example:
         >>> listed().faults
@@ -381,9 +366,6 @@ def experiments(folder: Path = RESULTS) -> dict[str, Experiment]:
     Args:
         folder: the ledger.
 
-    Source:
-        Ours.
-
     Example:
         >>> experiments()["first_run"].seeds
         10
@@ -401,9 +383,6 @@ def experiment(name: str, folder: Path = RESULTS) -> Experiment:
     Raises:
         ValueError: an unknown name; the message lists those that exist.
 
-    Source:
-        Ours.
-
     Example:
         >>> experiment("first_run").methods[0]
         'sgd'
@@ -419,9 +398,6 @@ def claims(name: str | None = None, folder: Path = RESULTS) -> list[Claim]:
         name: of the experiment.
         folder: the ledger.
 
-    Source:
-        Ours.
-
     Example:
         >>> {claim.experiment for claim in claims("first_run")}
         {'first_run'}
@@ -436,9 +412,6 @@ def families(folder: Path = RESULTS) -> dict[str, Family]:
 
     Args:
         folder: the ledger.
-
-    Source:
-        Ours.
 
     Example:
         >>> "bisam-over-sam" in families()

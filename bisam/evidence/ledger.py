@@ -50,9 +50,6 @@ def record(
             stays.
         ValueError: a name that would lead elsewhere, or a history that is not finished.
 
-    Source:
-        Ours.
-
     Example:
         >>> import tempfile
         >>> from bisam.training.train import fit
@@ -84,9 +81,6 @@ def check_schema(plan: Experiment) -> None:
     Raises:
         LedgerError: its records have an earlier form.
 
-    Source:
-        Ours.
-
     Example:
         >>> try:
         ...     check_schema(experiment("digits"))
@@ -107,9 +101,6 @@ def threads(record: dict) -> int:
     Args:
         record: what :func:`read` returned.
 
-    Source:
-        Ours.
-
     Example:
         >>> threads({"environment": {"device": "x86_64 CPU, 1 of 2 threads"}}), threads({"environment": {"threads": 4}})
         (1, 4)
@@ -124,9 +115,6 @@ def reasons(there: dict, here: dict) -> list[str]:
     Args:
         there: the record.
         here: of the run made again, see :func:`entry`.
-
-    Source:
-        Ours.
 
     Example:
         >>> there = read(RESULTS / "runs" / "digits" / "bisam-log-noise40-seed0.json")
@@ -151,9 +139,6 @@ def check_data(run: Run, chosen: Experiment, folder: Path = RESULTS, root: str |
     Raises:
         TypeError: an argument of another kind.
         LedgerError: they are others; nothing that is trained on them could stand in that experiment.
-
-    Source:
-        Ours.
 
     Example:
         >>> check_data(Run(), experiment("first_run"))
@@ -183,9 +168,6 @@ def is_recorded(name: str, file: str, folder: Path = RESULTS) -> bool:
         file: name of the record, without ending.
         folder: the ledger.
 
-    Source:
-        Ours.
-
     Example:
         >>> is_recorded("first_run", "sam-noise40-seed0")
         True
@@ -209,9 +191,6 @@ def load_one(name: str, file: str, folder: Path = RESULTS) -> dict:
     Raises:
         LedgerError: it is not there or cannot be read, see :func:`read`.
 
-    Source:
-        Ours.
-
     Example:
         >>> load_one("first_run", "sam-noise40-seed0")["run"]["seed"]
         0
@@ -228,9 +207,6 @@ def load(name: str, folder: Path = RESULTS) -> dict[str, dict]:
 
     Raises:
         LedgerError: a record that is none, or does not belong to the experiment, see :func:`read`.
-
-    Source:
-        Ours.
 
     Example:
         >>> load("an_experiment_without_records")
@@ -255,9 +231,6 @@ def evidence(name: str, folder: Path = RESULTS, plan: Experiment | None = None) 
         ValueError: an unknown experiment.
         LedgerError: a record that is not in the plan, or whose settings, schema or data differ from it.
 
-    Source:
-        Ours.
-
     Example:
         >>> len(evidence("first_run"))
         80
@@ -275,9 +248,6 @@ def departures(plan: Experiment, records: dict[str, dict]) -> Iterator[tuple[str
     Args:
         plan: the experiment.
         records: by file name, what :func:`load` returned.
-
-    Source:
-        Ours.
 
     Example:
         >>> records = load("first_run")
@@ -321,9 +291,6 @@ def read(path: Path) -> dict:
     Raises:
         LedgerError: a file that cannot be read, is no record, or holds numbers that do not fit together; the message names the file
             and the first field that is wrong.
-
-    Source:
-        Ours.
 
     Example:
         >>> read(RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json")["scale"]
@@ -396,9 +363,6 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
 
     Raises:
         ValueError: the history is not finished.
-
-    Source:
-        Ours.
 
     Example:
         >>> from bisam.training.train import fit

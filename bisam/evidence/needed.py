@@ -49,9 +49,6 @@ class Need:
             experiment describes the runs.
         hours: of one A100 for one pair, from the published seconds of an epoch.
 
-    Source:
-        Ours.
-
     Example:
         >>> Need(claims("T1")[0], 0.1, 0.2, 34, 2e16, 2.0).all_hours
         68.0
@@ -182,9 +179,6 @@ def need(claim: Claim, chosen: Experiment | None) -> Need | None:
         claim: the claim.
         chosen: the experiment that would decide it; ``None`` if there is none.
 
-    Source:
-        Ours.
-
     Example:
         >>> found = need(claims("T1")[0], experiments()["T1"])
         >>> found.pairs >= 12, found.flop > 1e15, round(found.hours, 2) > 1
@@ -218,9 +212,6 @@ def needs(folder: Path = RESULTS) -> list[Need]:
 
     Args:
         folder: the ledger.
-
-    Source:
-        Ours.
 
     Example:
         >>> {each.claim.published["table"] for each in needs()} >= {"T1", "T2", "T9"}

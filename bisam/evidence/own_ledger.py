@@ -43,9 +43,6 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
             something else.
         LedgerError: something in the list is wrong.
 
-    Source:
-        Ours.
-
     Example:
         >>> import tempfile
         >>> from bisam.evidence.experiments import experiment
@@ -145,9 +142,6 @@ def check_planned(planned: Sequence[Planned], settings: Mapping[str, str], folde
 
     Raises:
         ValueError: a run is planned with another value.
-
-    Source:
-        Ours.
 
     Example:
         >>> from bisam.evidence.plans import plan

@@ -43,9 +43,6 @@ class Settings:
     Raises:
         TypeError, ValueError: an argument of the wrong type or out of range; ``torchrun`` has started several of this process.
 
-    Source:
-        Ours.
-
     Example:
         >>> Settings(workers=2).device, Settings().devices
         ('cpu', ('cpu',))
@@ -94,9 +91,6 @@ class Planned:
     Raises:
         TypeError, ValueError: a name that cannot stand in a path, or seconds that are not finite or below 0.
 
-    Source:
-        Ours.
-
     Example:
         >>> plan("first_run")[0].recorded
         True
@@ -142,9 +136,6 @@ def plan(
         ValueError: an unknown name, scale or word, or seeds that the experiment does not have.
         LedgerError: something in the list is wrong, such as a name that cannot stand in a path, or a record that is there does not
             belong to the experiment as it is described now.
-
-    Source:
-        Ours.
 
     Example:
         >>> {planned.run.recipe.name for planned in plan("first_run", only=["sam", "noise40"], seeds=2)}
@@ -197,9 +188,6 @@ def home(chosen: Experiment, folder: Path = RESULTS) -> Path:
     Args:
         chosen: the experiment.
         folder: the ledger in whose list it is.
-
-    Source:
-        Ours.
 
     Example:
         >>> known = experiments()

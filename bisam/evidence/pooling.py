@@ -36,9 +36,6 @@ class Machine:
         hours: of training, by the wall.
         experiments: their names.
 
-    Source:
-        Ours.
-
     Example:
         >>> Machine("a processor", 2, 0.5, ("first_run",)).runs
         2
@@ -53,9 +50,6 @@ class Machine:
 @dataclass(frozen=True)
 class Part:
     """The pairs of a claim that one kind of machine has made: their number, their mean difference and its standard error.
-
-    Source:
-        Ours.
 
     Example:
         >>> Part("a processor", 12, 0.3, 0.1).pairs
@@ -96,9 +90,6 @@ class Pooled:
         refused: with the reason after the name.
         differences: of the last test accuracy, in points, theirs minus ours, of the runs that both have.
 
-    Source:
-        Ours.
-
     Example:
         >>> str(Pooled(taken=["a/b"]))
         '1 records taken in, 0 there already with the same bits, 0 there already with other bits, 0 refused'
@@ -127,9 +118,6 @@ def machine(record: Mapping) -> str:
     Args:
         record: what :func:`bisam.evidence.ledger.read` returned.
 
-    Source:
-        Ours.
-
     Example:
         >>> machine({"environment": {"device": "x86_64 CPU, 1 of 2 threads"}})
         'x86_64 CPU (kind not recorded)'
@@ -145,9 +133,6 @@ def machines(folder: Path = RESULTS) -> list[Machine]:
 
     Args:
         folder: the ledger.
-
-    Source:
-        Ours.
 
     Example:
         >>> sum(each.runs for each in machines()) >= 1806
@@ -220,9 +205,6 @@ def pool(source: Path, folder: Path = RESULTS) -> Pooled:
 
     Raises:
         LedgerError: there is no such folder.
-
-    Source:
-        Ours.
 
     Example:
         >>> found = pool(RESULTS)

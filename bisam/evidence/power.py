@@ -34,14 +34,11 @@ def power(effect: float, pairs: int, fewest: int = FEWEST_PAIRS) -> float:
         fewest: pairs below which the rule resolves nothing.
 
     Returns:
-        A probability; with ``effect = 0`` the share of false alarms.
+        A probability, by simulation with a fixed seed; with ``effect = 0`` the share of false alarms.
 
     Raises:
         TypeError: not a number, or a number of pairs that is not whole.
         ValueError: an effect that is not finite, or fewer than two pairs.
-
-    Source:
-        Ours, by simulation with a fixed seed. The power of Student's test, by the noncentral t distribution, is an upper bound.
 
     Example:
         >>> [round(power(1.2, n), 1) for n in (6, 12)], power(1.2, 10, fewest=12)
@@ -74,9 +71,6 @@ def detectable(pairs: int, chance: float = POWER, fewest: int = FEWEST_PAIRS) ->
     Raises:
         TypeError: not a number, or a number of pairs that is not whole.
         ValueError: fewer than two pairs, or a chance outside of (0.05, 1).
-
-    Source:
-        Ours, by simulation with a fixed seed.
 
     Example:
         >>> [round(detectable(n), 1) for n in (5, 6, 12, 40)]

@@ -32,9 +32,6 @@ def hours(planned: Sequence[Planned], settings: Settings) -> float:
     Raises:
         bisam.training.data.DataError: data are not there; :func:`prices` gives the price of the rest.
 
-    Source:
-        Ours.
-
     Example:
         >>> from bisam.evidence.plans import plan
         >>> hours(plan("first_run"), Settings())
@@ -53,9 +50,6 @@ def prices(planned: Sequence[Planned], settings: Settings) -> dict[tuple[str, st
     Args:
         planned: runs; those that are recorded cost nothing.
         settings: on which device, and where the data are.
-
-    Source:
-        Ours.
 
     Example:
         >>> from bisam.evidence.plans import plan

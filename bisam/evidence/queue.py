@@ -52,9 +52,6 @@ class Job:
         seconds: about how long it takes.
         claims: the identifiers of the open primary claims that it is for.
 
-    Source:
-        Ours.
-
     Example:
         >>> Job(plan("first_run")[0], worth=1e-3, seconds=20.0).claims
         ()
@@ -100,9 +97,6 @@ def gain(pairs: int) -> float:
     Args:
         pairs: that are there, n.
 
-    Source:
-        Ours.
-
     Example:
         >>> [round(gain(n), 4) for n in (0, 11, 39)]
         [0.2929, 0.0113, 0.0019]
@@ -126,9 +120,6 @@ def queue(settings: Settings, machine: str = "cpu") -> tuple[list[Job], dict[str
     Raises:
         LedgerError: something is wrong in the ledger.
         ValueError: another machine.
-
-    Source:
-        Ours.
 
     Example:
         >>> import tempfile
@@ -237,9 +228,6 @@ def changes(before: Sequence[Decision], after: Sequence[Decision]) -> list[str]:
     Args:
         before: what :func:`bisam.evidence.decisions.decisions` returned before the runs.
         after: the same after them.
-
-    Source:
-        Ours.
 
     Example:
         >>> from bisam.evidence.decisions import decisions

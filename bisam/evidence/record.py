@@ -54,9 +54,6 @@ def bits(record: dict, which: str) -> np.ndarray:
     Raises:
         LedgerError: the record has no such bits, or they are not of that many images.
 
-    Source:
-        Ours.
-
     Example:
         >>> bits({"right": {"images": 3, "selected": "oA==", "last": "4A=="}}, "selected").tolist()
         [True, False, True]

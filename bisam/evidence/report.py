@@ -32,9 +32,6 @@ def counted(words: Sequence[str]) -> str:
     Args:
         words: verdicts.
 
-    Source:
-        Ours.
-
     Example:
         >>> counted(["holds", "not resolved", "holds"])
         '2 holds, 1 not resolved'
@@ -48,9 +45,6 @@ def markdown(found: Sequence[Decision]) -> str:
 
     Args:
         found: what :func:`bisam.evidence.decisions.decisions` returned.
-
-    Source:
-        Ours.
 
     Example:
         >>> print("\\n".join(markdown(decisions("first_run")).splitlines()[-2:]))
@@ -144,9 +138,6 @@ def write(found: Sequence[Decision], path: Path) -> None:
 
     Raises:
         ValueError: another ending.
-
-    Source:
-        Ours.
 
     Example:
         >>> import tempfile

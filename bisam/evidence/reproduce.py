@@ -45,9 +45,6 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
         bisam.training.data.DataError: the data are not there; nothing has been started.
         LedgerError: runs are missing of an experiment whose records have an earlier form; nothing has been started.
 
-    Source:
-        Ours.
-
     Example:
         >>> carry_out(plan("first_run"), Settings(), progress=False)
         {'recorded': [], 'cut': [], 'elsewhere': [], 'failed': []}
@@ -214,9 +211,6 @@ def rerun(
     Raises:
         LedgerError: the file is no record.
         ValueError: ``torchrun`` has started several of this process.
-
-    Source:
-        Ours.
 
     Example:
         >>> try:

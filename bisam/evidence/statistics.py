@@ -29,9 +29,6 @@ class Paired:
     ``detectable`` the mean difference that the rule would find with probability 0.8 at this spread and number of pairs.
     ``images`` is the wider interval over seeds and test images, ``None`` where the records do not say which images are right.
 
-    Source:
-        Ours.
-
     Example:
         >>> Paired(mean=1.0, low=0.2, high=1.8, p=0.03, pairs=6, detectable=1.0).verdict
         'better'
@@ -178,9 +175,6 @@ class Unpaired:
     ``low`` to ``high`` is the 95 % interval of the ``difference``, ``error`` its standard error, ``freedom`` the
     degrees of freedom, ``p`` two-sided.
 
-    Source:
-        Ours.
-
     Example:
         >>> welch(91.0, 0.3, 6, 90.5, 0.2, 6).freedom > 8
         True
@@ -250,9 +244,6 @@ class Pooled:
 
     ``low`` to ``high`` is the 95 % interval of the average ``difference``, ``error`` its standard error, ``z`` their
     ratio, ``p`` two-sided.
-
-    Source:
-        Ours.
 
     Example:
         >>> pooled([welch(91.0, 0.3, 6, 90.5, 0.2, 6)] * 4).models

@@ -37,9 +37,6 @@ NOT_IN_FAMILY = "not resolved within its family"
 class Published:
     """A published difference: the printed number, and Welch's comparison where spreads and numbers of runs are printed too.
 
-    Source:
-        Ours.
-
     Example:
         >>> from bisam.evidence.statistics import welch
         >>> round(Published(0.19, welch(94.28, 0.31, 6, 94.09, 0.26, 6)).sight, 2), Published(0.19).sight
@@ -70,9 +67,6 @@ class Fit:
 
     A method that refuses the wrong labels passes, and so does one that learns them.
 
-    Source:
-        Ours.
-
     Example:
         >>> Fit(62.5, 100.0, needed=90, reachable=60.0, their_reachable=60.0).in_regime, Fit(47.3, 57.8, needed=90).in_regime
         (True, False)
@@ -102,9 +96,6 @@ def direction(ours: Paired, fewest: int = FEWEST_PAIRS) -> int:
     Args:
         ours: the comparison; where it has an interval over seeds and images, that must exclude zero too.
         fewest: pairs below which nothing is seen.
-
-    Source:
-        Ours.
 
     Example:
         >>> direction(Paired(mean=1.0, low=0.2, high=1.8, p=0.03, pairs=6, detectable=1.0)), direction(
@@ -185,7 +176,7 @@ def verdict(ours: Paired | None, published: Published | None = None, fewest: int
         TypeError: something else than a :class:`bisam.evidence.statistics.Paired`.
 
     Source:
-        Ours. The size in 5 is Patil, Peng & Leek's (2016), the sight in 6 Simonsohn's (2015).
+        The size in 5 is Patil, Peng & Leek's (2016), the sight in 6 Simonsohn's (2015).
 
     Example:
         >>> seen = Paired(mean=0.3, low=0.1, high=0.5, p=0.001, pairs=12, detectable=0.29)
@@ -298,9 +289,6 @@ def earlier_verdict(ours: Paired | None, published_effect: float | None = None) 
     Raises:
         TypeError: ``ours`` is no :class:`bisam.evidence.statistics.Paired`, or the effect is no number.
         ValueError: an effect that is not finite.
-
-    Source:
-        Ours; fixed before the first runs.
 
     Example:
         >>> seen = Paired(mean=0.3, low=0.1, high=0.5, p=0.03, pairs=6, detectable=0.3)

@@ -38,9 +38,6 @@ class Verified:
         claims: how many of the list are sound.
         faults: a line each: the path within the ledger, a colon, what is wrong.
 
-    Source:
-        Ours.
-
     Example:
         >>> str(Verified(records=2, experiments=1, claims=0))
         '2 records, 1 experiment, 0 claims: nothing is wrong'
@@ -73,9 +70,6 @@ def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
 
     Raises:
         LedgerError: there is no such folder. Whatever is wrong inside it is returned.
-
-    Source:
-        Ours.
 
     Example:
         >>> verify(RESULTS).faults

@@ -54,9 +54,6 @@ class Parameter:
     Raises:
         TypeError, ParameterError: a field that is no text, an unknown kind, an interval whose ends are no numbers.
 
-    Source:
-        Ours.
-
     Example:
         >>> Parameter("rho", "float", 0.05, "radius of the ball", "[0, 2]").check(3)
         Traceback (most recent call last):
@@ -126,9 +123,6 @@ def declared(source: str) -> dict[str, Parameter]:
         ParameterError: a line that is neither a declaration nor a comment, a name that is declared twice, or a default that is no
             plain value or not allowed itself.
 
-    Source:
-        Ours; the annotation is the one that papermill shows in its own help.
-
     Example:
         >>> declared('rho: float = 0.05  # radius; allowed: [0, 2]')["rho"].allowed
         '[0, 2]'
@@ -167,9 +161,6 @@ def from_notebook(path: str | Path) -> dict[str, Parameter]:
         TypeError: something that is no path.
         ParameterError: a file that cannot be read or is no notebook of format 4; not exactly one cell is tagged ``parameters``, or it
             holds something else.
-
-    Source:
-        Ours.
 
     Example:
         >>> from bisam.notebook.run import find
@@ -213,9 +204,6 @@ def from_text(parameters: Mapping[str, Parameter], given: Mapping[str, str]) -> 
     Raises:
         ParameterError: an unknown name, a text that is not of the declared type, or a value out of range.
 
-    Source:
-        Ours.
-
     Example:
         >>> from_text(declared("n: int = 3  # seeds; allowed: [1, 9]"), {"n": "7"})
         {'n': 7}
@@ -243,9 +231,6 @@ def check(parameters: Mapping[str, Parameter], values: Mapping[str, object]) -> 
     Raises:
         ParameterError: names the parameter, the value and what is allowed; unknown names come with a list of all.
 
-    Source:
-        Ours.
-
     Example:
         >>> check(declared("n: int = 3  # seeds; allowed: [1, 9]"), {"m": 3})
         Traceback (most recent call last):
@@ -272,9 +257,6 @@ def table(parameters: Mapping[str, Parameter]) -> str:
     Args:
         parameters: what is declared.
 
-    Source:
-        Ours.
-
     Example:
         >>> print(table(declared("n: int = 3  # seeds; allowed: [1, 9]")))
           n: int = 3  # seeds; allowed: [1, 9]
@@ -299,9 +281,6 @@ def check_cells(cells: Sequence[str], namespace: Mapping[str, object], name: str
 
     Raises:
         ParameterError: an unknown name, a wrong type, a value out of range, or no declaration at all.
-
-    Source:
-        Ours.
 
     Example:
         >>> check_cells(["n: int = 3  # seeds; allowed: [1, 9]", "# Parameters\\nn = 4"], {"n": 4}, "my_notebook")

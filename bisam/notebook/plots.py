@@ -14,7 +14,7 @@ class Look:
     """The label, colour, line and marker of one method.
 
     Source:
-        Ours; most colours are those of Okabe and Ito, which most colour-blind readers can tell apart.
+        Most colours are those of Okabe and Ito (2008), which most colour-blind readers can tell apart.
 
     Example:
         >>> look("sgd").line()["linestyle"]
@@ -65,9 +65,6 @@ def look(method: str) -> Look:
     Raises:
         ValueError: a method without a look; the message lists those that have one.
 
-    Source:
-        Ours.
-
     Example:
         >>> look("sam").label
         'SAM'
@@ -77,9 +74,6 @@ def look(method: str) -> Look:
 
 def style() -> None:
     """Sets matplotlib's defaults for all figures of the book: white ground, quiet axes, small files.
-
-    Source:
-        Ours.
 
     Example:
         >>> style()

@@ -29,9 +29,6 @@ def folder() -> Path:
 def names() -> list[str]:
     """The names of all notebooks.
 
-    Source:
-        Ours.
-
     Example:
         >>> "first_run" in names()
         True
@@ -47,9 +44,6 @@ def find(name: str) -> Path:
 
     Raises:
         NotebookError: an unknown name; the message lists those that exist.
-
-    Source:
-        Ours.
 
     Example:
         >>> find("first_run").name
@@ -76,9 +70,6 @@ def run(name: str, given: Mapping[str, str], output: Path | None = None, *, prog
         NotebookError: no such notebook, no permission to write, or an error in a cell: then the executed notebook
             with the traceback is there all the same.
         ParameterError: an unknown name, a wrong type or a value out of range; nothing has run.
-
-    Source:
-        Ours, on papermill.
 
     Example:
         >>> run("lower_bounds", {"alpha": "-1"})

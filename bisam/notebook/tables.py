@@ -29,9 +29,6 @@ __all__ = [
 class Cell:
     """One cell of a table: mean, standard deviation over runs, and their number; what is not printed is ``None``.
 
-    Source:
-        Ours.
-
     Example:
         >>> print(Cell(94.09, 0.26, 6))
         94.09 ± 0.26
@@ -67,9 +64,6 @@ class Effect:
         published: by Welch's test; ``None`` where nothing is published, or a mean without a spread.
         ours: over paired seeds; ``None`` without records.
         verdict: of the claim that ours decides.
-
-    Source:
-        Ours.
 
     Example:
         >>> Effect("40 %", "sam", None, None, "not attempted").verdict
@@ -123,9 +117,6 @@ def recorded_cell(records: Mapping[str, dict], method: str, metric: str, place: 
         metric: of the final numbers of a run.
         place: field of the run to its value.
 
-    Source:
-        Ours.
-
     Example:
         >>> from bisam.evidence import ledger
         >>> recorded_cell(ledger.evidence("first_run_second"), "sam", "last_test_accuracy", {"label_noise": 0.4}).runs
@@ -143,9 +134,6 @@ def grid(rows: Mapping[str, Mapping[str, Cell | str | None]], corner: str = "") 
     Args:
         rows: name of the row to name of the column to cell; the first row names the columns.
         corner: what stands above the names of the rows.
-
-    Source:
-        Ours.
 
     Example:
         >>> print(grid({"clean": {"SGD": Cell(94.76, 0.14), "SAM": None}, "noisy": {"SGD": "?", "SAM": Cell(9.5)}}))
@@ -196,9 +184,6 @@ def effect(decision: report.Decision, label: str, **columns: str) -> Effect:
         label: a few words.
         columns: where the published cells stand; those of the claim if left out.
 
-    Source:
-        Ours.
-
     Example:
         >>> from bisam.evidence import ledger
         >>> claim = next(claim for claim in ledger.claims("T1") if claim.id == "T1/resnet56/bisam-log-over-sam")
@@ -219,9 +204,6 @@ def effects(found: Sequence[Effect], heads: tuple[str, str] = ("published", "our
     Args:
         found: the comparisons.
         heads: what to call the two columns.
-
-    Source:
-        Ours.
 
     Example:
         >>> print(effects([Effect("ResNet", "sam", welch(94.3, 0.3, 6, 94.1, 0.3, 6), None, "not attempted")]))
@@ -256,9 +238,6 @@ def states(found: Iterable[report.Decision], names: Mapping[str, str] | None = N
         found: what :func:`bisam.evidence.decisions.decisions` returned.
         names: id of a claim to what to call it; ids without their experiment if left out.
 
-    Source:
-        Ours.
-
     Example:
         >>> states([]).split()
         ['difference', 'p', 'detectable', 'n', 'verdict']
@@ -283,9 +262,6 @@ def could_find(result: Paired | None) -> str:
     Args:
         result: of :func:`bisam.evidence.statistics.paired`; ``None`` without pairs.
 
-    Source:
-        Ours: see :func:`bisam.evidence.power.detectable`.
-
     Example:
         >>> from bisam.evidence.statistics import paired
         >>> could_find(paired([2.0, 3.0], [1.0, 1.0])), could_find(paired(range(2, 14), [0] * 6 + [6] * 6))
@@ -297,11 +273,10 @@ def could_find(result: Paired | None) -> str:
 def by_chance(found: Iterable[report.Decision]) -> str:
     """How many claims the records resolve, and how many of so many would be resolved if nothing were to be found.
 
+    A true null is resolved with a probability of at most 5 %. Claims that are not in regime are not judged.
+
     Args:
         found: what :func:`bisam.evidence.decisions.decisions` returned.
-
-    Source:
-        Ours: a true null is resolved with a probability of at most 5 %. Claims that are not in regime are not judged.
 
     Example:
         >>> by_chance([])
@@ -323,9 +298,6 @@ def live(histories: Mapping[str, Sequence[History]]) -> str:
 
     Args:
         histories: method to what :func:`bisam.training.train.fit` returned, one a seed.
-
-    Source:
-        Ours.
 
     Example:
         >>> from bisam.training.train import Run, fit
@@ -353,9 +325,6 @@ def joined(text: str) -> list[str]:
     Args:
         text: such as ``"sam, bisam-log"``.
 
-    Source:
-        Ours.
-
     Example:
         >>> joined("sam, bisam-log")
         ['sam', 'bisam-log']
@@ -372,9 +341,6 @@ def draw_cells(axes, cells: Mapping[str, Mapping[float, Cell | None]]) -> None:
     Args:
         axes: of matplotlib.
         cells: method to place on the horizontal axis to cell.
-
-    Source:
-        Ours.
 
     Example:
         >>> import matplotlib.pyplot as plt
@@ -401,9 +367,6 @@ def draw_effects(axes, found: Sequence[Effect], which: str) -> None:
         axes: of matplotlib; two that share their vertical axis can stand side by side.
         found: the comparisons.
         which: ``"published"`` or ``"ours"``.
-
-    Source:
-        Ours.
 
     Example:
         >>> import matplotlib.pyplot as plt
@@ -445,9 +408,6 @@ def draw_curves(
         column: of the curves, such as ``"test_accuracy"``, or two with a minus between, such as ``"train_accuracy - test_accuracy"``.
         place: field of the run to its value.
         marked: a marker for each run at the epoch that its validation accuracy chose.
-
-    Source:
-        Ours.
 
     Example:
         >>> import matplotlib.pyplot as plt
