@@ -2,69 +2,104 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["epochs_bar"]
+from . import _checks
+
+__all__ = ["bar", "epochs_bar"]
 
 MOST_LINES = 100
+
+
+@contextmanager
+def bar(
+    title: str, total: int | None, unit: str, show: bool, *, done: int = 0, line: str = "", most_lines: int | None = None,
+) -> Iterator[Callable[..., None]]:  # fmt: skip
+    """A bar that moves each time the yielded function ``advance(count=1, note="")`` is called.
+
+    On a terminal the bar is redrawn in place. Elsewhere (a log file, a notebook) nothing is written without ``line``; with it
+    each call writes that line on the error output, or each k-th and the last where ``most_lines`` of them would not do.
+
+    Args:
+        title: what stands before the bar.
+        total: how many there are to do, or ``None`` where nobody knows.
+        unit: of what, such as ``"epochs"``.
+        show: draw it, or write the lines.
+        done: how many are done already.
+        line: what a line says, with ``{title}``, ``{done}``, ``{total}`` and ``{note}`` in it.
+        most_lines: so many lines at most, or ``None`` for all.
+
+    Raises:
+        ModuleNotFoundError: rich is not installed, and there is no ``line`` to write instead.
+
+    Example:
+        >>> with bar("sam", total=2, unit="epochs", show=False) as advance:
+        ...     advance()
+        ...     advance(1, note="loss 0.5")
+    """
+    if not _checks.flag("progress", show):
+        yield lambda count=1, note="": None
+    elif (console := _terminal(is_needed=not line)) is not None:
+        yield from _drawn(console, title, total, unit, done)
+    elif line:
+        yield _lines(line, title, total, done, most_lines)
+    else:
+        yield lambda count=1, note="": None
 
 
 @contextmanager
 def epochs_bar(title: str, total: int, done: int, show: bool) -> Iterator[Callable[[dict], None]]:
     """A bar that moves by one epoch each time the yielded function is called with that epoch's row.
 
-    On a terminal the bar is redrawn in place; elsewhere (a log file, a notebook) each epoch is a line on the error output, or each
-    k-th and the last where a hundred lines would not do.
-
     Args:
         title: what stands before the bar.
         total: number of epochs.
         done: how many of them are finished already.
-        show: draw it, or write the lines.
-
-    Source:
-        Ours, on rich.
+        show: draw it, or write a line an epoch where there is no terminal, at most a hundred.
 
     Example:
         >>> with epochs_bar("sam", total=1, done=0, show=False) as advance:
         ...     advance({"train_loss": 0.5, "validation_accuracy": 90.0})
     """
-    if not show:
-        yield lambda row: None
-        return
-    if (console := _terminal()) is None:
-        yield _lines(title, total, done)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=total, completed=done, note="")
-        yield lambda row: bar.update(task, advance=1, note=_note(row))
+    line = "{title}: epoch {done} of {total}: {note}"
+    with bar(title, total, "epochs", show, done=done, line=line, most_lines=MOST_LINES) as advance:
+        yield lambda row: advance(1, note=_note(row))
 
 
-def _terminal():
-    """The terminal behind the error output, or ``None``; without rich nothing is drawn on it either."""
+def _terminal(is_needed: bool):
+    """The terminal behind the error output, or ``None``; also where rich is missing and something else will do."""
     try:
-        from rich.console import Console
-    except ImportError:
+        console = _checks.needs("rich.console", extra="measure").Console(stderr=True)
+    except ModuleNotFoundError:
+        if is_needed:
+            raise
         return None
-    console = Console(stderr=True)
     return console if console.is_terminal else None
 
 
-def _lines(title: str, total: int, done: int) -> Callable[[dict], None]:
-    epochs, every = itertools.count(done + 1), -(-total // MOST_LINES)
+def _drawn(console, title: str, total: int | None, unit: str, done: int) -> Iterator[Callable[..., None]]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    def advance(row: dict) -> None:
-        if (epoch := next(epochs)) % every == 0 or epoch == total:
-            print(f"{title}: epoch {epoch} of {total}: {_note(row)}", file=sys.stderr, flush=True)
+    count = "{task.completed:.0f}" if total is None else "{task.completed:.0f}/{task.total:.0f}"
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn(f"{count} {unit}"),
+        TimeElapsedColumn() if total is None else TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=total, completed=done, note="")
+        yield lambda count=1, note="": progress.update(task, advance=count, note=note)
+
+
+def _lines(line: str, title: str, total: int, done: int, most: int | None) -> Callable[..., None]:
+    every = 1 if most is None else -(-total // most)
+
+    def advance(count: int = 1, note: str = "") -> None:
+        nonlocal done
+        before, done = done, done + count
+        if done // every > before // every or done == total:
+            print(line.format(title=title, done=done, total=total, note=note), file=sys.stderr, flush=True)
 
     return advance
 
