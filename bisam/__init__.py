@@ -1,31 +1,49 @@
 """Sharpness-aware training as choices along independent axes: SAM, BiSAM and their relatives, for PyTorch."""
 
 from . import _start  # isort: skip  before torch is imported
-from .axes.combination import Decomposed, Look
-from .axes.direction import Averaged, RandomStart
-from .axes.geometry import L2, Adaptive, Lp, Unnormalised
-from .axes.masks import Masked, Only
-from .axes.radius import ByLearningRate, Constant, Learned, LossBudget, Phase, Schedule
-from .axes.recipe import Recipe
-from .axes.selection import MostSensitive, TopK
-from .losses.bounds import NegLog, Tanh, heaviside
-from .losses.cross_entropy import CrossEntropy, zero_one
-from .losses.surrogate import Surrogate, gap, margins
-from .methods.bsam import Handed, Posterior, Precision, Variational
-from .methods.table import *  # noqa: F403  the rows of the table, listed there
-from .methods.table import __all__ as _rows
-from .step.batch import Batch, Noise, held_buffers
-from .step.optimizer import SharpnessAware
-from .step.record import Diagnostics
+from . import _moved, step
+from .axes import (
+    L2,
+    Adaptive,
+    Averaged,
+    ByLearningRate,
+    Constant,
+    Decomposed,
+    Learned,
+    Look,
+    LossBudget,
+    Lp,
+    Masked,
+    MostSensitive,
+    Only,
+    Phase,
+    RandomStart,
+    Recipe,
+    Schedule,
+    TopK,
+)
+from .losses import CrossEntropy, NegLog, Surrogate, Tanh
+from .methods import ASAM, BISAM_LOG, BISAM_TANH, ESAM, GSAM, LOOKSAM, RECIPES, SAM, SGD, Variational, recipe
+from .step import Batch, SharpnessAware
 
 _start.done()
 
 __version__ = "0.1.0"
 
-__all__ = [
-    *_rows,
-    "L2", "Adaptive", "Averaged", "Batch", "ByLearningRate", "Constant", "CrossEntropy", "Decomposed", "Diagnostics", "Handed",
-    "Learned", "Look", "LossBudget", "Lp", "Masked", "MostSensitive", "NegLog", "Noise", "Only", "Phase", "Posterior",
-    "Precision", "RandomStart", "Recipe", "Schedule", "SharpnessAware", "Surrogate", "Tanh", "TopK", "Unnormalised", "Variational",
-    "gap", "held_buffers", "heaviside", "margins", "zero_one",
+__all__ = [  # noqa: RUF022  by what they are for
+    # the two lines of a training loop
+    "Batch", "SharpnessAware",
+    # methods: rows of the table by name, those that people import, and the base that bSAM needs
+    "RECIPES", "recipe", "SGD", "SAM", "ASAM", "ESAM", "GSAM", "LOOKSAM", "BISAM_LOG", "BISAM_TANH", "Variational",
+    # what a row is made of, an axis a line: losses, geometry, radius, start and direction, selection, combination
+    "Recipe",
+    "CrossEntropy", "Surrogate", "NegLog", "Tanh",
+    "L2", "Lp", "Adaptive", "Masked", "Only",
+    "Constant", "Schedule", "ByLearningRate", "Phase", "LossBudget", "Learned",
+    "RandomStart", "Averaged",
+    "MostSensitive", "TopK",
+    "Decomposed", "Look",
 ]  # fmt: skip
+
+__getattr__ = _moved.attribute  # names of version 0.1.0
+step.__class__ = _moved.Room

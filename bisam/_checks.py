@@ -7,11 +7,11 @@ import math
 import numbers
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-import numpy
 import torch
 
 SHOWN = 120  # so many characters of a value are shown
@@ -194,7 +194,9 @@ def sequence(name: str, value: object) -> Sequence:
 
 def series(name: str, value: object) -> list[float]:
     """Finite numbers, in a list, a tuple or an array of numpy with one axis."""
-    found = value.tolist() if isinstance(value, numpy.ndarray) and value.ndim == 1 else sequence(name, value)
+    numpy = sys.modules.get("numpy")  # where nobody has loaded it, the value is no array of it
+    is_array = numpy is not None and isinstance(value, numpy.ndarray) and value.ndim == 1
+    found = value.tolist() if is_array else sequence(name, value)
     return [real(name, entry) for entry in found]
 
 

@@ -289,7 +289,8 @@ def landscape(
         Li et al. (2018) for the pictures; several metrics on shared points is ours.
 
     Example:
-        >>> from bisam import CrossEntropy, zero_one
+        >>> from bisam import CrossEntropy
+        >>> from bisam.losses import zero_one
         >>> net = nn.Linear(2, 3)
         >>> w = weights_of(net)
         >>> line = Subspace(w, normalised(gaussian(net, seed=0), w))

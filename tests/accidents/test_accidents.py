@@ -31,12 +31,12 @@ def bits(model):
 # -- whoever steps the base ------------------------------------------------------------------------------------------------
 
 STEPPED = {
-    "vasso": bisam.VASSO,
+    "vasso": bisam.methods.VASSO,
     "phase": SAM.replace(radius=Phase(0.05, start=2, every=2)),
     "schedule": SAM.replace(radius=bisam.Schedule((0, 4), (0.0, 0.2))),
-    "esam-code": bisam.ESAM_CODE,
-    "bsam": bisam.BSAM,
-    "lets": bisam.LETS_SAM.replace(radius=Learned(0.05, rate=10.0)),
+    "esam-code": bisam.methods.ESAM_CODE,
+    "bsam": bisam.methods.BSAM,
+    "lets": bisam.methods.LETS_SAM.replace(radius=Learned(0.05, rate=10.0)),
 }
 
 
@@ -90,7 +90,7 @@ def precisions(model, opt):
 
 
 def variational(model):
-    recipe = bisam.BSAM.replace(start=None)
+    recipe = bisam.methods.BSAM.replace(start=None)
     return SharpnessAware(bisam.Variational(model.parameters(), samples=500), recipe, seed=0)
 
 
@@ -119,7 +119,7 @@ def test_what_was_cleared_is_not_handed(clear):
 
 def test_a_learned_radius_wants_the_whole_batch_at_once():
     model = reference.net()
-    opt = SharpnessAware(sgd(model), bisam.LETS_SAM)
+    opt = SharpnessAware(sgd(model), bisam.methods.LETS_SAM)
     opt.backward(batch(model), validation=batch(model, 9), weight=0.5)
     left = reference.bits([p.grad for p in model.parameters()])
     with pytest.raises(RuntimeError, match="a learned radius needs the whole batch in one call"):
@@ -205,7 +205,7 @@ def test_a_step_or_a_block_inside_a_block_is_refused():
 
 
 def test_a_hook_may_keep_the_gradients_that_it_sees():
-    for recipe in (SAM, bisam.ASAM, bisam.VASSO):
+    for recipe in (SAM, bisam.ASAM, bisam.methods.VASSO):
         model, kept = reference.net(), []
         model[0].weight.register_post_accumulate_grad_hook(lambda p, kept=kept: kept.append((p.grad, p.grad.clone())))
         SharpnessAware(sgd(model), recipe).step(batch(model))
@@ -247,12 +247,12 @@ def test_logits_at_w_are_there_after_parts(listed):
 
 def test_the_state_of_a_device_that_is_not_here_waits():
     model = reference.net()
-    opt = SharpnessAware(sgd(model), bisam.RSAM, seed=1)
+    opt = SharpnessAware(sgd(model), bisam.methods.RSAM, seed=1)
     opt.step(batch(model))
     saved = copy.deepcopy(opt.state_dict())
     elsewhere = saved["sharpness_aware"]["memory"]["generators"]
     elsewhere["cuda:0"] = torch.zeros(16, dtype=torch.uint8)
-    other = SharpnessAware(sgd(model), bisam.RSAM)
+    other = SharpnessAware(sgd(model), bisam.methods.RSAM)
     other.load_state_dict(saved)
     assert torch.equal(other.state_dict()["sharpness_aware"]["memory"]["generators"]["cuda:0"], elsewhere["cuda:0"])
     other.step(batch(model))
@@ -260,13 +260,13 @@ def test_the_state_of_a_device_that_is_not_here_waits():
 
 def test_a_precision_in_float32_is_loaded_as_it_was():
     model = reference.net(dtype=torch.bfloat16)
-    opt = SharpnessAware(bisam.Variational(model.parameters(), lr=0.1, samples=500), bisam.BSAM, seed=1)
+    opt = SharpnessAware(bisam.Variational(model.parameters(), lr=0.1, samples=500), bisam.methods.BSAM, seed=1)
     for k in range(3):
         opt.step(Batch(model, *reference.samples(k, dtype=torch.bfloat16)))
     file = io.BytesIO()
     torch.save(opt.state_dict(), file)
     file.seek(0)
-    other = SharpnessAware(bisam.Variational(model.parameters(), samples=500), bisam.BSAM)
+    other = SharpnessAware(bisam.Variational(model.parameters(), samples=500), bisam.methods.BSAM)
     other.load_state_dict(torch.load(file, weights_only=True))
     for p in model.parameters():
         assert other.base.precision(p).dtype == torch.float32
@@ -328,14 +328,14 @@ def test_a_radius_of_a_group_may_be_a_tensor_and_needs_a_recipe_that_climbs():
 def test_a_group_of_its_own_has_its_length_under_a_budget_too():
     model = reference.net()
     groups = [{"params": model[0].parameters(), "rho": 0.3}, {"params": model[2].parameters(), "rho": 0.0}]
-    opt = SharpnessAware(torch.optim.SGD(groups, lr=0.1), bisam.LE_SAM, record=True)
+    opt = SharpnessAware(torch.optim.SGD(groups, lr=0.1), bisam.methods.LE_SAM, record=True)
     opt.step(batch(model))
     assert opt.last.length == pytest.approx(0.3)
 
 
 def test_other_wrong_uses_are_named():
     model, other = reference.net(), reference.net()
-    opt = SharpnessAware(sgd(model), bisam.LETS_SAM)
+    opt = SharpnessAware(sgd(model), bisam.methods.LETS_SAM)
     with pytest.raises(TypeError, match="validation must be a batch of the same model"):
         opt.step(batch(model), validation=batch(other))
     x, y = reference.samples()
@@ -348,7 +348,7 @@ def test_other_wrong_uses_are_named():
     with pytest.raises(TypeError, match=r"recipe must be a bisam\.Recipe.*got 3"):
         opt.recipe = 3
     with pytest.raises(TypeError, match=r"base must be a bisam\.Variational"):
-        opt.recipe = bisam.BSAM
+        opt.recipe = bisam.methods.BSAM
     complex_net = nn.Linear(2, 2, dtype=torch.complex64)
     opt = SharpnessAware(sgd(complex_net))
     complex_net(torch.ones(1, 2, dtype=torch.complex64)).abs().sum().backward()

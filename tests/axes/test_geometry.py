@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisam import (  # fmt: skip
+from bisam import (
     BISAM_LOG,
     L2,
     SAM,
@@ -20,9 +20,8 @@ from bisam import (  # fmt: skip
     Masked,
     Only,
     SharpnessAware,
-    Unnormalised,
 )
-from bisam.axes import geometry
+from bisam.axes import Unnormalised, geometry
 from bisam.axes.geometry import climb_, euclidean_norm
 
 SCALES = (1e-30, 1e-12, 1.0, 1e12, 1e30)

@@ -9,10 +9,7 @@ import torch
 
 import bisam
 from bisam import (
-    A_BISAM_LOG,
-    A_BISAM_TANH,
     ASAM,
-    ASAM_ALL,
     BISAM_LOG,
     BISAM_TANH,
     L2,
@@ -28,6 +25,7 @@ from bisam import (
     Surrogate,
     Tanh,
 )
+from bisam.methods import A_BISAM_LOG, A_BISAM_TANH, ASAM_ALL
 
 each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 
@@ -42,16 +40,16 @@ def test_defaults_are_those_of_the_published_runs():
     assert all(row.descent == CrossEntropy() for row in RECIPES.values())
     assert all(row.geometry == L2() for row in (SGD, SAM, BISAM_LOG, BISAM_TANH))
     assert (bisam.ESAM.geometry.keep, bisam.ESAM.selection.fraction, bisam.ESAM.radius.rho) == (0.5, 0.5, 0.05)
-    assert bisam.ESAM.geometry.per == "coordinate" and bisam.ESAM_CODE.geometry.per == "tensor"
+    assert bisam.ESAM.geometry.per == "coordinate" and bisam.methods.ESAM_CODE.geometry.per == "tensor"
     printed = RECIPES["e-bisam-log-printed"].geometry
-    assert (printed.divisor, printed.inner) == ("dropped", bisam.Unnormalised())
-    assert bisam.MSAM.micro_batch == 128 and bisam.LETS_SAM.radius.form == "diagonal"
+    assert (printed.divisor, printed.inner) == ("dropped", bisam.axes.Unnormalised())
+    assert bisam.methods.MSAM.micro_batch == 128 and bisam.methods.LETS_SAM.radius.form == "diagonal"
     assert (bisam.GSAM.combination.alpha, bisam.GSAM.radius.rho, bisam.GSAM.radius.least) == (0.01, 0.04, 0.02)
     assert (bisam.LOOKSAM.combination.every, bisam.LOOKSAM.combination.alpha) == (5, 0.7)
-    fsam, vasso = bisam.FSAM.direction, bisam.VASSO.direction
+    fsam, vasso = bisam.methods.FSAM.direction, bisam.methods.VASSO.direction
     assert (fsam.gradient, fsam.average, fsam.decay, fsam.lagged) == (1.0, -1.0, 0.9, True)
     assert (vasso.gradient, vasso.average, vasso.decay, vasso.lagged) == (0.0, 1.0, 0.6, False)
-    assert bisam.BSAM.radius.rho == 0.01
+    assert bisam.methods.BSAM.radius.rho == 0.01
 
 
 FAMILY = ["gsam", "rsam", "ksam", "fsam", "vasso", "sam-on", "le-sam", "late-sam", "sam-every-k", "looksam", "bsam"]
@@ -101,7 +99,7 @@ def test_passes_of_the_rows():
     for name in ("sam", "bisam-log", "asam", "msam", "fsam", "vasso", "sam-on", "le-sam", "late-sam"):
         assert RECIPES[name].passes == 2
     assert all(row.replace(radius=Constant(0)).passes == 1 for row in RECIPES.values())
-    exact = bisam.LETS_SAM.replace(radius=bisam.Learned(0.05, 0.1, form="exact", every=2))
+    exact = bisam.methods.LETS_SAM.replace(radius=bisam.Learned(0.05, 0.1, form="exact", every=2))
     assert exact.passes == pytest.approx(2 + (2 + 1 + 4 / 3) / 2)
 
 
@@ -170,13 +168,13 @@ def test_a_wrong_choice_is_named(make, error, message):
 
 def test_another_radius_is_one_of_the_same_kind():
     assert SAM.with_rho(0.2) == SAM.replace(radius=Constant(0.2))
-    assert SAM.with_rho(0.0).passes == 1 and bisam.BSAM.with_rho(0).radius == Constant(0.0)
-    assert bisam.SAM_EVERY_K.with_rho(0.2).radius == bisam.Phase(0.2, every=5)
-    assert bisam.LETS_SAM.with_rho(0.2).radius == bisam.Learned(0.2, 100.0)
+    assert SAM.with_rho(0.0).passes == 1 and bisam.methods.BSAM.with_rho(0).radius == Constant(0.0)
+    assert bisam.methods.SAM_EVERY_K.with_rho(0.2).radius == bisam.Phase(0.2, every=5)
+    assert bisam.methods.LETS_SAM.with_rho(0.2).radius == bisam.Learned(0.2, 100.0)
     ramp = SAM.replace(radius=bisam.Schedule((0, 10), (0.0, 0.1)))
     assert ramp.with_rho(0.3).radius.rhos == pytest.approx((0.0, 0.3))
     with pytest.raises(ValueError, match=r"rho must be from least = 0\.001 to most = 1\.0, got 5\.0"):
-        bisam.LETS_SAM.with_rho(5.0)
+        bisam.methods.LETS_SAM.with_rho(5.0)
     with pytest.raises(ValueError, match=r"rho must be 0 for the recipe sgd, got 0\.1"):
         SGD.with_rho(0.1)
 
@@ -234,7 +232,7 @@ def test_a_choice_of_another_axis_is_refused(field):
 
 def test_bsam_needs_its_own_base():
     with pytest.raises(TypeError, match=r"base must be a bisam.Variational for Precision\(\), .*'bsam'; got SGD"):
-        bisam.SharpnessAware(torch.optim.SGD([torch.zeros(1)], lr=0.1), bisam.BSAM)
+        bisam.SharpnessAware(torch.optim.SGD([torch.zeros(1)], lr=0.1), bisam.methods.BSAM)
 
 
 def test_unknown_fields_are_refused():

@@ -211,7 +211,7 @@ LOG, TANH = bisam.BISAM_LOG.ascent, bisam.BISAM_TANH.ascent
 
 
 @pytest.mark.parametrize("name, loss", [
-    ("0-1 loss", bisam.zero_one),
+    ("0-1 loss", bisam.losses.zero_one),
     ("cross-entropy", bisam.CrossEntropy()),
     (r"$q$, -log, $\mu = 1.5$", LOG),
     (r"$q$, tanh, $\mu = 10$, $\alpha = 0.1$", TANH),
@@ -220,7 +220,7 @@ LOG, TANH = bisam.BISAM_LOG.ascent, bisam.BISAM_TANH.ascent
 def test_counterexample(name, loss):
     spread, torn = value(SPREAD, loss), value(TORN, loss)
     worse = "torn" if torn > spread else "spread"
-    digits = 0 if loss is bisam.zero_one else 3
+    digits = 0 if loss is bisam.losses.zero_one else 3
     assert says("bisam", f"| {name} | {spread:.{digits}f} | {torn:.{digits}f} | {worse} |")
 
 
@@ -238,8 +238,8 @@ def test_what_the_certificate_is_worth(classes, mu_log, mu_tanh):
     threshold = math.log(classes - 1)
     lead = math.atanh(threshold / mu_tanh) / TANH.phi.alpha
     assert row("bisam", str(classes)) == [
-        str(classes), f"{threshold:.2f}", f"{mu_log:g}", f"{bisam.gap(mu_log, classes):.2f}",
-        f"{mu_tanh:g}", f"{bisam.gap(mu_tanh, classes):.2f}", f"{lead:.1f}",
+        str(classes), f"{threshold:.2f}", f"{mu_log:g}", f"{bisam.losses.gap(mu_log, classes):.2f}",
+        f"{mu_tanh:g}", f"{bisam.losses.gap(mu_tanh, classes):.2f}", f"{lead:.1f}",
     ]  # fmt: skip
     assert mu_log < threshold < mu_tanh
     logits = torch.full((2, classes), -1e6, dtype=torch.float64)  # the other classes are far behind
@@ -336,7 +336,7 @@ def test_exercise_ceiling():
 def test_exercise_smoothing(convention, classes):
     logits = 6 * torch.randn(20_000, classes, dtype=torch.float64)
     targets = torch.zeros(20_000, dtype=torch.int64)
-    wrong = bisam.zero_one(logits, targets, ties="wrong") == 1
+    wrong = bisam.losses.zero_one(logits, targets, ties="wrong") == 1
     for smoothing in (0.1, 0.5):
         loss = bisam.CrossEntropy(smoothing, convention).per_sample(logits, targets)[wrong]
         assert wrong.sum() > 1000 and loss.min() >= math.log(2)

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bisam import RECIPES, Batch, Noise, SharpnessAware, Variational
+from bisam import RECIPES, Batch, SharpnessAware, Variational
+from bisam.step import Noise
 
 FILE = Path(__file__).with_name("frozen.json")
 STEPS, SAMPLES, FEATURES, CLASSES = 6, 160, 6, 4  # 160 samples are two parts of m-SAM's 128

@@ -71,7 +71,7 @@ class IdleVariational(bisam.Variational):
 
 
 def is_variational(recipe):
-    return isinstance(recipe.geometry, bisam.Precision)
+    return isinstance(recipe.geometry, bisam.methods.Precision)
 
 
 def wrapped(model, name, base="sgd", **options):

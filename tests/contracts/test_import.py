@@ -1,33 +1,50 @@
-"""`import bisam` is quick and works on a bare training machine."""
+"""`import bisam` is torch and the floors up to the methods; the words it gives fit on one screen."""
 
+import functools
 import subprocess
 import sys
 
 import bisam
 
+FLOORS = ("losses", "axes", "step", "methods")  # what `import bisam` may load, beside the ground modules
 HEAVY = (
-    "sklearn",
-    "scipy",
-    "rich",
-    "matplotlib",
-    "torchvision",
-    "papermill",
-    "pandas",
-    "IPython",
-    "nbformat",
-)
+    "sklearn", "scipy", "rich", "jsonschema", "matplotlib", "torchvision", "papermill", "pandas", "IPython", "nbformat",
+)  # fmt: skip
+
+
+@functools.cache
+def loaded_by(code):
+    """The modules that a fresh Python has loaded after the code."""
+    code = f"{code}\nimport sys; print(*sys.modules)"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_the_package_loads_its_floors_and_torch():
+    loaded = loaded_by("import bisam")
+    own = [name.split(".") for name in loaded if name.startswith("bisam.")]
+    assert not [parts for parts in own if parts[1] not in FLOORS and not parts[1].startswith("_")]
+    assert 20 < len(own) < 50, len(own)
+    assert not {name.partition(".")[0] for name in loaded} & set(HEAVY)
+
+
+def test_nothing_is_loaded_that_torch_does_not_load_itself():
+    """Of other distributions; the standard library is quick."""
+    with_torch = {name.partition(".")[0] for name in loaded_by("import torch")}
+    ours = {name.partition(".")[0] for name in loaded_by("import bisam")}
+    assert ours - with_torch - set(sys.stdlib_module_names) == {"bisam"}
 
 
 def test_heavy_libraries_wait_until_they_are_needed():
-    code = f"import sys, bisam, bisam.training.train; print(*(name for name in {HEAVY} if name in sys.modules))"
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert child.stdout.split() == []
+    assert not {name.partition(".")[0] for name in loaded_by("import bisam.training")} & set(HEAVY)
 
 
-def test_every_public_name_is_there():
-    assert all(hasattr(bisam, name) for name in bisam.__all__)
-    assert len(set(bisam.__all__)) == len(bisam.__all__)
+def test_every_public_name_is_there_and_they_are_few():
+    for room in (bisam, *(getattr(bisam, floor) for floor in FLOORS)):
+        assert all(hasattr(room, name) for name in room.__all__)
+        assert len(set(room.__all__)) == len(room.__all__) and not [name for name in room.__all__ if name.startswith("_")]
+    assert 30 <= len(bisam.__all__) <= 36
 
 
-def test_nothing_private_is_public():
-    assert not [name for name in bisam.__all__ if name.startswith("_")]
+def test_every_name_of_the_package_is_one_of_a_floor():
+    for name in bisam.__all__:
+        assert any(getattr(getattr(bisam, floor), name, None) is getattr(bisam, name) for floor in FLOORS), name

@@ -130,7 +130,7 @@ def test_the_budgets_count_what_they_say():
 
 
 def test_the_rate_of_a_learned_radius_is_a_setting_or_an_axis():
-    own = bisam.LETS_SAM.radius.rate
+    own = bisam.methods.LETS_SAM.radius.rate
     one = experiments.experiment("digits")
     assert one.run("lets-sam", 0, label_noise=0.0).recipe.radius.rate == own
     held = dataclasses.replace(one, rate=0.5)

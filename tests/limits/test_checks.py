@@ -105,7 +105,7 @@ def test_another_model_is_refused_in_a_block():
         pass
 
 
-@pytest.mark.parametrize("recipe", [bisam.SAM, bisam.SGD, bisam.KSAM, bisam.BISAM_LOG], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [bisam.SAM, bisam.SGD, bisam.methods.KSAM, bisam.BISAM_LOG], ids=lambda recipe: recipe.name)
 def test_a_frozen_model_gets_an_error_that_says_what_to_do(recipe):
     model = reference.net().requires_grad_(False)
     with pytest.raises(ValueError, match=r"model must have a parameter that requires a gradient.*requires_grad_\(True\)"):

@@ -143,7 +143,7 @@ def step(batch=..., **more):
 
 
 def learned(validation=...):
-    opt, model = wrapped(recipe=bisam.LETS_SAM)
+    opt, model = wrapped(recipe=bisam.methods.LETS_SAM)
     return opt.step(bisam.Batch(model, X, Y), validation=bisam.Batch(model, X, Y) if validation is ... else validation)
 
 
@@ -166,7 +166,7 @@ def closing(closure):
 
 
 def held(model):
-    with bisam.held_buffers(model):
+    with bisam.step.held_buffers(model):
         pass
 
 
@@ -237,7 +237,7 @@ GOOD = {
     "bisam.LossBudget": (bisam.LossBudget, {"budget": 0.1, "rho": 0.1, "hold": 1, "total": 5}),
     "bisam.Learned": (bisam.Learned, {"rho": 0.1, "rate": 1.0, "form": "exact", "every": 1, "least": 0.01, "most": 1.0}),
     "bisam.L2": (bisam.L2, {}),
-    "bisam.Unnormalised": (bisam.Unnormalised, {}),
+    "bisam.axes.Unnormalised": (bisam.axes.Unnormalised, {}),
     "bisam.Lp": (bisam.Lp, {"p": 2.0}),
     "bisam.Adaptive": (bisam.Adaptive, {"eta": 0.01, "scaled": "all"}),
     "bisam.Masked": (bisam.Masked, {"inner": bisam.L2(), "keep": 0.5, "per": "tensor", "divisor": "kept"}),
@@ -248,9 +248,9 @@ GOOD = {
     "bisam.TopK": (bisam.TopK, {"fraction": 0.5, "by": "descent"}),
     "bisam.Decomposed": (bisam.Decomposed, {"alpha": 0.1, "at_w": "ascent"}),
     "bisam.Look": (bisam.Look, {"every": 2, "alpha": 0.1, "at_w": "ascent"}),
-    "bisam.Handed": (bisam.Handed, {"at_w": "ascent"}),
-    "bisam.Posterior": (bisam.Posterior, {}),
-    "bisam.Precision": (bisam.Precision, {}),
+    "bisam.methods.Handed": (bisam.methods.Handed, {"at_w": "ascent"}),
+    "bisam.methods.Posterior": (bisam.methods.Posterior, {}),
+    "bisam.methods.Precision": (bisam.methods.Precision, {}),
     "bisam.Variational": (
         lambda params=..., **more: bisam.Variational([nn.Parameter(torch.zeros(2))] if params is ... else params, **more),
         {"params": ..., "lr": 0.1, "betas": (0.9, 0.9), "samples": 10, "prior": None, "damping": 0.1, "precision": 1.0},
@@ -265,9 +265,9 @@ GOOD = {
     "bisam.Surrogate": (bisam.Surrogate, {"phi": bisam.NegLog(), "mu": 1.0}),
     "bisam.Surrogate.per_sample": (bisam.Surrogate().per_sample, {"logits": LOGITS, "targets": Y}),
     "bisam.Surrogate.__call__": (bisam.Surrogate(), {"logits": LOGITS, "targets": Y}),
-    "bisam.gap": (bisam.gap, {"mu": 1.0, "classes": 3}),
-    "bisam.margins": (bisam.margins, {"logits": LOGITS, "targets": Y}),
-    "bisam.zero_one": (bisam.zero_one, {"logits": LOGITS, "targets": Y, "ties": "right"}),
+    "bisam.losses.gap": (bisam.losses.gap, {"mu": 1.0, "classes": 3}),
+    "bisam.losses.margins": (bisam.losses.margins, {"logits": LOGITS, "targets": Y}),
+    "bisam.losses.zero_one": (bisam.losses.zero_one, {"logits": LOGITS, "targets": Y, "ties": "right"}),
     "bisam.Recipe": (bisam.Recipe, {field.name: getattr(bisam.SAM, field.name) for field in dataclasses.fields(bisam.Recipe)}),
     "bisam.Recipe.replace": (replaced, {field.name: getattr(bisam.SAM, field.name) for field in dataclasses.fields(bisam.Recipe)}),
     "bisam.Recipe.with_rho": (bisam.SAM.with_rho, RHO),
@@ -280,8 +280,8 @@ GOOD = {
     "bisam.Batch.subset": (lambda places: bisam.Batch(net(), X, Y).subset(places), {"places": torch.tensor([0, 2])}),
     "bisam.Batch.split": (lambda size: bisam.Batch(net(), X, Y).split(size), {"size": 2}),
     "bisam.Batch.logits": (lambda inputs, targets: bisam.Batch(net(), inputs, targets).logits(), {"inputs": X, "targets": Y}),
-    "bisam.Noise": (bisam.Noise, {"device": "cpu"}),
-    "bisam.held_buffers": (held, {"model": net}),
+    "bisam.step.Noise": (bisam.step.Noise, {"device": "cpu"}),
+    "bisam.step.held_buffers": (held, {"model": net}),
     "bisam.step.batch.Statistics": (bisam.step.batch.Statistics, {"model": net}),
     "bisam.step.batch.SharedStatistics": (bisam.step.batch.SharedStatistics, {"model": net}),
     "bisam.SharpnessAware": (
@@ -483,7 +483,7 @@ GOOD |= {f"bisam.training.models.{name}": (on_meta(name), {"shape": (3, 32, 32),
 # Public names without a call in the table, and why.
 NOT_CALLED = {
     "holds what the library has made, and is given back as it is": (
-        "bisam.Diagnostics", "bisam.measure.Flips", "bisam.training.History", "bisam.notebook.plots.Look", "bisam.evidence.crossed.Crossed", "bisam.evidence.statistics.Paired",
+        "bisam.step.Diagnostics", "bisam.measure.Flips", "bisam.training.History", "bisam.notebook.plots.Look", "bisam.evidence.crossed.Crossed", "bisam.evidence.statistics.Paired",
         "bisam.evidence.statistics.Unpaired", "bisam.evidence.statistics.Pooled", "bisam.evidence.decisions.Decision", "bisam.evidence.verify.Verified",
     ),
     "takes nothing": (

@@ -260,7 +260,7 @@ def test_the_mean_over_masks_is_the_perturbation_of_the_whole():
 
 def test_a_mask_of_tensors_climbs_rho_over_the_share_that_is_kept():
     model = reference.net("norm")
-    opt = SharpnessAware(BASES["sgd"](model.parameters()), bisam.ESAM_CODE, record=True, seed=2)
+    opt = SharpnessAware(BASES["sgd"](model.parameters()), bisam.methods.ESAM_CODE, record=True, seed=2)
     lengths = []
     for k in range(12):
         opt.step(Batch(model, *reference.samples(k)))

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bisam import CrossEntropy, NegLog, Surrogate, Tanh, margins, zero_one
+from bisam import CrossEntropy, NegLog, Surrogate, Tanh
+from bisam.losses import margins, zero_one
 
 BOUNDS = (NegLog(), NegLog(2.0), Tanh(), Tanh(2.0))
 LOSSES = {"q": Surrogate(), "cross-entropy": CrossEntropy(0.1), "margins": margins, "zero-one": zero_one}

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisam import NegLog, Surrogate, Tanh, gap, margins, zero_one
+from bisam import NegLog, Surrogate, Tanh
+from bisam.losses import gap, margins, zero_one
 from bisam.losses.bounds import GAMMA
 
 BOUNDS = {

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from bisam import BISAM_LOG, CrossEntropy, zero_one
+from bisam import BISAM_LOG, CrossEntropy
+from bisam.losses import zero_one
 from bisam.measure.landscapes import (
     Subspace,
     gaussian,

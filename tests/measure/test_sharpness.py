@@ -492,7 +492,7 @@ def test_bad_input_is_named():
     cases = {
         "rho": lambda: loss_rise(model, CE, x, y, -1),
         "steps": lambda: loss_rise(model, CE, x, y, 0.1, steps=0),
-        "steps must be 1": lambda: loss_rise(model, CE, x, y, 0.1, bisam.Unnormalised(), steps=2),
+        "steps must be 1": lambda: loss_rise(model, CE, x, y, 0.1, bisam.axes.Unnormalised(), steps=2),
         "geometry": lambda: loss_rise(model, CE, x, y, 0.1, bisam.Masked()),
         "geometry must be a ball": lambda: loss_rise(model, CE, x, y, 0.1, bisam.L2),
         "m must be at most 12": lambda: m_sharpness(model, CE, x, y, 0.1, 13),

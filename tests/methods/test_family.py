@@ -234,7 +234,7 @@ def table():
 
 def exercised():
     """The rows with a feature of their own, so that it acts in six steps and can be seen."""
-    masked, unnormalised = functools.partial(bisam.Masked, keep=0.3), bisam.Unnormalised()
+    masked, unnormalised = functools.partial(bisam.Masked, keep=0.3), bisam.axes.Unnormalised()
     for row in ("esam", "e-bisam-log", "e-bisam-tanh"):
         for fraction in (0.25, 1.0):
             changes = {"geometry": masked(bisam.L2()), "selection": bisam.MostSensitive(fraction), **CONSTANT}
@@ -506,11 +506,11 @@ SAMPLES, BETAS = 50, (0.8, 0.7)  # the averages of the default move too little i
 
 def bsam(row, monkeypatch, rho=0.01, at_w="descent", betas=BETAS, precision=1.0, damping=0.1, loss=None):
     """Weights and precision after each step of the library, and the same of the reference."""
-    model, drawn = reference.net(), spied(monkeypatch, (bisam.Posterior, "offset"))
+    model, drawn = reference.net(), spied(monkeypatch, (bisam.methods.Posterior, "offset"))
     values = (0.5, betas, 40 / SAMPLES, damping, precision)
     variational = dict(zip(("lr", "betas", "prior", "damping", "precision"), values, strict=True))
     base = bisam.Variational(model.parameters(), samples=SAMPLES, **variational)
-    recipe = RECIPES[row].replace(radius=Constant(rho), combination=bisam.Handed(at_w=at_w))
+    recipe = RECIPES[row].replace(radius=Constant(rho), combination=bisam.methods.Handed(at_w=at_w))
     wrapped, found = SharpnessAware(base, recipe if loss is None else recipe.replace(ascent=loss), seed=3), []
     for batch in BATCHES:
         drawn.append({})
@@ -535,7 +535,7 @@ def test_six_steps_of_bsam(row, rho, at_w, monkeypatch):
 def test_the_table_has_bsam_with_its_defaults():
     for row in VARIATIONAL:
         assert RECIPES[row].radius == Constant(0.01)
-        assert RECIPES[row].combination == bisam.Handed(at_w="descent")
+        assert RECIPES[row].combination == bisam.methods.Handed(at_w="descent")
 
 
 @pytest.mark.parametrize("row", VARIATIONAL)
@@ -845,7 +845,7 @@ def with_factor(case, monkeypatch):
 
 def sees_the_size_of_q(recipe):
     """Whether more than the direction of the ascent gradient, and the order of the samples, enters."""
-    unnormalised = isinstance(getattr(recipe.geometry, "inner", None), bisam.Unnormalised)
+    unnormalised = isinstance(getattr(recipe.geometry, "inner", None), bisam.axes.Unnormalised)
     at_w = getattr(recipe.combination, "at_w", "descent") == "ascent"
     return unnormalised or at_w or isinstance(recipe.radius, bisam.LossBudget)
 

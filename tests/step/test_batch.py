@@ -5,7 +5,8 @@ import reference
 import torch
 from torch import nn
 
-from bisam import Batch, Noise, held_buffers
+from bisam import Batch
+from bisam.step import Noise, held_buffers
 
 NORMS = ("norm", "cumulative norm")
 

@@ -18,22 +18,22 @@ from bisam.training import train
 
 ROWS = {
     **bisam.RECIPES,
-    "late-sam": bisam.LATE_SAM.replace(radius=Phase(0.05, start=2)),
+    "late-sam": bisam.methods.LATE_SAM.replace(radius=Phase(0.05, start=2)),
     "late-sam-bisam-log": bisam.recipe("late-sam-bisam-log").replace(radius=Phase(0.05, start=1, every=2)),
     "looksam": bisam.LOOKSAM.replace(combination=Look(every=2)),
     **{name: bisam.recipe(name).replace(micro_batch=8) for name in ("msam", "m-bisam-log", "m-bisam-tanh")},
-    "ksam in parts": bisam.KSAM.replace(micro_batch=8),
-    "rsam in parts": bisam.RSAM.replace(micro_batch=8),
-    "rsam, start not kept": bisam.RSAM.replace(start=RandomStart(0.1, kept=False)),
-    "rsam with a ranking": bisam.RSAM.replace(selection=TopK(0.5)),
-    "rsam on the most sensitive": bisam.RSAM.replace(selection=bisam.MostSensitive(0.5)),
-    "lets, exact": bisam.LETS_SAM.replace(radius=Learned(0.05, 1.0, form="exact")),
+    "ksam in parts": bisam.methods.KSAM.replace(micro_batch=8),
+    "rsam in parts": bisam.methods.RSAM.replace(micro_batch=8),
+    "rsam, start not kept": bisam.methods.RSAM.replace(start=RandomStart(0.1, kept=False)),
+    "rsam with a ranking": bisam.methods.RSAM.replace(selection=TopK(0.5)),
+    "rsam on the most sensitive": bisam.methods.RSAM.replace(selection=bisam.MostSensitive(0.5)),
+    "lets, exact": bisam.methods.LETS_SAM.replace(radius=Learned(0.05, 1.0, form="exact")),
 }
 N, STEPS = 16, 3
 
 
 def wrapped(model, recipe):
-    if isinstance(recipe.geometry, bisam.Precision):
+    if isinstance(recipe.geometry, bisam.methods.Precision):
         base = bisam.Variational(model.parameters(), lr=0.05, samples=100)  # few: its draws lead far from w
     else:
         base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
-from bisam import BISAM_LOG, BISAM_TANH, SAM, Batch, NegLog, SharpnessAware, Surrogate, Tanh, zero_one
+from bisam import BISAM_LOG, BISAM_TANH, SAM, Batch, NegLog, SharpnessAware, Surrogate, Tanh
+from bisam.losses import zero_one
 from bisam.losses.bounds import GAMMA, Identity
 from bisam.losses.surrogate import _balanced, _reach
 

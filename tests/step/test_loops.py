@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 import bisam
-from bisam import SAM, Batch, Constant, Noise, SharpnessAware
+from bisam import SAM, Batch, Constant, SharpnessAware
 from bisam.axes.radius import Learned
+from bisam.step import Noise
 
 CODE = Path(__file__).resolve().parents[2] / "book" / "code"
 NAMES = ("sam", "bisam-log", "asam", "esam", "gsam", "looksam", "vasso", "lets-sam")
@@ -733,11 +734,11 @@ class TestLightning(Calm):
     def test_a_run_goes_on_from_its_checkpoint(self, tmp_path):
         x, y = samples()
         dataset, shown_here = torch.utils.data.TensorDataset(x, y), shown("with_lightning")
-        uncut, _ = shown_here.train(bisam.VASSO, dataset, tmp_path / "a", epochs=2)
-        _, trainer = shown_here.train(bisam.VASSO, dataset, tmp_path / "b", epochs=2, stop_after=1)
+        uncut, _ = shown_here.train(bisam.methods.VASSO, dataset, tmp_path / "a", epochs=2)
+        _, trainer = shown_here.train(bisam.methods.VASSO, dataset, tmp_path / "b", epochs=2, stop_after=1)
         path = tmp_path / "half.ckpt"
         trainer.save_checkpoint(path)
-        resumed, _ = shown_here.train(bisam.VASSO, dataset, tmp_path / "c", epochs=2, go_on_from=path)
+        resumed, _ = shown_here.train(bisam.methods.VASSO, dataset, tmp_path / "c", epochs=2, go_on_from=path)
         assert weights_of(resumed.net) == weights_of(uncut.net)
 
     def test_a_limit_of_steps_is_kept(self, tmp_path):

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from bisam import BISAM_LOG, BISAM_TANH, SAM, SGD, Batch, Constant, CrossEntropy, Noise, SharpnessAware
+from bisam import BISAM_LOG, BISAM_TANH, SAM, SGD, Batch, Constant, CrossEntropy, SharpnessAware
+from bisam.step import Noise
 
 TWO_PASS = {"sam": SAM, "bisam-log": BISAM_LOG, "bisam-tanh": BISAM_TANH}
 each_recipe = pytest.mark.parametrize("recipe", TWO_PASS.values(), ids=TWO_PASS)

@@ -170,15 +170,15 @@ def test_every_recipe_trains_and_in_parts_ends_at_the_same_bits(recipe, tmp_path
 
 
 def test_a_learned_radius_has_a_column_of_its_own():
-    history = fit(run(epochs=3).replace(recipe=bisam.LETS_SAM.replace(radius=bisam.Learned(0.05, rate=10.0))))
+    history = fit(run(epochs=3).replace(recipe=bisam.methods.LETS_SAM.replace(radius=bisam.Learned(0.05, rate=10.0))))
     radii = history.curve("rho")
     assert len({0.05, *radii}) == 4 and all(0.001 <= rho <= 1 for rho in radii)
-    still = fit(run(epochs=3).replace(recipe=bisam.LETS_SAM.replace(radius=bisam.Learned(0.05, rate=0.0))))
+    still = fit(run(epochs=3).replace(recipe=bisam.methods.LETS_SAM.replace(radius=bisam.Learned(0.05, rate=0.0))))
     assert still.curve("rho") == [0.05, 0.05, 0.05]
 
 
 def test_a_learned_radius_sees_validation_images_and_no_test_images(monkeypatch):
-    learned = run(recipe="lets-sam").replace(recipe=bisam.LETS_SAM.replace(radius=bisam.Learned(0.05, rate=10.0)))
+    learned = run(recipe="lets-sam").replace(recipe=bisam.methods.LETS_SAM.replace(radius=bisam.Learned(0.05, rate=10.0)))
     weights = weights_digest(fit(learned).model)
     assert weights != weights_digest(fit(run(recipe="sam")).model)
     other = Split(TINY.test.inputs.flip(0), TINY.test.targets)
