@@ -41,7 +41,7 @@ MODULES = {
     "queue": "bisam.evidence.queue", "radius": "bisam.axes.radius", "recipe": "bisam.methods", "report": "bisam.evidence.report",
     "reproduce": "bisam.evidence.reproduce", "selection": "bisam.axes.selection", "sharpness": "bisam.measure.sharpness",
     "side_by_side": "bisam.training.side_by_side", "statistics": "bisam.evidence.statistics", "surrogate": "bisam.losses.surrogate",
-    "tables": "bisam.notebook.tables", "train": "bisam.training.train", "variational": "bisam.methods.bsam",
+    "tables": "bisam.notebook.tables", "train": "bisam.training", "variational": "bisam.methods.bsam",
     "verdicts": "bisam.evidence.verdicts", "verify": "bisam.evidence.verify", "workers": "bisam.training.workers",
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ SHORT = {"smoothing": "descent.smoothing", "mu": "ascent.mu", "alpha": "ascent.p
 
 
 def words(parser: argparse.ArgumentParser) -> None:
-    from ..training.train import Run
+    from ..training import Run
 
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="a run as JSON or TOML, or a record; the options below go before it")
     for field in dataclasses.fields(Run):
@@ -57,9 +57,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _trained(wanted, arguments: argparse.Namespace) -> int:
+    from ..training import fit, weights_digest
     from ..training.environment import made_on_by
     from ..training.metrics import Log, earlier_rows
-    from ..training.train import fit, weights_digest
 
     written, file, first = arguments.output / "history.json", arguments.output / "checkpoint.pt", not int(os.environ.get("RANK", 0))
     logs = _logs(wanted, arguments, written) if first else []  # of several processes the first one reports
@@ -98,7 +98,7 @@ def _wanted(arguments: argparse.Namespace):
     """The run that the file and the options describe, the options over the file, and the number of threads."""
     from .. import _checks
     from ..evidence import descriptions
-    from ..training.train import Run
+    from ..training import Run
 
     settings = _settings(arguments)
     found = descriptions.Description() if arguments.source is None else descriptions.read(arguments.source)

@@ -17,7 +17,7 @@ from .. import _checks
 from .. import _files as files
 from ..axes.radius import Constant, Learned
 from ..losses.cross_entropy import CrossEntropy
-from ..training.train import Run
+from ..training import Run
 
 SHOWN = ("LETS", "figure-2")  # what the texts show without numbers that results/published.csv could hold
 LONGEST = 1000  # characters of a text

@@ -16,8 +16,8 @@ from ..axes.recipe import Recipe
 from ..evidence import ledger
 from ..evidence import record as _record
 from ..methods.table import recipe
+from ..training import Run
 from ..training.environment import environment, threads_held
-from ..training.train import Run
 from .experiments import RESULTS, experiment
 from .plans import Planned, runs_planned
 
@@ -32,7 +32,7 @@ class Description:
     """What a file says of a run, before the run is made: another option may still take the place of a field.
 
     Args:
-        fields: of a :class:`~bisam.training.train.Run`, name to value; those that are left out have their defaults. The recipe is a
+        fields: of a :class:`~bisam.training.Run`, name to value; those that are left out have their defaults. The recipe is a
             :class:`~bisam.axes.recipe.Recipe`.
         threads: that the run is made with, on which the last bits depend on a CPU; ``None`` leaves it to torch.
 
@@ -62,7 +62,7 @@ class Description:
 def read(path: str | Path) -> Description:
     """The run that a file describes.
 
-    The file holds the fields of a :class:`~bisam.training.train.Run`, or holds them as ``run`` beside other things: a record of the ledger, a
+    The file holds the fields of a :class:`~bisam.training.Run`, or holds them as ``run`` beside other things: a record of the ledger, a
     ``history.json`` of ``bisam train``, and what :func:`export` wrote. A record is checked as :func:`bisam.evidence.ledger.read` does, wherever it lies.
 
     Args:

@@ -20,7 +20,7 @@ from ..losses.bounds import Identity
 from ..losses.cross_entropy import CrossEntropy
 from ..losses.surrogate import Surrogate
 from ..methods.table import BISAM_LOG, RECIPES, SAM, SGD
-from ..training.train import Run, equal_budget
+from ..training import Run, equal_budget
 from .verdicts import FEWEST
 
 __all__ = [
@@ -86,8 +86,8 @@ class Experiment:
         methods: names of recipes or controls.
         seeds: how many, counted from ``first_seed``.
         epochs: of a two-pass method.
-        axes: field of :class:`~bisam.training.train.Run`, ``"rho"``, or ``"rate"``, to the values that it takes.
-        settings: fields of :class:`~bisam.training.train.Run` that all runs share.
+        axes: field of :class:`~bisam.training.Run`, ``"rho"``, or ``"rate"``, to the values that it takes.
+        settings: fields of :class:`~bisam.training.Run` that all runs share.
         rho: radius of every method that climbs; ``None`` leaves each its own.
         radius: method to its radius, where it is another.
         rate: of a learned radius; ``None`` leaves each its own.
@@ -103,7 +103,7 @@ class Experiment:
         fingerprint: of the data, see ``bisam.training.data.Task``, so that its first run is not made on others either; empty leaves it to that run.
 
     Raises:
-        TypeError, ValueError: a field that is not as above, or a run that :class:`~bisam.training.train.Run` refuses.
+        TypeError, ValueError: a field that is not as above, or a run that :class:`~bisam.training.Run` refuses.
 
     Example:
         >>> first = experiment("first_run")

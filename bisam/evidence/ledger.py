@@ -13,8 +13,8 @@ from pathlib import Path
 from .. import _checks
 from .. import _files as files
 from ..evidence import record as _record
+from ..training import History, Run, weights_digest
 from ..training.environment import commit, differences, environment, made_on_by
-from ..training.train import History, Run, weights_digest
 from .experiments import DATA_AXES, RESULTS, Claim, Experiment, LedgerError, claims, experiment, experiments
 from .record import bits, packed
 
@@ -35,7 +35,7 @@ def record(
     """Writes one run as one new JSON file, in one piece, and never over another.
 
     Args:
-        history: what :func:`~bisam.training.train.fit` returned.
+        history: what :func:`~bisam.training.fit` returned.
         name: of the experiment.
         file: name of the record, without ending.
         scale: ``"smoke"``, ``"laptop"`` or ``"paper"``.
@@ -52,7 +52,7 @@ def record(
 
     Example:
         >>> import tempfile
-        >>> from bisam.training.train import fit
+        >>> from bisam.training import fit
         >>> history = fit(Run(model="mlp", epochs=1))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     record(history, "try", "sam-seed0", "smoke", Path(folder)).name
@@ -356,7 +356,7 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
     """What a record holds: the run, its curve and final numbers, and what is needed to tell whether it is the same again.
 
     Args:
-        history: what :func:`~bisam.training.train.fit` returned.
+        history: what :func:`~bisam.training.fit` returned.
         name: of the experiment.
         scale: of the experiment.
         root: folder of the data sets, see :func:`bisam.training.data.load`.
@@ -365,7 +365,7 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
         ValueError: the history is not finished.
 
     Example:
-        >>> from bisam.training.train import fit
+        >>> from bisam.training import fit
         >>> found = entry(fit(Run(model="mlp", epochs=1)), "try", "smoke")
         >>> found["right"]["images"], int(bits(found, "last").sum()) / 5 == found["final"]["last_test_accuracy"]
         (500, True)

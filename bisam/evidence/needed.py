@@ -19,8 +19,7 @@ import torch
 from torch import nn
 
 from .. import _checks
-from ..training import models
-from ..training.train import Run
+from ..training import Run, models
 from .experiments import RESULTS, Claim, Experiment, claims, experiments
 from .power import POWER
 from .published import published, published_difference, published_sides

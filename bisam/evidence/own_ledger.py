@@ -11,7 +11,7 @@ from pathlib import Path
 from .. import __version__, _checks
 from .. import _files as files
 from ..training.environment import commit
-from ..training.train import COMPILE, PRECISIONS
+from ..training.run import COMPILE, PRECISIONS
 from .experiments import RESULTS, Claim, Experiment, LedgerError, listed
 from .ledger import SCHEMA
 from .plans import Planned, runs_planned

@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import _checks
 from .. import _files as files
 from ..evidence import ledger
-from ..training.train import Run
+from ..training import Run
 from ..training.workers import check_alone
 from .experiments import RESULTS, SCALES, Experiment, experiments
 

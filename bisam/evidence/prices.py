@@ -11,9 +11,10 @@ import torch
 
 from .. import _checks
 from ..methods.table import SGD
-from ..training import data
+from ..training import Run, data
 from ..training.captured import WARM_UP
-from ..training.train import Run, _State, exact_kernels
+from ..training.devices import exact_kernels
+from ..training.state import State
 from .plans import Planned, Settings, runs_planned
 
 __all__ = ["hours", "prices"]
@@ -109,22 +110,22 @@ def _seconds_of_a_step(run: Run, task: data.Data, size: int, steps: int = 3) -> 
     """By how much the first step of a training is longer, and a later one, with all that belongs to it: the batch is cut, augmented and laid out."""
     own = torch.random.fork_rng(range(torch.cuda.device_count()) if run.device != "cpu" else [])
     with own, exact_kernels(run.device):
-        state = _State(run.replace(recipe=SGD, batch_size=size, lr=1e-12, label_noise=0.0, seed=0), task)
+        state = State(run.replace(recipe=SGD, batch_size=size, lr=1e-12, label_noise=0.0, seed=0), task)
         stepping, ready = _stepping(state), 1 if state.whole is None else WARM_UP + 1
         first = _clocked(state, itertools.islice(stepping, ready))
         each = _clocked(state, itertools.islice(stepping, steps)) / steps
     return max(first - ready * each, 0.0), each
 
 
-def _stepping(state: _State) -> Iterator[object]:
+def _stepping(state: State) -> Iterator[object]:
     """Steps of a training without an end, in the form in which it makes them; of a graph the first few are eager, and then it is captured."""
     while state.whole is not None:
         yield from state.whole.epoch(state.run.lr)
-    for index in itertools.cycle(list(itertools.islice(state._batches(), 4))):
-        yield state.optimizer.step(state._batch(state.train, index, state.augment))
+    for index in itertools.cycle(list(itertools.islice(state.batches(), 4))):
+        yield state.optimizer.step(state.batch(state.train, index, state.augment))
 
 
-def _clocked(state: _State, steps: Iterable[object]) -> float:
+def _clocked(state: State, steps: Iterable[object]) -> float:
     waits = functools.partial(torch.cuda.synchronize, state.device) if state.device.type == "cuda" else lambda: None
     waits()
     started = time.perf_counter()

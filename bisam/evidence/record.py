@@ -17,8 +17,7 @@ from torch import Tensor
 
 from ..axes.radius import Learned
 from ..axes.recipe import Recipe
-from ..training import own_code
-from ..training.train import Run
+from ..training import Run, own_code
 from .experiments import LedgerError
 
 try:

@@ -18,9 +18,8 @@ import torch
 from .. import _checks
 from .. import _files as files
 from ..evidence import ledger
-from ..training import data, models, processes
+from ..training import Run, data, fit, models, processes
 from ..training.environment import threads_held
-from ..training.train import Run, fit
 from ..training.workers import check_alone
 from .experiments import LedgerError, experiment, experiments
 from .plans import CHECKPOINTS, SMOKE, Planned, Settings, home, plan, runs_planned

@@ -16,8 +16,8 @@ from ..axes.radius import Constant, Learned
 from ..evidence import ledger
 from ..evidence import record as _record
 from ..methods.table import SGD
+from ..training import Run
 from ..training.data import DataError
-from ..training.train import Run
 from .experiments import RESULTS, Experiment, LedgerError, listed
 from .published import TableError, read_rows
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .. import _checks
 from ..evidence.experiments import experiments
-from ..training.train import Run
+from ..training import Run
 
 __all__ = ["data_of", "for_gpus", "kind", "kinds"]
 

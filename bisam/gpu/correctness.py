@@ -7,8 +7,8 @@ import time
 
 from ..gpu import trainings, two_devices, two_processes
 from ..methods.table import RECIPES
-from ..training import train
-from ..training.train import PRECISIONS
+from ..training.devices import exact_kernels
+from ..training.run import PRECISIONS
 from .deviations import Wrong
 from .lines import Item, Stage, fresh_first, told
 from .trust import EAGER, SGD, SIDE_BY_SIDE
@@ -41,7 +41,7 @@ def main(stage: Stage) -> None:
         ...     "cut" in (Path(folder) / "correctness.jsonl").read_text()
         True
     """
-    with train.exact_kernels(stage.device):
+    with exact_kernels(stage.device):
         for check in stage.in_time(_ordered(stage)):
             _carried_out(stage, check)
 
@@ -74,7 +74,7 @@ def only(stage: Stage, name: str) -> None:
         {"name": "step sgd float32", "result": "pass",
     """
     here = dataclasses.replace(stage, name="correctness")
-    with train.exact_kernels(stage.device):
+    with exact_kernels(stage.device):
         _carried_out(here, next(check for check in checks(here) if check.name == name))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..training import train
-from ..training.train import weights_digest
+from ..training import History, weights_digest
 
 __all__ = ["Wrong"]
 
@@ -33,7 +32,7 @@ def distance(one: list[Tensor], other: list[Tensor], start: list[Tensor]) -> flo
     return float(apart / way)
 
 
-def same(one: train.History, other: train.History, words: str) -> float:
+def same(one: History, other: History, words: str) -> float:
     """Zero, or what is wrong: weights and rows must agree to the bit."""
     pairs = zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True)
     apart = max(float((a.double() - b.double()).abs().max()) for a, b in pairs)

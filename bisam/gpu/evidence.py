@@ -14,10 +14,9 @@ from ..evidence import ledger, plans
 from ..evidence.experiments import RESULTS, experiments
 from ..evidence.plans import Planned
 from ..gpu import correctness
-from ..training import captured, data
+from ..training import History, captured, data
 from ..training.checkpoint import CheckpointError
 from ..training.side_by_side import Job, in_turns
-from ..training.train import History
 from .claimed import for_gpus, kind
 from .lines import Stage, of_this_session
 from .trust import EAGER, Trust, trust

@@ -15,10 +15,8 @@ from .. import _checks
 from .. import _files as files
 from ..evidence.experiments import RESULTS
 from ..gpu import claimed, evidence
-from ..training import archive as _archive
 from ..training import environment
-from ..training import images as _images
-from ..training.data import DataError
+from ..training.data import DataError, archive, folder, sources
 from .session import ROOT
 
 __all__ = ["main", "pack"]
@@ -89,7 +87,7 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
     _check_replaceable(folder)
     images = sorted(claimed.data_of(RESULTS))
     for name in images:  # before anything is written or replaced
-        _images.stamp(name, root)
+        sources.stamp(name, root)
     if folder.exists():
         shutil.rmtree(folder)
     shutil.copytree(PACKAGE, folder / "bisam", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "*.part"))
@@ -132,15 +130,15 @@ def _check_replaceable(folder: Path) -> None:
 
 def _pack_images(name: str, root: Path, there: Path) -> None:
     """The images in one file, and a look whether the loader makes the same of it."""
-    if not name.startswith(_images.FOLDER):
+    if not name.startswith(sources.FOLDER):
         raise DataError(f"data {name!r} cannot be packed: only trees of images, folder:NAME, are")
-    packed = _archive.path_of(name.removeprefix(_images.FOLDER), root)
-    if not (root / name.removeprefix(_images.FOLDER)).is_dir() and packed.is_file():
+    packed = archive.path_of(name.removeprefix(sources.FOLDER), root)
+    if not (root / name.removeprefix(sources.FOLDER)).is_dir() and packed.is_file():
         shutil.copyfile(packed, there / packed.name)
         return
-    path = _images.pack(name, root, there)
-    pixels = torch.from_numpy(_archive.decoded(_archive.read(path)))
-    tree = _images.read(name, root, _images.stamp(name, root))
+    path = folder.pack(name, root, there)
+    pixels = torch.from_numpy(archive.decoded(archive.read(path)))
+    tree = sources.read(name, root, sources.stamp(name, root))
     if not torch.equal(pixels, torch.cat([tree.train, tree.test])):
         raise DataError(f"data {name!r} is not the same when it is decoded from {path}")
 

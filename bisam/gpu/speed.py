@@ -9,7 +9,7 @@ import torch
 
 from ..evidence.experiments import RESULTS
 from ..gpu import parts, timing, whole_steps
-from ..training import train
+from ..training.devices import exact_kernels
 from .claimed import kinds
 from .lines import Item, Stage, fresh_first, told
 
@@ -33,7 +33,7 @@ def main(stage: Stage) -> None:
         ...     "cut" in (Path(folder) / "speed.jsonl").read_text()
         True
     """
-    with train.exact_kernels(stage.device):
+    with exact_kernels(stage.device):
         for item in stage.in_time(fresh_first(items(stage), stage.path, always=len(_of_claims(stage)))):
             started = time.monotonic()
             try:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from ..methods.table import RECIPES
-from ..training import captured, data, train
-from ..training.train import Run
+from ..training import Run, captured, data
+from ..training.state import State
 from ..training.workers import Workers
 from .lines import Stage
 from .trainings import task
@@ -63,12 +63,12 @@ def _images(tiny: bool) -> data.Data:
     return task(32, 256 if tiny else EPOCH, others=50)
 
 
-def state_of(stage: Stage, run: Run, graphs: bool = True) -> train._State:
+def state_of(stage: Stage, run: Run, graphs: bool = True) -> State:
     torch.manual_seed(0)
-    return train._State(run, _images(stage.tiny), Workers(0, 1), graphs)
+    return State(run, _images(stage.tiny), Workers(0, 1), graphs)
 
 
-def endless(state: train._State) -> Iterator[None]:
+def endless(state: State) -> Iterator[None]:
     """The steps of one epoch after the other; the few images of the other splits are looked at between them."""
     while True:
         yield from state.steps()

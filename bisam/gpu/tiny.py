@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from .. import _files as files
-from ..training import archive as _archive
+from ..training.data import archive
 
 __all__ = ["write"]
 
@@ -60,5 +60,5 @@ def write(out: Path) -> None:
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(raw, "jpeg")
             images.append((raw.getvalue(), k % 3, is_train))
     (out / "data").mkdir(parents=True, exist_ok=True)
-    _archive.write(_archive.path_of("tiny", out / "data"), images)
+    archive.write(archive.path_of("tiny", out / "data"), images)
     files.write_whole(out / "claims.toml", CLAIMS)

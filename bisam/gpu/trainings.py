@@ -10,9 +10,12 @@ import torch
 
 from ..axes.radius import Phase
 from ..methods.table import RECIPES
-from ..training import data, train
+from ..training import History, Run, data
+from ..training.devices import exact_kernels
+from ..training.loop import train
+from ..training.rng import seeded_rng
 from ..training.side_by_side import Job, in_turns
-from ..training.train import Run
+from ..training.state import State
 from ..training.workers import workers
 from .deviations import Wrong, at_most, distance, same, weights_of
 from .lines import Stage
@@ -55,8 +58,8 @@ def run_of(stage: Stage, name: str = "bisam-log", precision: str = "float32", mo
     return Run(recipe=recipe, precision=precision, model=model, device=stage.device, **settings)
 
 
-def trained(run: Run, path: Path | None = None, stop_after: int | None = None, there: data.Data | None = None, graphs: bool = True) -> train.History:
-    """:func:`bisam.training.train.fit` on a task that is at hand.
+def trained(run: Run, path: Path | None = None, stop_after: int | None = None, there: data.Data | None = None, graphs: bool = True) -> History:
+    """:func:`bisam.training.fit` on a task that is at hand.
 
     Args:
         run: what to do; its ``data`` is not looked at.
@@ -73,8 +76,8 @@ def trained(run: Run, path: Path | None = None, stop_after: int | None = None, t
         2
     """
     there = there or task(32 if run.model == "vgg19-bn" else 16)
-    with workers(run.device) as here, train._own_randomness(run), train.exact_kernels(run.device):
-        return train._train(train._State(run, there, here, graphs), path, False, stop_after, None, None)
+    with workers(run.device) as here, seeded_rng(run.seed, run.device), exact_kernels(run.device):
+        return train(State(run, there, here, graphs), path, stop_after=stop_after)
 
 
 def graph(stage: Stage, name: str, precision: str, model: str) -> float:

@@ -14,8 +14,9 @@ from ..axes.recipe import Recipe
 from ..methods.table import RECIPES
 from ..step.batch import Batch
 from ..step.optimizer import SharpnessAware
-from ..training import models, train
-from ..training.train import PRECISIONS, Run
+from ..training import Run, models
+from ..training.base import base_optimizer
+from ..training.run import PRECISIONS
 from .deviations import Wrong, at_most, distance, weights_of
 from .lines import Stage
 
@@ -48,7 +49,7 @@ def _after(name: str, device: str, precision: str, steps: int) -> nn.Module:
     model = _net().to(device)
     recipe = _exercised(RECIPES[name])
     run = Run(recipe=recipe, lr=0.05, batch_size=32, device=device)
-    opt = SharpnessAware(train._base(run, model, 1000), recipe, seed=0, nonfinite="skip" if device != "cpu" else "raise")
+    opt = SharpnessAware(base_optimizer(run, model, 1000), recipe, seed=0, nonfinite="skip" if device != "cpu" else "raise")
     generator = torch.Generator().manual_seed(1)
     with drawn_on_the_cpu():
         for _ in range(steps):

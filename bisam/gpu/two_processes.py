@@ -10,8 +10,7 @@ from multiprocessing import get_context
 
 import torch
 
-from ..training import processes
-from ..training.train import Run, weights_digest
+from ..training import Run, processes, weights_digest
 from .deviations import Wrong, at_most, distance, weights_of
 from .lines import Stage
 from .trainings import run_of, trained
@@ -43,14 +42,10 @@ def shared_batch(stage: Stage) -> float:
 
 
 def _spawned(target: Callable, arguments: list[tuple]) -> list:
-    with ProcessPoolExecutor(len(arguments), get_context("spawn"), processes.follow_parent) as pool:
+    with ProcessPoolExecutor(len(arguments), get_context("spawn"), processes.follow_parent) as pool, processes.kill_started():
         with processes.signals_held_back():  # this starts processes
             asked = [pool.submit(_within, target, *each) for each in arguments]
-        try:
-            return [future.result(timeout=PATIENCE) for future in asked]
-        finally:
-            for process in list((pool._processes or {}).values()):
-                process.kill()
+        return [future.result(timeout=PATIENCE) for future in asked]
 
 
 def _within(target: Callable, run: Run, environment: dict) -> object:

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from .. import _files as files
 from ..gpu import published
-from ..training import captured
-from ..training.train import PRECISIONS, Run
+from ..training import Run, captured, graphs
+from ..training.run import PRECISIONS
 from .lines import Stage
 from .timing import BATCH, EPOCH, METHODS, endless, run_of, seconds_of, state_of
 
@@ -35,7 +35,7 @@ def _floor(stage: Stage, model: str, mode: str, precision: str) -> float:
     """Two forward-backward passes with cross-entropy on a batch that lies there, and one step of SGD; in the same mode."""
     state = state_of(stage, run_of(stage, model, "sgd", "default" if mode == "default" else "no", precision))
     network, base = state.network.train(), state.optimizer.base
-    inputs = state._laid_out(state.task.prepared(state.train.inputs[: state.run.batch_size]))
+    inputs = state.laid_out(state.task.prepared(state.train.inputs[: state.run.batch_size]))
     targets = state.train.targets[: state.run.batch_size]
 
     def passes() -> None:
@@ -46,11 +46,11 @@ def _floor(stage: Stage, model: str, mode: str, precision: str) -> float:
             functional.cross_entropy(logits.float(), targets).backward()
         base.step()
 
-    graph = captured.graph_of(torch.device(stage.device)) if mode == "whole-step" else None
+    graph = graphs.graph_of(torch.device(stage.device)) if mode == "whole-step" else None
     if graph is None:
         return seconds_of(passes, stage)
-    side = captured.side_stream(torch.device(stage.device))
-    with captured.aside(side):
+    side = graphs.side_stream(torch.device(stage.device))
+    with graphs.aside(side):
         for _ in range(captured.WARM_UP):
             passes()
     base.zero_grad()
@@ -128,7 +128,7 @@ def published_way(stage: Stage, model: str) -> dict:
     for name in ("sam", "bisam"):
         state = state_of(stage, run_of(stage, model, "sgd", "no", "float32").replace(channels_last=False))
         step = published.Step(state.model.train(), state.optimizer.base, published.LOSSES[name])
-        batches = itertools.cycle([state._batch(state.train, index, state.augment) for index in itertools.islice(state._batches(), 2)])
+        batches = itertools.cycle([state.batch(state.train, index, state.augment) for index in itertools.islice(state.batches(), 2)])
         found[name] = seconds_of(lambda step=step, batches=batches: step(next(batches)), stage)
     epochs = {f"epoch {name}": seconds * (EPOCH // BATCH) for name, seconds in found.items()}
     return {**found, "ratio": found["bisam"] / found["sam"], **epochs}

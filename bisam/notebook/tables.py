@@ -16,7 +16,7 @@ from ..evidence import report
 from ..evidence.record import evaluated
 from ..evidence.statistics import ALPHA, Paired, Unpaired, welch
 from ..evidence.verdicts import direction
-from ..training.train import History
+from ..training import History
 from .plots import look
 
 __all__ = [
@@ -297,10 +297,10 @@ def live(histories: Mapping[str, Sequence[History]]) -> str:
     """Runs made a moment ago as lines of text, means over their seeds. No evidence.
 
     Args:
-        histories: method to what :func:`bisam.training.train.fit` returned, one a seed.
+        histories: method to what :func:`bisam.training.fit` returned, one a seed.
 
     Example:
-        >>> from bisam.training.train import Run, fit
+        >>> from bisam.training import Run, fit
         >>> print(live({"sam": [fit(Run(model="mlp", epochs=1))]}).splitlines()[0])
              epochs  passes  own labels  validation  test, chosen  test, last
     """

@@ -11,9 +11,8 @@ eagerly, through the same tensors.
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -23,6 +22,7 @@ from .. import _checks
 from ..axes.radius import Learned, LossBudget, Schedule
 from ..axes.recipe import Recipe
 from ..step.two_pass import is_drawn
+from ..training import graphs as cuda_graphs
 
 __all__ = ["WholeStep", "check", "refusal"]
 
@@ -40,9 +40,6 @@ def refusal(recipe: Recipe) -> str | None:
 
     Args:
         recipe: the method.
-
-    Source:
-        Ours.
 
     Example:
         >>> from bisam import RECIPES
@@ -73,9 +70,6 @@ def check(recipe: Recipe) -> None:
     Raises:
         ValueError: the message says why, and what to use instead.
 
-    Source:
-        Ours.
-
     Example:
         >>> from bisam import RECIPES
         >>> check(RECIPES["sam"])
@@ -87,60 +81,6 @@ def check(recipe: Recipe) -> None:
         )
 
 
-class CudaGraph:
-    """The kernels of one call of a function without arguments, to be run again. The call itself computes nothing."""
-
-    def __init__(self, step: Callable[[], None], stream: torch.cuda.Stream, generators: Iterable[torch.Generator] = ()):
-        self._graph = torch.cuda.CUDAGraph()
-        for generator in generators:  # their draws go on from replay to replay; the global one is known to torch
-            self._graph.register_generator_state(generator)
-        with _nothing_collected(), torch.cuda.graph(self._graph, stream=stream):
-            step()
-
-    def replay(self) -> None:
-        """Runs the kernels, on the current stream."""
-        self._graph.replay()
-
-
-@contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Inside, Python collects no garbage: what it would free on the device must not be freed while a stream is captured."""
-    gc.collect()
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def graph_of(device: torch.device) -> type | None:
-    """What captures on a device; ``None`` where every step runs eagerly."""
-    return CudaGraph if device.type == "cuda" else None
-
-
-def side_stream(device: torch.device):
-    """A stream beside that of the program, for warm-up and capture; ``None`` on a CPU."""
-    return torch.cuda.Stream(device) if device.type == "cuda" else None
-
-
-@contextmanager
-def aside(stream) -> Iterator[None]:
-    """Inside, work goes to another stream, after what was asked for before; what is asked for later comes after it.
-
-    Libraries set up what they need for a stream when it is first used. What they set up for the default stream is of no use to a graph.
-    """
-    if stream is None:
-        yield
-        return
-    here = torch.cuda.current_stream(stream.device)
-    stream.wait_stream(here)
-    with torch.cuda.stream(stream):
-        yield
-    here.wait_stream(stream)
-
-
 class WholeStep:
     r"""The steps of a training through tensors that stay where they are.
 
@@ -150,9 +90,6 @@ class WholeStep:
 
     Raises:
         ValueError: several processes share the batches.
-
-    Source:
-        Ours, on torch.cuda.CUDAGraph.
 
     Example:
         >>> from bisam.training import Run, fit
@@ -171,7 +108,7 @@ class WholeStep:
         self._order = torch.zeros(self.steps, size, dtype=torch.int64, device=device)
         self._lr = torch.zeros((), device=device)
         self._drawn: dict[str, Tensor] = {}
-        self._graph, self._side = graph_of(device) if _checks.flag("graphs", graphs) else None, side_stream(device)
+        self._graph, self._side = cuda_graphs.graph_of(device) if _checks.flag("graphs", graphs) else None, cuda_graphs.side_stream(device)
         self._graphs: dict[float, object] = {}
         self._eager = Counter()
 
@@ -195,7 +132,7 @@ class WholeStep:
         self._lr.fill_(lr)
         _send(state.next_order()[: steps * size].view(steps, size), self._order)
         height_width = state.train.inputs.shape[-2:]
-        draws = [state.augment.draws(size, *height_width, state.looks) for _ in range(steps)]
+        draws = [state.augment.draws(size, *height_width, state.augment_draws) for _ in range(steps)]
         for name in draws[0]:
             every = torch.stack([each[name] for each in draws])
             if name not in self._drawn:
@@ -222,7 +159,7 @@ class WholeStep:
         done, radius = memory.step, self.state.run.recipe.radius.now(memory)
         if self._graph is None or self._eager[radius > 0] < WARM_UP:
             self._eager[radius > 0] += 1
-            with aside(self._side):
+            with cuda_graphs.aside(self._side):
                 self._step()
         else:
             if radius not in self._graphs:
@@ -241,7 +178,7 @@ class WholeStep:
     def _step(self) -> None:
         """What is captured. It reads and writes nothing but memory that is there before and after."""
         state, memory = self.state, self.state.optimizer.memory
-        batch = state._batch(state.train, self._order.index_select(0, self._place)[0], self._changed)
+        batch = state.batch(state.train, self._order.index_select(0, self._place)[0], self._changed)
         before = memory.now()
         loss = state.optimizer.step(batch)
         memory.keep_in(before)

@@ -36,9 +36,6 @@ def check_writable(path: Path) -> None:
     Raises:
         CheckpointError: the folder cannot be made or written to.
 
-    Source:
-        Ours.
-
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -56,9 +53,6 @@ def lock(path: Path) -> Path:
 
     Args:
         path: the checkpoint file.
-
-    Source:
-        Ours.
 
     Example:
         >>> lock(Path("/runs/run.pt")).name
@@ -81,9 +75,6 @@ def write(path: Path, run: dict, state: dict, environment: dict | None = None) -
 
     Raises:
         CheckpointError: the disk does not take it; the old file stays.
-
-    Source:
-        Ours, on torch.save and the comment of a zip archive.
 
     Example:
         >>> import tempfile
@@ -123,9 +114,6 @@ def read(path: Path, run: dict) -> dict:
     Raises:
         CheckpointError: the file is truncated, changed in any bit or no checkpoint, or another run wrote it; nothing is changed.
 
-    Source:
-        Ours.
-
     Example:
         >>> try:
         ...     read(Path("no such file"), run={"seed": 0})
@@ -157,9 +145,6 @@ def made_on(path: Path) -> dict | None:
 
     Raises:
         CheckpointError: the file is truncated, changed in any bit or no checkpoint.
-
-    Source:
-        Ours.
 
     Example:
         >>> import tempfile
@@ -213,9 +198,6 @@ def check_form(found: object, form: object, where: str = "state") -> None:
 
     Raises:
         CheckpointError: the first thing that is missing, unexpected or of another form, by its dotted name.
-
-    Source:
-        Ours.
 
     Example:
         >>> check_form({"w": torch.ones(2)}, {"w": torch.zeros(2)})

@@ -17,7 +17,8 @@ import torch
 
 from .. import _checks
 from ..training import own_code
-from .train import PRECISIONS, Run, exact_kernels
+from .devices import exact_kernels
+from .run import PRECISIONS, Run
 
 __all__ = ["commit", "differences", "environment", "made_on_by", "threads_held"]
 
@@ -40,13 +41,10 @@ def environment(device: str, seconds: float, precision: str = "float32") -> dict
     Args:
         device: ``"cpu"`` or a CUDA device.
         seconds: wall time of the training.
-        precision: of the run, one of ``bisam.training.train.PRECISIONS``.
+        precision: of the run, one of ``bisam.training.run.PRECISIONS``.
 
     Returns:
         Plain values; the page on the form of a record says what each field holds.
-
-    Source:
-        Ours.
 
     Example:
         >>> environment("cpu", 1.5)["wall_seconds"]
@@ -64,7 +62,7 @@ def environment(device: str, seconds: float, precision: str = "float32") -> dict
         "system": platform.system(),
         "release": platform.release(),
         "torch": str(torch.__version__),
-        **{name: importlib.metadata.version(name) for name in ("torchvision", "numpy")},
+        **{name: version for name in ("torchvision", "numpy") if (version := _installed(name))},
         "bisam": _version(),
         "processor": _processor(),
         "instructions": _instructions(),
@@ -91,9 +89,6 @@ def made_on_by(run: Run, seconds: float) -> dict:
         run: what was done.
         seconds: wall time of the training.
 
-    Source:
-        Ours.
-
     Example:
         >>> list(made_on_by(Run(model="bisam.training.models.mlp:mlp"), 1.0)["own"])
         ['bisam.training.models.mlp:mlp']
@@ -109,9 +104,6 @@ def differences(there: dict, here: dict) -> list[str]:
     Args:
         there: of a record.
         here: of this machine.
-
-    Source:
-        Ours.
 
     Example:
         >>> differences({"torch": "2.6.0", "threads": 1}, {"torch": "2.7.0", "threads": 1})
@@ -138,9 +130,6 @@ def threads_held(count: int | None) -> Iterator[None]:
     Args:
         count: of threads; ``None`` changes nothing.
 
-    Source:
-        Ours.
-
     Example:
         >>> with threads_held(1):
         ...     torch.get_num_threads()
@@ -163,9 +152,6 @@ def _words(name: str, value: object) -> str:
 def commit() -> str | None:
     """The commit of the code, with a plus if files of the package have changed since; ``None`` outside a checkout of it.
 
-    Source:
-        Ours.
-
     Example:
         >>> commit() is None or len(commit().removesuffix("+")) >= 12
         True
@@ -187,6 +173,14 @@ def _said(*words: str, cwd: Path | None = None) -> str | None:
     try:
         return subprocess.run(words, cwd=cwd, env=own, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
     except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _installed(package: str) -> str | None:
+    """The version of a package that a training may do without."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
         return None
 
 

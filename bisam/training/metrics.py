@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import _checks
 from .. import _files as files
 from ..training import checkpoint
-from .train import Run, _identity
+from .run import Run
 
 __all__ = ["EventFiles", "Log", "Table", "earlier_rows"]
 
@@ -20,20 +20,17 @@ REMARK = "# environment: "
 
 
 class Log:
-    """Keeps logs of a training up to date: the ``on_epoch`` of :func:`bisam.training.train.fit`.
+    """Keeps logs of a training up to date: the ``on_epoch`` of :func:`bisam.training.fit`.
 
     Of a training that goes on from its checkpoint the earlier rows come from there, so that a log ends with the same rows, each once,
     wherever the training was cut.
 
     Args:
-        earlier: returns the rows of the epochs before this call of :func:`bisam.training.train.fit`; asked only where there are some.
+        earlier: returns the rows of the epochs before this call of :func:`bisam.training.fit`; asked only where there are some.
         logs: each is called with all rows after every epoch.
 
     Raises:
         TypeError: something that cannot be called.
-
-    Source:
-        Ours.
 
     Example:
         >>> from bisam.training import fit
@@ -67,9 +64,6 @@ def earlier_rows(path: str | Path, run: Run) -> list[dict]:
     Raises:
         bisam.training.checkpoint.CheckpointError: the file cannot be read, or belongs to another run.
 
-    Source:
-        Ours.
-
     Example:
         >>> import tempfile
         >>> from bisam.training import fit
@@ -79,7 +73,8 @@ def earlier_rows(path: str | Path, run: Run) -> list[dict]:
         ...     len(earlier_rows(Path(folder) / "run.pt", run))
         1
     """
-    return checkpoint.read(_checks.path("path", path), _identity(_checks.part("run", run, Run, "a bisam.training.Run"))).get("rows", [])
+    path, run = _checks.path("path", path), _checks.part("run", run, Run, "a bisam.training.Run")
+    return checkpoint.read(path, run.identity()).get("rows", [])
 
 
 class Table:
@@ -91,9 +86,6 @@ class Table:
     Args:
         path: of the file.
         made_on: what :func:`bisam.training.environment.environment` returned; the time is left out.
-
-    Source:
-        Ours.
 
     Example:
         >>> import tempfile
@@ -143,9 +135,6 @@ class EventFiles:
 
     Raises:
         ValueError: tensorboard is not installed.
-
-    Source:
-        Ours, on torch.utils.tensorboard.
 
     Example:
         >>> try:

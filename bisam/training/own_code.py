@@ -1,7 +1,7 @@
 """Networks and data that are not ours: a function named by its path, or by an entry point that an installed package declares.
 
 A path is ``package.module:function``. An entry point of the group ``bisam.models`` or ``bisam.data`` is a short name for one, which a
-:class:`~bisam.training.train.Run` replaces by the path, so that a record says what was run and can be read where the package is not.
+:class:`~bisam.training.Run` replaces by the path, so that a record says what was run and can be read where the package is not.
 """
 
 from __future__ import annotations
@@ -30,9 +30,6 @@ def is_path(name: object) -> bool:
     Args:
         name: of a network or of data.
 
-    Source:
-        Ours.
-
     Example:
         >>> is_path("my_lab.networks:narrow"), is_path("folder:flowers"), is_path("mlp")
         (True, False, False)
@@ -45,9 +42,6 @@ def names(kind: str) -> list[str]:
 
     Args:
         kind: ``"model"`` or ``"data"``.
-
-    Source:
-        Ours.
 
     Example:
         >>> isinstance(names("model"), list)
@@ -70,9 +64,6 @@ def path_of(kind: str, name: object) -> str | None:
 
     Raises:
         ValueError: the entry point names no function.
-
-    Source:
-        Ours.
 
     Example:
         >>> path_of("model", "my_lab.networks:narrow"), path_of("model", "mlq")
@@ -99,9 +90,6 @@ def function(kind: str, path: str) -> Callable:
     Raises:
         ValueError: there is no such module, it fails while it is imported, or it has nothing of that name.
         TypeError: what is there cannot be called.
-
-    Source:
-        Ours.
 
     Example:
         >>> function("model", "bisam.training.models:mlp").__name__
@@ -136,9 +124,6 @@ def task_arguments(path: str, own: Callable, given: Mapping[str, object]) -> dic
     Raises:
         ValueError: an argument that is given, and that the function does not take.
 
-    Source:
-        Ours.
-
     Example:
         >>> task_arguments("x:y", lambda split_seed=0: None, {"root": "data", "split_seed": 3, "pool": None})
         {'split_seed': 3}
@@ -160,9 +145,6 @@ def sources(model: str, data: str) -> dict[str, str]:
 
     Raises:
         TypeError, ValueError: a path that leads nowhere, see :func:`function`.
-
-    Source:
-        Ours.
 
     Example:
         >>> list(sources("bisam.training.models.mlp:mlp", "digits"))

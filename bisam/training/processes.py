@@ -8,10 +8,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing import active_children, parent_process
 
 from .. import _checks
 
-__all__ = ["Stopped", "follow_parent", "signals_held_back", "stoppable"]
+__all__ = ["Stopped", "follow_parent", "kill_started", "signals_held_back", "stoppable"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 PR_SET_PDEATHSIG = 1  # of Linux, in <linux/prctl.h>
@@ -22,9 +23,6 @@ class Stopped(KeyboardInterrupt):
 
     Args:
         number: of the signal.
-
-    Source:
-        Ours.
 
     Example:
         >>> 128 + Stopped(signal.SIGTERM).number
@@ -42,9 +40,6 @@ def stoppable() -> Iterator[None]:
 
     A signal that is ignored stays ignored, as HUP is under ``nohup``. Outside the main thread, where Python allows no handlers, nothing
     is changed.
-
-    Source:
-        Ours.
 
     Example:
         >>> with stoppable():
@@ -81,9 +76,6 @@ def signals_held_back() -> Iterator[None]:
     Ctrl-C and a closed terminal reach every process of a command at once: without this the workers would answer too, each with a
     traceback.
 
-    Source:
-        Ours: a blocked signal stays blocked in what is started.
-
     Example:
         >>> with stoppable():
         ...     try:
@@ -111,18 +103,30 @@ def follow_parent() -> None:
     Linux is asked to do it at once, whatever the child is busy with; a thread that watches the parent does it elsewhere, and where the
     parent had gone before Linux was asked.
 
-    Source:
-        Ours, on prctl(2) and ``multiprocessing.parent_process``.
-
     Example:
         >>> follow_parent()  # here, in no such child, there is nobody to follow
     """
-    from multiprocessing import parent_process
-
     if parent_process() is None:
         return
     _ask_linux()
     threading.Thread(target=_watch, args=(parent_process(),), daemon=True).start()
+
+
+@contextlib.contextmanager
+def kill_started() -> Iterator[None]:
+    """Ends the processes that were started inside when an error leaves the block: a pool would wait for what they are at.
+
+    Example:
+        >>> with kill_started():
+        ...     pass
+    """
+    before = set(active_children())
+    try:
+        yield
+    except BaseException:
+        for process in set(active_children()) - before:
+            process.kill()
+        raise
 
 
 def _ask_linux() -> None:

@@ -8,7 +8,8 @@ from ..axes.radius import Constant, Learned
 from .checkpoint import CheckpointError, check_form
 
 if TYPE_CHECKING:
-    from .train import Run, _State
+    from .run import Run
+    from .state import State
 
 HISTORY = ("rows",)  # what the first step does not make, and what is checked by itself
 COUNTS = ("epoch", "broken")
@@ -16,7 +17,7 @@ COLUMNS = (*COUNTS, "lr", "train_loss", "train_accuracy")
 EVALUATED = ("validation_accuracy", "test_accuracy")
 
 
-def check(state: _State, saved: object) -> None:
+def check(state: State, saved: object) -> None:
     """A ``CheckpointError`` unless what was saved has the form of this state, which makes a step to show it and must be loaded after that."""
     if not isinstance(saved, dict) or not set(HISTORY) <= set(saved):
         raise CheckpointError(f"state must hold {', '.join(HISTORY)}")
@@ -35,7 +36,7 @@ def check(state: _State, saved: object) -> None:
         raise CheckpointError(f"state.schedule stands at epoch {saved['schedule']['last_epoch']}, state.rows at {len(saved['rows'])}")
 
 
-def _form(state: _State, saved: dict) -> dict:
+def _form(state: State, saved: dict) -> dict:
     """What is saved after one step. Where a radius begins at 0 there are two forms: before and after the first climb."""
     optimizer, recipe = state.optimizer, state.optimizer.recipe
     waits = not isinstance(recipe.radius, Learned) and recipe.radius.rho != 0 and recipe.radius.now(optimizer.memory) == 0

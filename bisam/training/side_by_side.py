@@ -17,8 +17,13 @@ import torch
 
 from .. import _checks
 from ..step.optimizer import draws_noise
-from ..training import checkpoint, train
-from .train import History, Run
+from ..training import checkpoint
+from .devices import exact_kernels
+from .history import History
+from .loop import course, locked, task_of
+from .rng import rng_state, seeded_rng
+from .run import Run
+from .state import State
 from .workers import Workers, check_alone
 
 __all__ = ["Job", "fit_side_by_side", "in_turns"]
@@ -36,9 +41,6 @@ class Job:
 
     Raises:
         TypeError, ValueError: no run, or one whose steps are not one graph each.
-
-    Source:
-        Ours.
 
     Example:
         >>> Job(Run(compile="whole-step")).path is None
@@ -65,11 +67,11 @@ def fit_side_by_side(
     root: str | Path | None = None,
     minutes: float | None = None,
 ) -> list[History]:
-    """Trains several runs at the same time; each history is that of :func:`~bisam.training.train.fit` alone.
+    """Trains several runs at the same time; each history is that of :func:`~bisam.training.fit` alone.
 
     Args:
         runs: at least one, all on one device, with ``compile="whole-step"``; they may differ in everything else.
-        checkpoint_paths: of each run, as for :func:`~bisam.training.train.fit`.
+        checkpoint_paths: of each run, as for :func:`~bisam.training.fit`.
         root: folder of the data sets.
         minutes: end cleanly within about this time.
 
@@ -79,10 +81,7 @@ def fit_side_by_side(
     Raises:
         TypeError, ValueError: no runs, runs on several devices, runs that are not captured, or a network that draws dropout masks,
             which all trainings of a process would draw from one generator.
-        bisam.training.checkpoint.CheckpointError, bisam.training.data.DataError, FloatingPointError: as from :func:`~bisam.training.train.fit`; the other trainings end.
-
-    Source:
-        Ours.
+        bisam.training.checkpoint.CheckpointError, bisam.training.data.DataError, FloatingPointError: as from :func:`~bisam.training.fit`; the other trainings end.
 
     Example:
         >>> runs = [Run(recipe="sam", model="mlp", epochs=1, seed=seed, compile="whole-step") for seed in range(2)]
@@ -119,9 +118,6 @@ def in_turns(jobs: Iterable[Job], width: int, *, root: str | Path | None = None,
     Raises:
         TypeError, ValueError: arguments of the wrong type or out of range.
 
-    Source:
-        Ours.
-
     Example:
         >>> jobs = [Job(Run(recipe=name, model="mlp", epochs=1, compile="whole-step")) for name in ("sam", "bisam-log", "sgd")]
         >>> sorted(job.run.recipe.name for job, history in in_turns(jobs, width=2) if history.finished)
@@ -145,7 +141,7 @@ def in_turns(jobs: Iterable[Job], width: int, *, root: str | Path | None = None,
 
 def _until_one_is_done(lanes: list[_Lane]) -> tuple[_Lane, History | Exception]:
     # Around all turns, not around each training: the settings of torch are one for all.
-    with train.exact_kernels(lanes[0].job.run.device):
+    with exact_kernels(lanes[0].job.run.device):
         while True:
             for lane in lanes:
                 if (outcome := lane.advance()) is not None:
@@ -160,7 +156,7 @@ class _Lane:
         self._stream = torch.cuda.Stream(job.run.device) if job.run.device.startswith("cuda") else None
         self._held = contextlib.ExitStack()
         self._course = self._steps()
-        self._state: train._State | None = None
+        self._state: State | None = None
 
     def advance(self) -> History | Exception | None:
         """One turn; what came of the training if it was the last."""
@@ -190,18 +186,18 @@ class _Lane:
         run, path, alone = self.job.run, self.job.path, Workers(0, 1)
         if path is not None:
             checkpoint.check_writable(path)
-        self._held.enter_context(train._alone_at(path, alone))
-        task = train.task_of(run, self._root)
-        with train._own_randomness(run):
-            self._state = state = train._State(run, task, alone, self.job.graphs)
+        self._held.enter_context(locked(path, alone))
+        task = task_of(run, self._root)
+        with seeded_rng(run.seed, run.device):
+            self._state = state = State(run, task, alone, self.job.graphs)
             if draws_noise(state.model.train()):
                 raise ValueError(f"model {run.model!r} draws dropout masks, which runs side by side would draw from one generator; use fit")
             if path is not None and path.exists():
-                state.load(checkpoint.read(path, train._identity(run)), path)
-            state.randomness = train._random_state(run.device)  # nothing is drawn from it; a checkpoint says so
+                state.load(checkpoint.read(path, run.identity()), path)
+            state.rng = rng_state(run.device)  # nothing is drawn from it; a checkpoint says so
         if self._stream is not None:
             torch.cuda.synchronize(run.device)  # what all share, such as the scale of the images, is made on the stream of the first
         yield
         left = self._end - time.monotonic()
         if left > 0:
-            yield from train.course(state, path, run.epochs, None if math.isinf(left) else left / 60, every=self.job.every)
+            yield from course(state, path, run.epochs, None if math.isinf(left) else left / 60, every=self.job.every)

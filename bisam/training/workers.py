@@ -24,9 +24,6 @@ class Workers:
         rank: this process, from 0.
         size: all processes; 1 if nobody else takes part.
 
-    Source:
-        Ours, on torch.distributed.
-
     Example:
         >>> alone = Workers(rank=0, size=1)
         >>> alone.share(torch.arange(4)), alone.is_first
@@ -84,9 +81,6 @@ def check_alone(command: str) -> None:
     Raises:
         ValueError: what to do instead.
 
-    Source:
-        Ours.
-
     Example:
         >>> check_alone("reproduce")
     """
@@ -107,9 +101,6 @@ def workers(device: str) -> Iterator[Workers]:
 
     Raises:
         ValueError: a numbered GPU where a machine has several processes, which would all take that one.
-
-    Source:
-        Ours, on torch.distributed.
 
     Example:
         >>> with workers("cpu") as here:

@@ -16,7 +16,7 @@ import pytest
 from bisam import RECIPES
 from bisam.cli import main
 from bisam.evidence import ledger
-from bisam.training.train import Run, fit
+from bisam.training import Run, fit
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 FAST = ["--model", "mlp", "--epochs", "3", "--recipe", "bisam-log"]

@@ -14,7 +14,7 @@ from bisam.cli import main
 from bisam.evidence import descriptions, experiments, ledger, plans
 from bisam.evidence.descriptions import changed, export, read, recipe_from, value_of
 from bisam.evidence.reproduce import Settings, carry_out
-from bisam.training.train import Run, fit
+from bisam.training import Run, fit
 
 RECORD = ledger.RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json"
 PLAN = """
@@ -183,7 +183,7 @@ def test_what_cannot_be_set_is_named_before_any_work(words, message, tmp_path, c
 def test_the_threads_of_a_description_are_kept_and_given_back(tmp_path, capsys, monkeypatch):
     (tmp_path / "x.toml").write_text('threads = 2\nrun = { model = "mlp", epochs = 1 }')
     seen, before = [], torch.get_num_threads()
-    monkeypatch.setattr("bisam.training.train.fit", lambda *given, **named: (seen.append(torch.get_num_threads()), fit(*given, **named))[1])
+    monkeypatch.setattr("bisam.training.fit", lambda *given, **named: (seen.append(torch.get_num_threads()), fit(*given, **named))[1])
     found = history_of(capsys, tmp_path / "a", "--from", str(tmp_path / "x.toml"))
     assert found["environment"]["threads"] == 2 and torch.get_num_threads() == before
     history_of(capsys, tmp_path / "b", "--from", str(tmp_path / "x.toml"), "--threads", "1")

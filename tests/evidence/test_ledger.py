@@ -21,8 +21,7 @@ from bisam.evidence import record as _record
 from bisam.evidence.experiments import CONTROLS
 from bisam.evidence.ledger import LedgerError
 from bisam.methods.table import RECIPES
-from bisam.training import data, environment
-from bisam.training.train import Run, fit
+from bisam.training import Run, data, environment, fit
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from scipy import stats
 
 from bisam.evidence import experiments, needed
 from bisam.evidence.needed import flop_of_run, hours_of_run, need, needs, pairs_needed
-from bisam.training.train import Run
+from bisam.training import Run
 
 CIFAR = {"data": "cifar10", "epochs": 1}
 

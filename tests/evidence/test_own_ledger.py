@@ -11,7 +11,7 @@ from bisam.evidence.experiments import RESULTS, LedgerError, listed
 from bisam.evidence.own_ledger import check_planned, derive
 from bisam.evidence.plans import plan
 from bisam.evidence.verify import verify
-from bisam.training.train import Run
+from bisam.training import Run
 
 TOML = """
 [family.f]

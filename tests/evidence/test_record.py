@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bisam.evidence import ledger
 from bisam.evidence import record as _record
 from bisam.evidence.ledger import LedgerError
-from bisam.training.train import Run, fit
+from bisam.training import Run, fit
 
 RUN = Run(recipe="lets-bisam-log", model="mlp", epochs=2, label_noise=0.2)
 GOOD = records.sound(RUN, 90.2, experiment="try", scale="smoke")

@@ -20,9 +20,8 @@ from bisam.cli import main
 from bisam.evidence import experiments, ledger, prices, reproduce
 from bisam.evidence.ledger import LedgerError
 from bisam.evidence.reproduce import Settings, carry_out, hours, plan, rerun
-from bisam.training import captured, data
+from bisam.training import Run, captured, data, fit, weights_digest
 from bisam.training.augment import AUGMENTATIONS
-from bisam.training.train import Run, fit, weights_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 TOML = """
@@ -196,7 +195,7 @@ def test_a_timed_step_is_that_of_a_training(folder, settings, monkeypatch):
     """The network is laid out and compiled, and the pictures are augmented, as in the run; and nothing random is moved."""
     seen, step = [], prices._State._batch
     monkeypatch.setattr(prices._State, "_batch", lambda self, split, index, change: (seen.append((len(index), change, self)), step(self, split, index, change))[1])
-    monkeypatch.setattr("bisam.training.train._compiled", lambda network, mode: seen.append(mode) or network)
+    monkeypatch.setattr("bisam.training.state.compiled", lambda network, mode: seen.append(mode) or network)
     one = plan("try", only=["sam", "noise40"], folder=folder)[0]
     run = one.run.replace(batch_size=50, augment="crop-flip", channels_last=True, compile="default", model="small_conv", precision="bfloat16")
     before = torch.get_rng_state()

@@ -14,7 +14,7 @@ from bisam.evidence import ledger
 from bisam.evidence.experiments import LedgerError
 from bisam.evidence.verify import _training, verify
 from bisam.methods.table import SAM as SAM_
-from bisam.training.train import Run
+from bisam.training import Run
 
 TOML = """
 [family.f]

@@ -16,8 +16,9 @@ from bisam import RECIPES, Batch, SharpnessAware
 from bisam.axes.memory import Memory
 from bisam.evidence import reproduce
 from bisam.step import batch
-from bisam.training import train
-from bisam.training.train import Run
+from bisam.training import Run
+from bisam.training.devices import exact_kernels
+from bisam.training.rng import seeded_rng
 from bisam.training.workers import workers
 
 # -- a CUDA graph returns the same memory in every replay --------------------------------------------------------------------
@@ -185,8 +186,8 @@ def test_several_processes_cannot_take_one_numbered_gpu(cluster, monkeypatch):
 def test_a_checkpoint_belongs_to_a_run_on_any_gpu_and_not_on_the_cpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     run = Run(model="mlp")
-    first, second, any_of_them = (train._identity(run.replace(device=device)) for device in ("cuda:0", "cuda:1", "cuda"))
-    assert first == second == any_of_them != train._identity(run) == run.to_dict()
+    first, second, any_of_them = (run.replace(device=device).identity() for device in ("cuda:0", "cuda:1", "cuda"))
+    assert first == second == any_of_them != run.identity() == run.to_dict()
 
 
 def test_what_a_recipe_draws_goes_on_on_another_device_of_the_same_kind():
@@ -215,11 +216,11 @@ def test_a_training_on_a_gpu_uses_no_tf32_and_adds_in_a_fixed_order():
     torch.set_float32_matmul_precision("high")
     try:
         outside = flags()
-        with pytest.raises(KeyError), train.exact_kernels("cuda:1"):
+        with pytest.raises(KeyError), exact_kernels("cuda:1"):
             assert flags() == (True, False, True, False, "highest")
             raise KeyError
         assert flags() == outside
-        with train.exact_kernels("cpu"):
+        with exact_kernels("cpu"):
             assert flags() == outside
     finally:
         torch.set_float32_matmul_precision(before[-1])
@@ -309,6 +310,6 @@ def test_the_random_state_of_every_gpu_is_left_as_it_was(monkeypatch):
     monkeypatch.setattr("torch.random.fork_rng", lambda devices: forked.append(list(devices)) or torch.no_grad())
     for device, used in (("cpu", False), ("cpu", True), ("cuda:1", False)):
         monkeypatch.setattr("torch.cuda.is_initialized", lambda used=used: used)
-        with train._own_randomness(Run(model="mlp", device=device)):
+        with seeded_rng(0, device):
             pass
     assert forked == [[], [0, 1], [0, 1]]

@@ -20,6 +20,7 @@ import recording
 import torch
 from torch import nn
 
+import bisam
 from bisam.evidence import ledger, plans, verify
 from bisam.evidence import record as _record
 from bisam.evidence.experiments import RESULTS
@@ -38,10 +39,10 @@ from bisam.gpu import (
     whole_steps,
 )
 from bisam.gpu.lines import Item, Stage
-from bisam.training import archive as _archive
-from bisam.training import captured, checkpoint, data, environment, train
-from bisam.training import images as _images
-from bisam.training.train import Run
+from bisam.training import History, Run, captured, checkpoint, data, environment, fit, models, weights_digest
+from bisam.training.data import archive, folder
+from bisam.training.run import PRECISIONS
+from bisam.training.state import State
 
 ROOT = Path(__file__).resolve().parents[2]
 LACKING = ("rich", "scipy", "sklearn", "jsonschema", "matplotlib", "IPython")
@@ -58,7 +59,7 @@ def stage_of(folder, name="correctness", **more):
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     """A network that takes no time, in place of that of the checks."""
-    monkeypatch.setitem(train.models.MODELS, "resnet8", lambda shape, classes: nn.Sequential(
+    monkeypatch.setitem(models.MODELS, "resnet8", lambda shape, classes: nn.Sequential(
         nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, classes)))  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def test_a_tiny_session_makes_one_check_of_each_kind_and_all_that_stage_three_as
 def test_the_first_checks_tell_the_most_and_every_method_is_in_both_precisions(tmp_path):
     names = [check.name for check in correctness.checks(stage_of(tmp_path))]
     assert len(set(names)) == len(names)
-    assert {f"step {name} {precision}" for name in train.RECIPES for precision in train.PRECISIONS} <= set(names)
+    assert {f"step {name} {precision}" for name in bisam.RECIPES for precision in PRECISIONS} <= set(names)
     first = names[:26]
     assert {f"graph {name} bfloat16" for name in ("sgd", "sam", "bisam-log", "bisam-tanh")} <= set(first)  # what the claims ask of a GPU
     assert all(any(word in name for name in first) for word in ("step bisam-log", "graph sam", "scaler", "resumed", "side by side"))
@@ -223,7 +224,7 @@ def test_the_published_way_has_the_gradient_of_ours():
     logits = torch.randn(16, 10, generator=torch.Generator().manual_seed(0), requires_grad=True)
     targets = torch.arange(16) % 10
     slopes = [torch.autograd.grad(loss(logits, targets), logits)[0] for loss in (published.by_rows, published.at_once)]
-    ours = train.RECIPES["bisam-log"].ascent.gradient(logits, targets)
+    ours = bisam.RECIPES["bisam-log"].ascent.gradient(logits, targets)
     assert all(torch.allclose(slope, ours, atol=1e-7) for slope in slopes)
 
 
@@ -259,8 +260,8 @@ def test_the_queue_records_every_run_with_the_bits_of_a_run_alone(out):
     assert len(planned) == 6 and all(one.recorded for one in planned)
     for one in planned[:3]:
         record = ledger.read(out / "runs" / "gpu_tiny" / f"{one.file}.json")
-        alone = train.fit(one.run, root=str(out / "data"))
-        assert record["weights_digest"] == train.weights_digest(alone.model)
+        alone = fit(one.run, root=str(out / "data"))
+        assert record["weights_digest"] == weights_digest(alone.model)
     assert not list((out / "checkpoints").rglob("*.pt"))
     evidence.main(evidence_stage(out))
     assert lines(out / "evidence.jsonl")[-2]["runs"] == 0
@@ -427,7 +428,7 @@ def test_a_ledger_with_what_came_home_is_sound(out, tmp_path_factory):
 
 
 def test_a_run_that_was_cut_goes_on_from_its_checkpoint(out, monkeypatch):
-    steps = train._State.steps
+    steps = State.steps
 
     def second_epoch_fails(self):
         if len(self.history.rows) == 1:
@@ -436,14 +437,14 @@ def test_a_run_that_was_cut_goes_on_from_its_checkpoint(out, monkeypatch):
 
     monkeypatch.setattr(evidence, "EVERY", 0.0)  # these epochs take no time
     with monkeypatch.context() as patch:
-        patch.setattr(train._State, "steps", second_epoch_fails)
+        patch.setattr(State, "steps", second_epoch_fails)
         evidence.main(evidence_stage(out))
     assert len(list((out / "checkpoints").rglob("*.pt"))) == 6 and not (out / "runs").exists()
     assert {line["reason"] for line in lines(out / "evidence.jsonl") if "/" in line["name"]} == {"RuntimeError: the machine is gone"}
     evidence.main(evidence_stage(out))
     one = plans.plan("gpu_tiny", folder=out)[0]
     record = ledger.read(out / "runs" / "gpu_tiny" / f"{one.file}.json")
-    assert record["weights_digest"] == train.weights_digest(train.fit(one.run, root=str(out / "data")).model)
+    assert record["weights_digest"] == weights_digest(fit(one.run, root=str(out / "data")).model)
 
 
 @pytest.fixture
@@ -476,7 +477,7 @@ def test_what_is_left_is_said_in_sessions_at_the_measured_rate(out, queue_of):
     assert dict(queue.still_to_do(100.0)) == {"gpu_tiny": {"runs": 6, "passes": 24, "hours": pytest.approx(120 / 3600), "sessions": 2}}
     jobs = [queue.next() for _ in range(3)]
     for job, rows, seconds in zip(jobs, (4, 1, 0), (16.0, 8.0, 0.0), strict=True):  # SGD has four epochs: twice as many
-        queue.done(job, train.History(job.run, [{}] * rows, seconds=seconds))
+        queue.done(job, History(job.run, [{}] * rows, seconds=seconds))
     assert queue.way.prices["airbench-narrow, 20 a batch"] == pytest.approx(8 / 2 / 108)  # of the last that was begun here
     [(_, found)] = queue.still_to_do(100.0)
     assert (found["runs"], found["passes"]) == (5, 18) and found["hours"] == pytest.approx(18 * 4 / 2 / 3600)
@@ -488,7 +489,7 @@ def test_the_price_of_a_run_that_went_on_from_another_machine_is_not_taken(out, 
     queue = queue_of(seconds=1000, price=10.0)
     queue._checkpoint(queue.waiting[0]).write_bytes(b"")
     job = queue.next()
-    queue.done(job, train.History(job.run, [{}] * 4, seconds=1.0))
+    queue.done(job, History(job.run, [{}] * 4, seconds=1.0))
     assert queue.way.prices["airbench-narrow, 20 a batch"] == 10.0 / 108 and len(dict(queue.still_to_do(1.0))["gpu_tiny"]) == 4
 
 
@@ -645,7 +646,7 @@ def tree(tmp_path):
 def test_a_packed_tree_is_the_same_task(tree, tmp_path):
     there = tmp_path / "there"
     there.mkdir()
-    _images.pack("folder:tiny", tree, there)
+    folder.pack("folder:tiny", tree, there)
     one, other = (data.load("folder:tiny", root) for root in (tree, there))
     assert one.fingerprint == other.fingerprint and one.classes == other.classes
     assert (there / "tiny.decoded.npz").is_file()  # decoded once
@@ -653,13 +654,13 @@ def test_a_packed_tree_is_the_same_task(tree, tmp_path):
 
 @pytest.mark.parametrize("spoil", ["truncated", "sizes", "no archive"])
 def test_a_broken_archive_is_named(spoil, tree, tmp_path):
-    path = _images.pack("folder:tiny", tree, tmp_path)
+    path = folder.pack("folder:tiny", tree, tmp_path)
     if spoil == "sizes":
-        archive = _archive.read(path)
-        archive.sizes[0] += 1
+        found = archive.read(path)
+        found.sizes[0] += 1
         import numpy
 
-        numpy.savez(path, form=_archive.FORM, **archive._asdict())
+        numpy.savez(path, form=archive.FORM, **found._asdict())
     else:
         path.write_bytes(path.read_bytes()[:-2000] if spoil == "truncated" else b"no archive")
     with pytest.raises(data.DataError, match=r"tiny\.packed\.npz is truncated or corrupt"):

@@ -42,7 +42,7 @@ from bisam.evidence import (
 from bisam.measure import landscapes
 from bisam.notebook import parameters, plots
 from bisam.notebook import run as notebook
-from bisam.training import augment, checkpoint, data, environment, metrics, models, own_code, processes, train
+from bisam.training import augment, checkpoint, data, environment, metrics, models, own_code, processes
 
 # Of these modules every public name is called. Of those that read and write the records (experiments, ledger, report, reproduce,
 # checkpoint) the table has what people call with arguments of their own.
@@ -209,7 +209,7 @@ NOWHERE = Path(tempfile.mkdtemp())
 CHECKPOINT = NOWHERE / "there.pt"
 checkpoint.write(CHECKPOINT, bisam.training.Run().to_dict(), {"a": 1})
 ROWS, DESCRIPTION = NOWHERE / "rows.pt", NOWHERE / "run.json"
-checkpoint.write(ROWS, train._identity(SMALL), {"rows": []})
+checkpoint.write(ROWS, SMALL.identity(), {"rows": []})
 DESCRIPTION.write_text("{}")
 (NOWHERE / "claims.toml").write_text(
     '[experiment.try]\ntitle = "a small one"\nscale = "smoke"\nmethods = ["sam"]\nseeds = 1\nepochs = 1\n', encoding="utf-8"
@@ -330,8 +330,8 @@ GOOD = {
     "bisam.training.Run.task": (bisam.training.Run().task, {"root": None}),
     "bisam.training.Run.from_dict": (bisam.training.Run.from_dict, {"fields": bisam.training.Run().to_dict()}),
     "bisam.training.History.curve": (bisam.training.History(bisam.training.Run(epochs=1), [{"epoch": 1}]).curve, {"name": "epoch"}),
-    "bisam.training.train.labelled": (train.labelled, {"run": bisam.training.Run(), "task": TASK, "part": "train"}),
-    "bisam.training.train.weights_digest": (train.weights_digest, {"model": net}),
+    "bisam.training.labels.labelled": (bisam.training.labelled, {"run": bisam.training.Run(), "task": TASK, "part": "train"}),
+    "bisam.training.digest.weights_digest": (bisam.training.weights_digest, {"model": net}),
     "bisam.training.data.Split": (data.Split, {"inputs": X, "targets": Y}),
     "bisam.training.data.Data": (
         data.Data, {"name": "d", "classes": 3, "train": GREY, "validation": GREY, "test": GREY, "mean": (0.5,), "std": (0.5,)},

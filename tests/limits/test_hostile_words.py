@@ -7,7 +7,7 @@ import pytest
 
 from bisam import cli
 from bisam.evidence import ledger
-from bisam.training.train import Run
+from bisam.training import Run
 
 WORDS = [
     "", " ", "x", "-1", "0", "nan", "inf", "-inf", "1e400", "1" * 400, "1" * 5000, "2.5", "0x10", "\udcff", "a\nb", "\x1b[31m", "é", "/",

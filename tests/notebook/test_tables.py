@@ -14,7 +14,7 @@ from bisam.evidence.statistics import Paired, paired, welch
 from bisam.notebook import tables
 from bisam.notebook.plots import LOOKS
 from bisam.notebook.tables import Cell, Effect
-from bisam.training.train import History, Run
+from bisam.training import History, Run
 
 matplotlib.use("Agg")
 NOISY = {"label_noise": 0.4}

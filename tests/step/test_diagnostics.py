@@ -14,7 +14,7 @@ from torch.nn import functional
 
 import bisam
 from bisam import Batch, Learned, Look, Phase, RandomStart, SharpnessAware, TopK
-from bisam.training import train
+from bisam.training import evaluation
 
 ROWS = {
     **bisam.RECIPES,
@@ -120,7 +120,7 @@ def test_every_reported_number_is_where_it_says(name, kind):
         close(returned, wanted)
         close(opt.last.loss, wanted)
         if not climbs:
-            assert batch.at_worst is None and opt.last.loss_rise is None and train._broken(batch) == 0
+            assert batch.at_worst is None and opt.last.loss_rise is None and evaluation.broken(batch) == 0
             continue
         for field, measure in (("loss_rise", loss), ("zero_one_rise", wrong)):
             rise = sum(share * (measure(there, y[at]) - measure(here, y[at])) for share, here, there, at in seen)
@@ -136,7 +136,7 @@ def test_every_reported_number_is_where_it_says(name, kind):
             assert batch.chosen is None
         here = torch.cat([here for _, here, _, _ in seen])
         broken = (here.argmax(1) == y[rows]) & (at_worst.argmax(1) != y[rows])
-        assert int(train._broken(batch)) == int(broken.sum())
+        assert int(evaluation.broken(batch)) == int(broken.sum())
 
 
 @pytest.mark.parametrize("name", ["rsam", "rsam-bisam-tanh", "bsam", "bsam-bisam-log", "rsam in parts"])

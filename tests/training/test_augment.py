@@ -262,7 +262,7 @@ class Elsewhere(torch.Generator):
         (BATCH.long(), task(BATCH), seeded(), TypeError, r"must be a tensor of uint8 or of floats, got torch\.int64"),
         (BATCH[:, :1], task(BATCH), seeded(), ValueError, r"inputs must have shape \(n, 3, .* got \(4, 1, 32, 32\)"),
         (BATCH, digits(), seeded(), TypeError, r"inputs must be floats: data 'digits' has no mean and std"),
-        (BATCH, "cifar10", seeded(), TypeError, r"data must be a bisam\.data\.Data, got str"),
+        (BATCH, "cifar10", seeded(), TypeError, r"data must be a bisam\.training\.data\.Data, got str"),
         (BATCH, task(BATCH), 0, TypeError, r"generator must be a torch\.Generator, got int"),
         (BATCH, task(BATCH), Elsewhere(), ValueError, r"generator must be on the CPU, .* it is on cuda:0"),
     ],

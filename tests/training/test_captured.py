@@ -15,9 +15,22 @@ from bisam import RECIPES
 from bisam.losses import surrogate
 from bisam.step import optimizer
 from bisam.step import two_pass as ascent
-from bisam.training import augment, captured, checkpoint, data, models, train
+from bisam.training import (
+    Run,
+    augment,
+    captured,
+    checkpoint,
+    data,
+    fit,
+    graphs,
+    models,
+    state,
+    weights_digest,
+)
 from bisam.training.side_by_side import Job, fit_side_by_side, in_turns
-from bisam.training.train import Run, fit, weights_digest
+from bisam.training.state import State
+from bisam.training.sums import Sums
+from bisam.training.workers import Workers
 
 REFUSED = {
     "esam-code", "lets-sam", "lets-asam", "lets-bisam-log", "lets-bisam-tanh", "looksam", "looksam-bisam-log", "looksam-bisam-tanh",
@@ -91,9 +104,9 @@ def test_a_base_without_a_climb_is_accepted_whatever_stands_beside_it():
 
 
 def test_several_processes_are_refused(monkeypatch):
-    monkeypatch.setattr(train.Workers, "wrapped", lambda self, model, device: model)
+    monkeypatch.setattr(Workers, "wrapped", lambda self, model, device: model)
     with pytest.raises(ValueError, match=r"compile must not be .whole-step. with 2 processes"):
-        train._State(run_of("sam", compile="whole-step"), tiny(), train.Workers(0, 2))
+        State(run_of("sam", compile="whole-step"), tiny(), Workers(0, 2))
 
 
 # -- on the CPU the same bits ----------------------------------------------------------------------------------------------
@@ -130,7 +143,7 @@ def test_a_cut_run_goes_on_with_the_same_bits(name, model, tmp_path):
 def test_checkpoints_hold_the_learning_rate_as_a_number(tmp_path):
     run, path = run_of("sam", compile="whole-step"), tmp_path / "run.pt"
     fit(run, path, stop_after=1)
-    found = checkpoint.read(path, train._identity(run))
+    found = checkpoint.read(path, run.identity())
     assert isinstance(found["optimizer"]["param_groups"][0]["lr"], float)
     assert found["optimizer"]["param_groups"][0]["lr"] == found["schedule"]["_last_lr"][0] == 0.05
 
@@ -152,17 +165,17 @@ def gpu(monkeypatch):
     monkeypatch.setattr(optimizer, "looking_is_free", lambda device: False)
     monkeypatch.setattr(surrogate, "_near_margins", lambda *_: None)
     monkeypatch.setattr(ascent, "_is_known_not_finite", lambda number: False)
-    monkeypatch.setattr(train, "_base", lambda run, model, samples: torch.optim.SGD(
+    monkeypatch.setattr(state, "base_optimizer", lambda run, model, samples: torch.optim.SGD(
         model.parameters(), lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay, fused=True))  # fmt: skip
-    create = train.SharpnessAware
-    monkeypatch.setattr(train, "SharpnessAware", lambda *args, **options: create(*args, **{**options, "nonfinite": "skip"}))
+    create = state.SharpnessAware
+    monkeypatch.setattr(state, "SharpnessAware", lambda *args, **options: create(*args, **{**options, "nonfinite": "skip"}))
 
 
 def graphed(run, monkeypatch, **options):
     """The run with a graph in place of all steps but the first, and how often one was captured."""
     before = recording.Graph.captured
     with monkeypatch.context() as patch:
-        patch.setattr(captured, "graph_of", lambda device: recording.Graph)
+        patch.setattr(graphs, "graph_of", lambda device: recording.Graph)
         history = fit(run, **options)
     return history, recording.Graph.captured - before
 
@@ -210,7 +223,7 @@ def test_a_graph_leaves_out_a_step_that_is_not_finite_and_counts_it(name, gpu, m
     ready[torch.randperm(40, generator=torch.Generator().manual_seed(0))[-1]] = torch.nan  # in the last step of the first epoch, a replay
     spoiled = dataclasses.replace(spoiled, train=data.Split(ready, spoiled.train.targets))
     monkeypatch.setattr(data, "load", lambda *_, **__: spoiled)
-    monkeypatch.setattr(train._State, "_check_finite", lambda self: None)
+    monkeypatch.setattr(State, "_check_finite", lambda self: None)
     monkeypatch.setitem(models.MODELS, "mlp", lambda shape, classes: nn.Sequential(nn.Flatten(), nn.Linear(192, classes)))
     run = run_of(name, compile="whole-step", epochs=3, augment="none")
     history, _ = graphed(run, monkeypatch)
@@ -236,12 +249,12 @@ def test_a_graph_of_a_gpu_knows_the_generators_and_is_captured_without_collectin
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Stub)
     monkeypatch.setattr(torch.cuda, "graph", capture)
     generator = torch.Generator()
-    captured.CudaGraph(lambda: asked.append("step"), "stream", [generator]).replay()
+    graphs.CudaGraph(lambda: asked.append("step"), "stream", [generator]).replay()
     assert asked == [generator, ("stream", False), "step", "replay"] and gc.isenabled()
-    with pytest.raises(KeyError), captured._nothing_collected():
+    with pytest.raises(KeyError), graphs.nothing_collected():
         raise KeyError
     assert gc.isenabled()
-    assert captured.graph_of(torch.device("cuda")) is captured.CudaGraph and captured.graph_of(torch.device("cpu")) is None
+    assert graphs.graph_of(torch.device("cuda")) is graphs.CudaGraph and graphs.graph_of(torch.device("cpu")) is None
 
 
 class OneForAll(dict):
@@ -321,7 +334,7 @@ def test_a_step_stays_on_its_device(name, monkeypatch):
     images, targets = torch.empty(8, 3, 8, 8, dtype=torch.uint8, device="meta"), torch.empty(8, dtype=torch.int64, device="meta")
     drawn = {which: targets for which in ("top", "left", "flip", "row", "column", "hit")}
     for _ in range(3):
-        sums = train.Sums(torch.device("meta"))
+        sums = Sums(torch.device("meta"))
         with Places() as places:
             batch = bisam.Batch(model, row.changed(images, task, drawn), targets)
             before = opt.memory.now()
@@ -340,8 +353,8 @@ def test_the_meta_device_gives_no_number():
     lambda batch: float(batch.at_w.sum()), lambda batch: bool((batch.at_w > 0).any()), lambda batch: batch.at_w.max().item(),
 ])  # fmt: skip
 def test_the_stand_in_sees_who_reads_a_number(number, gpu, monkeypatch):
-    add = train.Sums.add
-    monkeypatch.setattr(train.Sums, "add", lambda self, batch, loss: add(self, batch, loss) or number(batch))
+    add = Sums.add
+    monkeypatch.setattr(Sums, "add", lambda self, batch, loss: add(self, batch, loss) or number(batch))
     monkeypatch.setattr(recording.Graph, "looks", set())
     graphed(run_of("sam", compile="whole-step"), monkeypatch)
     assert "WholeStep._step" in recording.Graph.looks
@@ -355,14 +368,14 @@ RUNS = [run_of(name, compile="whole-step", seed=seed, epochs=epochs) for name, s
 
 
 def test_runs_side_by_side_have_the_bits_of_runs_alone(gpu, monkeypatch, tmp_path):
-    monkeypatch.setattr(captured, "graph_of", lambda device: recording.Graph)
+    monkeypatch.setattr(graphs, "graph_of", lambda device: recording.Graph)
     paths = [tmp_path / f"{k}.pt" for k in range(len(RUNS))]
     random = torch.get_rng_state()
     together = fit_side_by_side(RUNS, paths)
     assert torch.equal(torch.get_rng_state(), random)
     for k, (run, history) in enumerate(zip(RUNS, together, strict=True)):
         same(fit(run, tmp_path / f"alone{k}.pt"), history)
-        mine, alone = (checkpoint.read(path, train._identity(run)) for path in (paths[k], tmp_path / f"alone{k}.pt"))
+        mine, alone = (checkpoint.read(path, run.identity()) for path in (paths[k], tmp_path / f"alone{k}.pt"))
         assert all(torch.equal(one, other) for one, other in zip(mine["randomness"][0], alone["randomness"][0], strict=True))
 
 
@@ -384,12 +397,12 @@ def test_a_lane_takes_the_next_job_and_outlives_one_that_fails(monkeypatch, tmp_
 
 
 def test_without_graphs_nothing_is_captured_and_the_bits_are_the_same(gpu, monkeypatch):
-    monkeypatch.setattr(captured, "graph_of", lambda device: recording.Graph)
+    monkeypatch.setattr(graphs, "graph_of", lambda device: recording.Graph)
     found = {}
-    for graphs in (False, True):
+    for captures in (False, True):
         before = recording.Graph.captured
-        [(_, found[graphs])] = in_turns([Job(RUNS[1], graphs=graphs)], 1)
-        assert (recording.Graph.captured > before) == graphs
+        [(_, found[captures])] = in_turns([Job(RUNS[1], graphs=captures)], 1)
+        assert (recording.Graph.captured > before) == captures
     same(found[False], found[True])
 
 
@@ -405,7 +418,7 @@ def test_checkpoints_are_as_far_apart_as_is_asked_and_the_last_epoch_in_time_lea
     [(_, whole)] = in_turns([Job(RUNS[0], path, every=1e9)], 1)
     assert written == [] and len(whole.rows) == 4
     with monkeypatch.context() as patch:
-        patch.setattr(train._State, "late", lambda self, *_: len(self.history.rows) == 3)
+        patch.setattr(State, "late", lambda self, *_: len(self.history.rows) == 3)
         [(_, cut)] = in_turns([Job(RUNS[0], path, every=1e9)], 1)
     assert written == [3] and len(cut.rows) == 3
     [(_, resumed)] = in_turns([Job(RUNS[0], path, every=1e-9)], 1)

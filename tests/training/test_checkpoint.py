@@ -15,16 +15,16 @@ import torch
 from test_train import TINY, outcome, run, tiny  # noqa: F401  the last one is a fixture that every test uses
 
 import bisam
-from bisam.training import checkpoint, train
+from bisam.training import checkpoint, fit
 from bisam.training import resume as _resume
 from bisam.training.checkpoint import CheckpointError
-from bisam.training.train import _State, fit
+from bisam.training.state import State
 
 
 @pytest.fixture
 def no_training(monkeypatch):
     """Any epoch would be one too many."""
-    monkeypatch.setattr("bisam.training.train._State.steps", lambda self: pytest.fail("training has started"))
+    monkeypatch.setattr("bisam.training.state.State.steps", lambda self: pytest.fail("training has started"))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_damage_anywhere_is_seen(damage, count, sealed, tmp_path, no_training):
             continue  # a block of zeros in place of zeros is no damage
         path.write_bytes(found)
         try:
-            checkpoint.read(path, train._identity(run()))
+            checkpoint.read(path, run().identity())
             unseen += 1
         except CheckpointError as error:
             assert f"checkpoint_path {path} cannot be read" in str(error) and path.read_bytes() == found
@@ -165,13 +165,13 @@ def wrong_values(value):
 def test_a_state_of_another_form_is_refused_whatever_is_wrong_with_it(recipe, tmp_path):
     wanted, path, tried, taken = run(recipe=recipe, model="dropping"), tmp_path / "run.pt", 0, []
     fit(wanted, path, stop_after=2)
-    state = checkpoint.read(path, train._identity(wanted))
+    state = checkpoint.read(path, wanted.identity())
 
     def try_out(place, change):
         broken = copy.deepcopy(state)
         change(inside(broken, place[:-1]), place[-1])
         try:
-            _State(wanted, TINY).load(broken, path)
+            State(wanted, TINY).load(broken, path)
             taken.append((place, inside(broken, place[:-1])))
         except CheckpointError as error:
             assert f"checkpoint_path {path} does not fit this run" in str(error)
@@ -184,7 +184,7 @@ def test_a_state_of_another_form_is_refused_whatever_is_wrong_with_it(recipe, tm
             try_out(place, lambda inner, key, wrong=wrong: inner.__setitem__(key, wrong))
             tried += 1
     assert not taken and tried > 500
-    _State(wanted, TINY).load(state, path)
+    State(wanted, TINY).load(state, path)
 
 
 @pytest.mark.parametrize("name, change, message", [
@@ -198,7 +198,7 @@ def test_a_state_of_another_form_is_refused_whatever_is_wrong_with_it(recipe, tm
     ("order", lambda state: torch.zeros_like(state), r"does not fit this run \(RuntimeError"),
 ])  # fmt: skip
 def test_what_is_wrong_is_named_and_the_file_stays(name, change, message, tmp_path, no_training, sealed):
-    path, identity = tmp_path / "run.pt", train._identity(run())
+    path, identity = tmp_path / "run.pt", run().identity()
     path.write_bytes(sealed)
     state = checkpoint.read(path, identity)
     checkpoint.write(path, identity, {**state, name: change(state[name])})
@@ -210,12 +210,12 @@ def test_what_is_wrong_is_named_and_the_file_stays(name, change, message, tmp_pa
 
 def test_the_columns_that_are_checked_are_those_that_are_written():
     for recipe, more in (("sam", ()), ("lets-sam", ("rho",))):
-        row = _State(run(recipe=recipe), TINY).epoch()
+        row = State(run(recipe=recipe), TINY).epoch()
         assert set(row) == {*_resume.COLUMNS, *_resume.EVALUATED, *more} and all(type(row[name]) is int for name in _resume.COUNTS)
 
 
 def test_columns_of_an_epoch_that_is_not_evaluated():
-    assert set(_State(run(evaluate_every=2), TINY).epoch()) == set(_resume.COLUMNS)
+    assert set(State(run(evaluate_every=2), TINY).epoch()) == set(_resume.COLUMNS)
 
 
 @pytest.mark.parametrize("radius", [
@@ -237,16 +237,17 @@ import sys, time
 import sys
 sys.path.insert(0, "..")  # the references of the tests
 import test_train
-from bisam.training import data, train
+from bisam.training import data, fit
+from bisam.training.state import State
 data.DATA["tiny"] = lambda: test_train.TINY
-steps = train._State.steps
+steps = State.steps
 def slow(self):
     yield from steps(self)
     epoch = self.history.rows[-1]["epoch"]
     print(epoch, flush=True)
     time.sleep(120 if epoch == 2 else 0)
-train._State.steps = slow
-train.fit(test_train.run(seed=int(sys.argv[2])), sys.argv[1])
+State.steps = slow
+fit(test_train.run(seed=int(sys.argv[2])), sys.argv[1])
 """
 
 
@@ -289,7 +290,7 @@ sys.path.insert(0, "..")  # the references of the tests
 import test_train, torch
 from bisam import _files as files
 from bisam.training import data
-from bisam.training.train import fit
+from bisam.training import fit
 torch.set_num_threads(1)
 data.DATA["tiny"] = lambda: test_train.TINY
 name, count = sys.argv[2], int(sys.argv[3])

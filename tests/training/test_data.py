@@ -21,8 +21,21 @@ from sklearn.datasets import load_digits
 from torchvision.transforms import functional
 
 from bisam.training import data
-from bisam.training import images as _images
-from bisam.training.data import DataError, Split, check_name, digits, load, symmetric_noise
+from bisam.training.data import (
+    DataError,
+    Split,
+    check_name,
+    decoded,
+    digits,
+    fetched,
+    folder,
+    images,
+    load,
+    loading,
+    symmetric_noise,
+)
+from bisam.training.data import pixels as scaling
+from bisam.training.data import task as tasks
 
 SPLITS = ("train", "validation", "test")
 CLEAN = torch.arange(1000) % 10
@@ -179,7 +192,7 @@ def pixels_of(n, channels, size, seed):
 
 def write_cifar(root, name, monkeypatch, n=100, tested=20):
     """Small files of the names and the format of the real ones, with checksums to match."""
-    kind = getattr(torchvision.datasets, _images.FETCHED[name])
+    kind = getattr(torchvision.datasets, fetched.FETCHED[name])
     folder, key, classes = root / kind.base_folder, *{"cifar10": ("labels", 10), "cifar100": ("fine_labels", 100)}[name]
     folder.mkdir(parents=True)
     train, test = pixels_of(n, 3, 32, seed=1), pixels_of(tested, 3, 32, seed=2)
@@ -245,7 +258,7 @@ def splits_of(task):
 def write_any(name, root, monkeypatch):
     if name.startswith("cifar"):
         return write_cifar(root, name, monkeypatch)
-    return write_fashion(root, monkeypatch, packed=name.endswith("gz"), called=_images.FETCHED[name.removesuffix(".gz")])
+    return write_fashion(root, monkeypatch, packed=name.endswith("gz"), called=fetched.FETCHED[name.removesuffix(".gz")])
 
 
 KINDS = {
@@ -274,9 +287,9 @@ def test_images_and_classes_are_those_that_torchvision_hands_out(name, tmp_path,
     write_any(name, tmp_path, monkeypatch)
     if name.startswith("cifar"):
         with pytest.warns(Warning, match="align"):  # what the old notation of the types makes of today's NumPy
-            theirs = getattr(torchvision.datasets, _images.FETCHED[name])(tmp_path, train=False)
+            theirs = getattr(torchvision.datasets, fetched.FETCHED[name])(tmp_path, train=False)
     else:
-        theirs = getattr(torchvision.datasets, _images.FETCHED[name])(tmp_path, train=False)
+        theirs = getattr(torchvision.datasets, fetched.FETCHED[name])(tmp_path, train=False)
     ours = load(name, tmp_path).test
     for k, (image, target) in enumerate(theirs):
         assert torch.equal(functional.pil_to_tensor(image), ours.inputs[k]) and target == ours.targets[k]
@@ -318,7 +331,7 @@ def test_mean_and_deviation_are_those_of_the_training_split(tmp_path, monkeypatc
 
 def test_a_channel_of_one_value_becomes_zero():
     images = torch.cat([torch.full((12, 1, 3, 3), 200), torch.randint(0, 256, (12, 1, 3, 3))], 1).to(torch.uint8)
-    mean, std = data._statistics(images)
+    mean, std = scaling.statistics(images)
     assert (mean[0], std[0]) == (pytest.approx(200 / 255), 1.0)
     split = Split(images, torch.zeros(12, dtype=torch.int64))
     prepared = data.Data("half", 2, split, split, split, mean, std).prepared(images)
@@ -353,7 +366,7 @@ def test_the_fingerprint_sees_images_division_and_scaling_and_is_made_once(tmp_p
     variants = [task, load("cifar10", tmp_path, split_seed=1), load("cifar10", tmp_path, train_images=99)]
     variants += [dataclasses.replace(task, mean=(0.5, 0.5, 0.5)), dataclasses.replace(task, std=(0.5, 0.5, 0.5))]
     assert len({variant.fingerprint for variant in variants}) == 5
-    monkeypatch.setattr(data.hashlib, "sha256", None)
+    monkeypatch.setattr(tasks.hashlib, "sha256", None)
     assert len(task.fingerprint) == 16
 
 
@@ -385,7 +398,7 @@ def test_missing_data_are_named_with_the_command_that_fetches_them(name, tmp_pat
     command = re.search(r'python -c "(.*)"$', str(caught.value)).group(1)
     assert str(tmp_path / "nowhere") in str(caught.value) and "BISAM_DATA" in str(caught.value)
     call = command.removeprefix("import torchvision; ")
-    kind = getattr(torchvision.datasets, _images.FETCHED[name])
+    kind = getattr(torchvision.datasets, fetched.FETCHED[name])
     assert call == f"torchvision.datasets.{kind.__name__}({str(tmp_path / 'nowhere')!r}, download=True)"
     compile(command, "command", "exec")
 
@@ -487,7 +500,7 @@ def test_a_folder_is_read_as_by_torchvision(suffix, tmp_path):
         assert rows_of_both(task) == rows(*as_torchvision(tree, "train"))
         assert all(map(torch.equal, (task.test.inputs, task.test.targets), as_torchvision(tree, "test")))
         assert (task.name, task.classes, task.shape, len(task.test)) == ("folder:flowers", 3, (3, 5, 6), 18)
-        data._cut.cache_clear()
+        loading.divided.cache_clear()
 
 
 def test_the_order_of_the_files_is_that_of_torchvision(tmp_path):
@@ -496,11 +509,11 @@ def test_the_order_of_the_files_is_that_of_torchvision(tmp_path):
         (tree / "train" / place).mkdir(parents=True)
         Image.new("RGB", (6, 5)).save(tree / "train" / place / "one.webp")
     theirs = torchvision.datasets.ImageFolder(tree / "train").samples
-    assert [(file.path, file.target) for file in _images._listing(tree / "train")] == theirs
+    assert [(file.path, file.target) for file in folder.listing(tree / "train")] == theirs
 
 
 def test_the_suffixes_are_those_of_torchvision():
-    assert _images.SUFFIXES == torchvision.datasets.folder.IMG_EXTENSIONS
+    assert folder.SUFFIXES == torchvision.datasets.folder.IMG_EXTENSIONS
 
 
 def refuse(paths):
@@ -511,8 +524,8 @@ def test_decoded_images_are_kept_beside_the_tree(tmp_path, monkeypatch):
     write_tree(tmp_path)
     first = load("folder:flowers", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flowers", "flowers.decoded.npz"]
-    data._cut.cache_clear()
-    monkeypatch.setattr(_images, "_decoded", refuse)
+    loading.divided.cache_clear()
+    monkeypatch.setattr(folder, "decode", refuse)
     again = load("folder:flowers", tmp_path)
     assert again is not first and again.fingerprint == first.fingerprint
 
@@ -521,7 +534,7 @@ def test_a_tree_that_moves_takes_its_decoded_images_along(tmp_path, monkeypatch)
     write_tree(tmp_path / "here")
     first = load("folder:flowers", tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
-    monkeypatch.setattr(_images, "_decoded", refuse)
+    monkeypatch.setattr(folder, "decode", refuse)
     assert load("folder:flowers", tmp_path / "there").fingerprint == first.fingerprint
 
 
@@ -549,7 +562,7 @@ def test_a_changed_tree_is_decoded_again(change, process, tmp_path):
     first = load("folder:flowers", tmp_path).fingerprint
     CHANGES[change](tree)
     if process == "new":
-        data._cut.cache_clear()
+        loading.divided.cache_clear()
     task = load("folder:flowers", tmp_path)
     assert task.fingerprint != first
     assert all(map(torch.equal, (task.test.inputs, task.test.targets), as_torchvision(tree, "test")))
@@ -570,20 +583,20 @@ def test_broken_decoded_images_are_made_again(accident, tmp_path, monkeypatch):
     whole = cache.read_bytes()
     cache.write_bytes(ACCIDENTS[accident](whole))
     assert cache.read_bytes() != whole
-    data._cut.cache_clear()
+    loading.divided.cache_clear()
     assert load("folder:flowers", tmp_path).fingerprint == first
-    data._cut.cache_clear()
-    monkeypatch.setattr(_images, "_decoded", refuse)
+    loading.divided.cache_clear()
+    monkeypatch.setattr(folder, "decode", refuse)
     assert load("folder:flowers", tmp_path).fingerprint == first
 
 
 def test_decoded_images_come_back_as_they_were_and_only_under_their_key(tmp_path):
     path, pixels, targets = tmp_path / "x.npz", torch.from_numpy(pixels_of(4, 3, 5, seed=0)), torch.tensor([0, 2, 1])
-    images = _images.Images(3, pixels[:3], targets, pixels[3:], targets[1:2])
-    _images._keep(path, "key", images)
-    again = _images._cached(path, "key")
-    assert again.classes == 3 and all(map(torch.equal, again[1:], images[1:]))
-    assert _images._cached(path, "other") is None and _images._cached(tmp_path / "y.npz", "key") is None
+    whole = images.Images(3, pixels[:3], targets, pixels[3:], targets[1:2])
+    decoded.keep(path, "key", whole)
+    again = decoded.kept(path, "key")
+    assert again.classes == 3 and all(map(torch.equal, again[1:], whole[1:]))
+    assert decoded.kept(path, "other") is None and decoded.kept(tmp_path / "y.npz", "key") is None
     assert path.stat().st_mode & 0o444 == 0o444  # others may read it too
 
 

@@ -17,9 +17,8 @@ import torch
 from bisam._progress import MOST_LINES, epochs_bar
 from bisam.cli import main
 from bisam.evidence import ledger
-from bisam.training import checkpoint, metrics, models
+from bisam.training import Run, checkpoint, fit, metrics, models, weights_digest
 from bisam.training.metrics import EventFiles, Log, Table, earlier_rows
-from bisam.training.train import Run, fit, weights_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = Run(model="mlp", epochs=3)
@@ -66,7 +65,7 @@ def test_what_on_epoch_draws_and_changes_moves_no_bit(tmp_path, monkeypatch):
 
 def test_on_epoch_leaves_the_random_state_of_the_training_alone(monkeypatch):
     states = []
-    monkeypatch.setattr("bisam.training.train._State.late", lambda self, *_: states.append(torch.get_rng_state()) or False)
+    monkeypatch.setattr("bisam.training.state.State.late", lambda self, *_: states.append(torch.get_rng_state()) or False)
     fit(RUN, on_epoch=disturbing)
     fit(RUN)
     assert all(torch.equal(one, other) for one, other in zip(states[:3], states[3:], strict=True))
@@ -218,7 +217,7 @@ def test_event_files_hold_each_epoch_once_wherever_the_training_was_cut(stand_in
     assert main([*WORDS, str(tmp_path / "whole"), "--tensorboard"]) == 0
     assert len(events(tmp_path / "whole")) == 3 * (len(read(tmp_path / "whole" / "metrics.csv")[1][0]) - 1)
     with monkeypatch.context() as patch:
-        patch.setattr("bisam.training.train.fit", lambda *given, **named: fit(*given, **{**named, "stop_after": 2}))
+        patch.setattr("bisam.training.fit", lambda *given, **named: fit(*given, **{**named, "stop_after": 2}))
         main([*WORDS, str(tmp_path / "cut"), "--tensorboard"])
     assert main([*WORDS, str(tmp_path / "cut"), "--tensorboard"]) == 0
     assert events(tmp_path / "cut") == events(tmp_path / "whole")

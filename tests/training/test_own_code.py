@@ -14,8 +14,8 @@ from bisam.evidence.ledger import LedgerError
 from bisam.evidence.plans import plan
 from bisam.evidence.reproduce import Settings, carry_out, rerun
 from bisam.evidence.verify import verify
-from bisam.training import data, models, own_code
-from bisam.training.train import Run, fit, weights_digest
+from bisam.training import Run, data, fit, models, own_code, weights_digest
+from bisam.training.data import loading
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
@@ -73,7 +73,7 @@ def lab(tmp_path, monkeypatch):
     (tmp_path / "lab" / "lab_code.py").write_text(CODE)
     (tmp_path / "lab" / "broken_code.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(str(tmp_path / "lab"))
-    data._own.cache_clear()
+    loading.own_task.cache_clear()
     own_code._source.cache_clear()
     yield
     sys.modules.pop("lab_code", None)

@@ -18,10 +18,22 @@ from torch import nn
 
 import bisam
 from bisam import BISAM_LOG, RECIPES, SAM, SGD, Constant, CrossEntropy, NegLog, SharpnessAware, Surrogate
-from bisam.training import data, models, train
+from bisam.training import (
+    History,
+    Run,
+    accuracy,
+    data,
+    equal_budget,
+    evaluation,
+    fit,
+    labelled,
+    models,
+    sums,
+    weights_digest,
+)
 from bisam.training.checkpoint import CheckpointError
 from bisam.training.data import Data, Split
-from bisam.training.train import History, Run, _State, accuracy, equal_budget, fit, weights_digest
+from bisam.training.state import State
 from bisam.training.workers import Workers
 
 NETS = ("small_conv", "mlp", "dropping")
@@ -126,7 +138,7 @@ sys.path.insert(0, "..")  # the references of the tests
 import test_train, torch
 from bisam import SharpnessAware
 from bisam.training import data
-from bisam.training.train import fit
+from bisam.training import fit
 
 steps, step = [], SharpnessAware.step
 
@@ -213,7 +225,7 @@ def test_a_death_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path, m
 @pytest.fixture
 def no_training(monkeypatch):
     """Any step would be one too many."""
-    monkeypatch.setattr("bisam.training.train._State.steps", lambda self: pytest.fail("training has started"))
+    monkeypatch.setattr("bisam.training.state.State.steps", lambda self: pytest.fail("training has started"))
 
 
 @pytest.fixture
@@ -389,7 +401,7 @@ class Prepared(torch.nn.Sequential):
 
 def test_a_network_is_prepared_with_training_images_before_the_first_step(monkeypatch):
     monkeypatch.setitem(models.MODELS, "prepared", lambda shape, classes: Prepared(*models.mlp(shape, classes, 8)))
-    assert torch.equal(_State(run(model="prepared"), TINY).model.seen, TINY.train.inputs)
+    assert torch.equal(State(run(model="prepared"), TINY).model.seen, TINY.train.inputs)
 
 
 def test_accuracy_counts_in_chunks_in_evaluation_mode_and_keeps_the_mode():
@@ -420,8 +432,8 @@ def test_of_equal_validation_accuracies_the_bits_are_those_of_the_earliest(monke
         calls.append(part)
         return torch.tensor([bool(scores[part][calls.count(part) - 1])] * 2 + [part == 1 and calls.count(1) == 2])
 
-    monkeypatch.setattr(train, "which_right", scripted)
-    state = train._State(run(epochs=6), TINY)
+    monkeypatch.setattr(evaluation, "which_right", scripted)
+    state = State(run(epochs=6), TINY)
     for _ in range(5):
         state.epoch()
     assert state.history.selected_epoch == 2 and state.history.right["selected"].tolist() == [True, True, True]
@@ -431,7 +443,7 @@ def test_of_equal_validation_accuracies_the_bits_are_those_of_the_earliest(monke
 @pytest.mark.parametrize("model", ["mlp", "dropping", "small_conv"])
 def test_the_fit_is_measured_on_all_training_images_after_the_last_epoch(model):
     history = fit(run(model=model, label_noise=0.4))
-    split = train.labelled(history.run, TINY)
+    split = labelled(history.run, TINY)
     assert not torch.equal(split.targets, TINY.train.targets)
     right = history.model.eval()(split.inputs).argmax(1) == split.targets
     assert history.fitted == 100 * int(right.sum()) / 47
@@ -441,8 +453,8 @@ def test_the_fit_is_measured_on_all_training_images_after_the_last_epoch(model):
 @pytest.mark.parametrize("model", ["dropping", "small_conv"])
 def test_measuring_the_fit_draws_nothing_and_moves_no_bit(model, monkeypatch):
     measured = fit(run(model=model))
-    plain = train.which_right
-    monkeypatch.setattr(train, "which_right", lambda model, split, *rest, **named: (
+    plain = evaluation.which_right
+    monkeypatch.setattr(evaluation, "which_right", lambda model, split, *rest, **named: (
         torch.zeros(len(split), dtype=torch.bool) if len(split) == 47 else plain(model, split, *rest, **named)))  # fmt: skip
     left_out = fit(run(model=model))
     assert outcome(left_out)[:4] == outcome(measured)[:4] and left_out.fitted == 0.0 < measured.fitted
@@ -477,7 +489,7 @@ def test_the_test_split_chooses_nothing(monkeypatch):
 
 
 def test_noise_is_in_the_training_labels_alone():
-    state = _State(run(label_noise=0.2), TINY)
+    state = State(run(label_noise=0.2), TINY)
     assert int((state.train.targets != TINY.train.targets).sum()) == round(0.2 * 47)
     assert torch.equal(state.train.inputs, TINY.train.inputs)
     assert torch.equal(state.validation.targets, TINY.validation.targets)
@@ -664,35 +676,35 @@ def test_augmented_training_in_parts_ends_at_the_same_bits(images, tmp_path, loo
 
 
 def test_augmentation_changes_what_is_trained_on_and_not_what_is_reported_on(images):
-    plain, changed = (_State(run(data="images", augment=look), images) for look in ("none", "crop-flip-cutout"))
+    plain, changed = (State(run(data="images", augment=look), images) for look in ("none", "crop-flip-cutout"))
     index = torch.arange(8)
-    seen = changed._batch(changed.train, index, changed.augment).inputs
-    assert torch.equal(plain._batch(plain.train, index, plain.augment).inputs, images.prepared(images.train.inputs[:8]))
+    seen = changed.batch(changed.train, index, changed.augment).inputs
+    assert torch.equal(plain.batch(plain.train, index, plain.augment).inputs, images.prepared(images.train.inputs[:8]))
     assert not torch.equal(seen, images.prepared(images.train.inputs[:8]))
-    assert torch.equal(changed._batch(changed.validation, index, None).inputs, images.prepared(images.validation.inputs[:8]))
+    assert torch.equal(changed.batch(changed.validation, index, None).inputs, images.prepared(images.validation.inputs[:8]))
     assert changed.train.inputs.dtype == torch.uint8 and torch.equal(changed.train.inputs, images.train.inputs)
 
 
 def test_the_order_of_the_images_does_not_follow_the_noise():
     task = data.digits()
-    state = _State(Run(data="digits", model="mlp", label_noise=0.4), task)
+    state = State(Run(data="digits", model="mlp", label_noise=0.4), task)
     wrong = state.train.targets != task.train.targets
-    first = [int(wrong[index].sum()) for index in state._batches()]
+    first = [int(wrong[index].sum()) for index in state.batches()]
     assert sum(first) == 400 and min(first) > 20 and max(first) < 60  # 40 expected in each batch of 100
 
 
 def test_the_labels_that_a_run_sees_can_be_had():
     wanted = run(label_noise=0.2, validation_noise=True, seed=4)
-    state = _State(wanted, TINY)
+    state = State(wanted, TINY)
     for part in ("train", "validation"):
-        assert torch.equal(train.labelled(wanted, TINY, part).targets, getattr(state, part).targets)
-    assert train.labelled(run(), TINY) is TINY.train
+        assert torch.equal(labelled(wanted, TINY, part).targets, getattr(state, part).targets)
+    assert labelled(run(), TINY) is TINY.train
     with pytest.raises(ValueError, match="part must be one of train, validation; got 'test'"):
-        train.labelled(wanted, TINY, "test")
+        labelled(wanted, TINY, "test")
 
 
 def test_noise_in_the_validation_labels_is_by_choice():
-    state = _State(run(label_noise=0.2, validation_noise=True), TINY)
+    state = State(run(label_noise=0.2, validation_noise=True), TINY)
     assert int((state.validation.targets != TINY.validation.targets).sum()) == round(0.2 * 30)
     assert torch.equal(state.test.targets, TINY.test.targets)
 
@@ -711,7 +723,7 @@ def test_faster_ways_give_nearly_the_same_network(images, changes, tmp_path):
 
 def test_bfloat16_is_really_used(images):
     seen = []
-    state = _State(run(data="images", precision="bfloat16"), images)
+    state = State(run(data="images", precision="bfloat16"), images)
     state.model.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     state.epoch()
     assert set(seen) == {torch.bfloat16}
@@ -726,8 +738,8 @@ def test_a_run_out_of_time_ends_cleanly_and_goes_on(tmp_path):
 
 @pytest.mark.parametrize("recipe", ["sam", "bisam-log", "asam", "esam"])
 def test_broken_samples_are_those_right_at_w_and_wrong_where_the_climb_ends(recipe, monkeypatch):
-    state = _State(run(recipe=bisam.recipe(recipe).with_rho(2.0)), TINY)
-    passes, counted, broken = [], [], train._broken
+    state = State(run(recipe=bisam.recipe(recipe).with_rho(2.0)), TINY)
+    passes, counted, broken = [], [], sums.broken
     state.model.register_forward_hook(lambda module, inputs, output: passes.append(output.detach()))
 
     def watched(batch):
@@ -738,7 +750,7 @@ def test_broken_samples_are_those_right_at_w_and_wrong_where_the_climb_ends(reci
         counted.append(int((right & ~still).sum()))
         return broken(batch)
 
-    monkeypatch.setattr(train, "_broken", watched)
+    monkeypatch.setattr(sums, "broken", watched)
     assert state.epoch()["broken"] == sum(counted) > 0
 
 
@@ -747,7 +759,7 @@ def test_nothing_is_broken_where_nothing_climbs():
 
 
 def test_where_the_device_is_not_waited_for_a_bad_gradient_is_found_after_the_epoch(monkeypatch):
-    state = _State(run(), TINY)
+    state = State(run(), TINY)
     state.optimizer.nonfinite = "skip"
     with torch.no_grad():
         next(state.model.parameters()).fill_(math.inf)
@@ -775,8 +787,8 @@ TOGETHER = """
 import sys
 from pathlib import Path
 import torch
-from bisam.recipe import recipe
-from bisam.training.train import Run, fit
+from bisam import recipe
+from bisam.training import Run, fit
 torch.set_num_threads(1)
 out, name, stop, per_worker = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "True"
 run = Run(data="digits", model="mlp", recipe=recipe(name), epochs=2, batch_size=100, lr=0.05, label_noise=0.2, per_worker=per_worker)

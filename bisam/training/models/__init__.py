@@ -48,9 +48,6 @@ def check_name(name: object) -> str:
     Raises:
         ValueError: an unknown name; the message lists those that exist.
 
-    Source:
-        Ours.
-
     Example:
         >>> check_name("mlp"), check_name("my_lab.networks:narrow")
         ('mlp', 'my_lab.networks:narrow')
@@ -70,9 +67,6 @@ def find(name: str) -> Callable[[tuple[int, ...], int], nn.Module]:
 
     Raises:
         TypeError, ValueError: an unknown name, a path that leads nowhere or to something that cannot be called with a shape and a number of classes.
-
-    Source:
-        Ours.
 
     Example:
         >>> find("mlp") is mlp

@@ -96,7 +96,7 @@ class _Airbench(nn.Sequential):
 def airbench(shape: tuple[int, ...], classes: int, widths: tuple[int, int, int] = (32, 96, 128)) -> nn.Sequential:
     """Whitened patches, three blocks of two 3 x 3 convolutions with pooling between, the largest value of each channel, a linear layer.
 
-    Before training ``net.prepare(images)`` fits the first layer; :func:`bisam.training.train.fit` does so.
+    Before training ``net.prepare(images)`` fits the first layer; :func:`bisam.training.fit` does so.
 
     Args:
         shape: shape of one sample, ``(channels, height, width)``; height and width at least 9.

@@ -26,9 +26,6 @@ def small_conv(shape: tuple[int, ...], classes: int, width: int = 16) -> nn.Sequ
     Raises:
         ValueError: a shape that is no image.
 
-    Source:
-        Ours, for 8 x 8 digits.
-
     Example:
         >>> import torch
         >>> small_conv((1, 8, 8), 10)(torch.zeros(2, 1, 8, 8)).shape

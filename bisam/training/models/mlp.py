@@ -28,9 +28,6 @@ def mlp(shape: tuple[int, ...], classes: int, width: int = 128, depth: int = 2, 
     Raises:
         TypeError, ValueError: a shape that is none, or a number out of its range.
 
-    Source:
-        Ours.
-
     Example:
         >>> import torch
         >>> mlp((1, 8, 8), 10)(torch.zeros(2, 1, 8, 8)).shape

@@ -8,11 +8,15 @@ from __future__ import annotations
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy
+from ... import _checks
+from ... import _files as files
 
-from .. import _files as files
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = ["Archive", "decoded", "path_of", "pixels", "read", "write"]
 
 SUFFIX = ".packed.npz"
 FORM = "packed images, form 1"
@@ -35,6 +39,7 @@ def path_of(name: str, root: Path) -> Path:
 
 def write(path: Path, images: list[tuple[bytes, int, bool]]) -> None:
     """Writes images, given as bytes, class and whether they are to be trained on, in their order."""
+    numpy = _checks.needs("numpy", extra="train")
     content = numpy.frombuffer(b"".join(raw for raw, _, _ in images), numpy.uint8)
     sizes, targets, is_train = zip(*((len(raw), target, train) for raw, target, train in images), strict=True)
     columns = numpy.array(sizes, "int32"), numpy.array(targets, "int16"), numpy.array(is_train, "bool")
@@ -45,6 +50,7 @@ def write(path: Path, images: list[tuple[bytes, int, bool]]) -> None:
 
 def read(path: Path) -> Archive:
     """The archive; a ``ValueError``, ``KeyError`` or ``OSError`` where the file is none. The checksums of npz are looked at."""
+    numpy = _checks.needs("numpy", extra="train")
     with open(path, "rb") as file, numpy.load(file, allow_pickle=False) as stored:
         if str(stored["form"]) != FORM:
             raise ValueError(f"its form is {stored['form']}")
@@ -57,6 +63,7 @@ def read(path: Path) -> Archive:
 
 def decoded(archive: Archive) -> numpy.ndarray:
     """All images, uint8 of shape (n, 3, height, width)."""
+    numpy = _checks.needs("numpy", extra="train")
     ends = archive.sizes.cumsum(dtype=numpy.int64)
     starts = ends - archive.sizes
     first = pixels(archive.content[starts[0] : ends[0]].tobytes())
@@ -76,7 +83,6 @@ def decoded(archive: Archive) -> numpy.ndarray:
 
 def pixels(source: str | bytes) -> numpy.ndarray:
     """Red, green and blue, shape (3, height, width), of a file or of its bytes."""
-    from PIL import Image
-
-    with Image.open(source if isinstance(source, str) else io.BytesIO(source)) as image:
+    numpy, image_module = (_checks.needs(package, extra="train") for package in ("numpy", "PIL.Image"))
+    with image_module.open(source if isinstance(source, str) else io.BytesIO(source)) as image:
         return numpy.asarray(image.convert("RGB")).transpose(2, 0, 1)

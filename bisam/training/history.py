@@ -1,0 +1,80 @@
+"""What a training leaves: a row an epoch, the trained network, and the epoch that the protocol reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from .. import _checks
+from .run import Run
+
+__all__ = ["History"]
+
+
+@dataclass
+class History:
+    r"""What a training left: one row an epoch, and the trained model.
+
+    A row holds ``epoch`` (from 1), ``lr``, ``train_loss`` (mean over the epoch of the descent loss of each batch at the w of its
+    step), ``train_accuracy`` (at these same w, on the labels trained on), ``broken`` (how many training samples were right at
+    the w of their step and wrong where its descent gradient was taken, as :class:`~bisam.step.batch.Batch` says; with ``TopK`` among the
+    chosen samples; 0 where nothing climbs), and in the epochs that are evaluated ``validation_accuracy`` and ``test_accuracy``;
+    accuracies in percent. Where the radius is learned there is one more, ``rho``, the radius after the last step of the epoch.
+
+    Args:
+        run: what was done.
+        rows: one an epoch.
+        skipped: steps that were left out because a gradient was not finite.
+        seconds: wall time of the epochs.
+        model: the network with its weights after the last epoch.
+        right: which test images are right, a boolean tensor of shape (m,) in the order of the test split: ``"selected"`` at
+            :attr:`selected_epoch`, ``"last"`` after the last epoch that was done.
+        fitted: accuracy in percent on all training images with the labels trained on, in evaluation mode, unaugmented, after the
+            last epoch of the run; ``None`` before.
+
+    Source:
+        The selection rule is that of Xie et al. (2024), section 4.1 of the early version.
+
+    Example:
+        >>> rows = [{"epoch": e, "validation_accuracy": v, "test_accuracy": t} for e, v, t in ((1, 90, 88), (2, 90, 91))]
+        >>> history = History(Run(epochs=2), rows)
+        >>> history.selected_epoch, history.selected_test_accuracy, history.last_test_accuracy
+        (1, 88, 91)
+    """
+
+    run: Run
+    rows: list[dict] = field(default_factory=list)
+    skipped: int = 0
+    seconds: float = 0.0
+    model: nn.Module | None = None
+    right: dict[str, Tensor] = field(default_factory=dict)
+    fitted: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs of the run are done."""
+        return len(self.rows) == self.run.epochs
+
+    @property
+    def selected_epoch(self) -> int:
+        """The earliest epoch of the highest validation accuracy among those evaluated, which is what the protocol reports."""
+        seen = [row for row in self.rows if "validation_accuracy" in row]
+        if not seen:
+            raise ValueError(f"no epoch has been evaluated yet: {len(self.rows)} are done, the first is evaluated after {self.run.evaluate_every}")
+        return max(seen, key=lambda row: (row["validation_accuracy"], -row["epoch"]))["epoch"]
+
+    @property
+    def selected_test_accuracy(self) -> float:
+        """Test accuracy in percent at :attr:`selected_epoch`."""
+        return self.rows[self.selected_epoch - 1]["test_accuracy"]
+
+    @property
+    def last_test_accuracy(self) -> float:
+        """Test accuracy in percent after the last epoch that was evaluated, whatever the validation split says."""
+        return self.curve("test_accuracy")[-1]
+
+    def curve(self, name: str) -> list[float]:
+        """One column of the rows, such as ``"test_accuracy"``, from the epochs that have it."""
+        _checks.choice("name of the column", name, tuple(dict.fromkeys(key for row in self.rows for key in row)))
+        return [row[name] for row in self.rows if name in row]

@@ -1,0 +1,164 @@
+"""What a training is to do: every choice, checked, as plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .. import _checks
+from ..axes.recipe import Recipe
+from ..methods.table import RECIPES, SAM, recipe
+from ..training import augment, captured, data, models
+from .data import Data
+
+__all__ = ["COMPILE", "PRECISIONS", "Run", "equal_budget"]
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+COMPILE = ("no", "default", "reduce-overhead", "whole-step")  # the last two run CUDA graphs
+
+
+@dataclass(frozen=True)
+class Run:
+    r"""Everything that decides what a training does, and nothing else.
+
+    The learning rate follows :math:`\eta_e = \tfrac12 \eta\,(1 + \cos(\pi e / E))` over the epochs
+    :math:`e = 0, \dots, E - 1`, as in the published runs.
+
+    Args:
+        recipe: the method, a :class:`~bisam.axes.recipe.Recipe` or its name.
+        data: name of the task, one of ``bisam.training.data.DATA``, ``"folder:NAME"`` for a tree of images, ``"file:NAME"`` for arrays,
+            or the path of a function of one's own, ``"package.module:function"``, see :func:`bisam.training.data.load`.
+        model: name of the network, one of ``bisam.training.models.MODELS``, or the path of a function of one's own, see :func:`bisam.training.models.check_name`.
+        epochs: passes over the training images.
+        batch_size: images a step; a smaller last batch is left out of the epoch.
+        lr: learning rate at the start.
+        momentum: of the base optimiser, SGD, in [0, 1). The base of the bSAM recipes takes it as its first beta.
+        weight_decay: of the base optimiser; it is not part of the ascent gradient. For bSAM it is the prior.
+        label_noise: share of the training labels that are redrawn, in [0, 1); the other splits stay clean.
+        noise_reading: ``"other"`` or ``"any"``, see :func:`~bisam.training.data.symmetric_noise`.
+        seed: of the initial weights, the order of the images, the dropout masks and the noisy labels.
+        device: ``"cpu"`` or a CUDA device.
+        augment: how training images are changed, one of ``bisam.training.augment.AUGMENTATIONS``.
+        split_seed: which training images are held back for validation; the digits have one split.
+        train_images: take so many training images, a tenth of them for validation; all if ``None``.
+        test_images: report on so many test images; all if ``None``.
+        pool: average the pixels of the images over squares of this side; 1 leaves them as they are.
+        validation_noise: the validation labels are redrawn at the same rate as the training labels.
+        precision: ``"bfloat16"`` runs the networks under autocast; ``"float32"`` is that on a GPU as well, without TF32.
+        channels_last: the layout of images and kernels that convolutions like best; it moves the last bits.
+        compile: ``"default"`` or ``"reduce-overhead"`` (with CUDA graphs) runs the network through ``torch.compile``;
+            ``"whole-step"`` makes one CUDA graph of both passes and all around them, see :mod:`bisam.training.captured`. On a CPU it is
+            ``"no"`` to the bit.
+        per_worker: with several processes, each climbs with the gradient of its own share of the batch.
+        evaluate_every: look at the validation and test splits after so many epochs, and after the last one.
+
+    Raises:
+        TypeError, ValueError: a field of the wrong type or out of range.
+
+    Source:
+        The protocol of Xie et al. (2024), section 4.1, at the size of the digits.
+
+    Example:
+        >>> Run(recipe="bisam-log", epochs=3).recipe.passes
+        2
+    """
+
+    recipe: Recipe | str = SAM
+    data: str = "digits"
+    model: str = "small_conv"
+    epochs: int = 30
+    batch_size: int = 100
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_noise: float = 0.0
+    noise_reading: str = "other"
+    seed: int = 0
+    device: str = "cpu"
+    augment: str = "none"
+    split_seed: int = 0
+    train_images: int | None = None
+    test_images: int | None = None
+    validation_noise: bool = False
+    precision: str = "float32"
+    channels_last: bool = False
+    compile: str = "no"
+    per_worker: bool = False
+    pool: int = 1
+    evaluate_every: int = 1
+
+    def __post_init__(self):
+        if isinstance(self.recipe, str):
+            object.__setattr__(self, "recipe", recipe(self.recipe))
+        if not isinstance(self.recipe, Recipe):
+            raise TypeError(f"recipe must be a bisam.Recipe or one of {', '.join(RECIPES)}; got {_checks.shown(self.recipe)}")
+        object.__setattr__(self, "data", data.check_name(self.data))
+        object.__setattr__(self, "model", models.check_name(self.model))
+        _checks.keep(self, _checks.whole, "epochs", "batch_size", "pool", "evaluate_every")
+        _checks.keep(self, _checks.positive, "lr")
+        _checks.keep(self, _checks.nonnegative, "weight_decay")
+        _checks.keep(self, _checks.fraction, "momentum", "label_noise")
+        _checks.choice("noise_reading", self.noise_reading, data.READINGS)
+        _checks.keep(self, _checks.whole, "seed", "split_seed", least=0)
+        _checks.keep(self, _checks.optional, "train_images", "test_images", of=_checks.whole)
+        for name in ("validation_noise", "channels_last", "per_worker"):
+            _checks.flag(name, getattr(self, name))
+        _checks.choice("augment", self.augment, tuple(augment.AUGMENTATIONS))
+        _checks.choice("precision", self.precision, tuple(PRECISIONS))
+        _checks.choice("compile", self.compile, COMPILE)
+        if self.compile == "whole-step":
+            captured.check(self.recipe)
+        _checks.device("device", self.device)
+
+    def replace(self, **changes) -> Run:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def identity(self) -> dict:
+        """What a checkpoint must agree with: all fields but the number of the GPU, so that another one can go on."""
+        return {**self.to_dict(), "device": self.device.partition(":")[0]}
+
+    def task(self, root: str | Path | None = None) -> Data:
+        """The data with their splits, read from the folder of the data sets, see :func:`bisam.training.data.load`."""
+        chosen = {"train_images": self.train_images, "test_images": self.test_images, "split_seed": self.split_seed, "pool": self.pool}
+        return data.load(self.data, root, **chosen)
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether validation and test accuracy are measured after this epoch, counted from 1."""
+        return epoch % self.evaluate_every == 0 or epoch == self.epochs
+
+    def to_dict(self) -> dict:
+        """All fields as plain values, ready for JSON."""
+        plain = {name.name: getattr(self, name.name) for name in dataclasses.fields(self)}
+        return {**plain, "recipe": self.recipe.to_dict()}
+
+    @staticmethod
+    def from_dict(fields: dict) -> Run:
+        """The run that :meth:`to_dict` wrote."""
+        _checks.part("fields", fields, dict, "a dictionary as Run.to_dict() makes it")
+        if "recipe" not in fields:
+            raise ValueError(f"fields must hold a recipe, got {_checks.shown(list(fields))}")
+        known = [one.name for one in dataclasses.fields(Run)]
+        for name in fields:
+            _checks.choice("a name among the fields", name, known)
+        return Run(**{**fields, "recipe": Recipe.from_dict(fields["recipe"])})
+
+
+def equal_budget(epochs: int, method: Recipe) -> int:
+    r"""Epochs that cost as many passes as ``epochs`` of a two-pass method: twice as many for the base optimiser.
+
+    .. math:: E' = \lceil 2 E / \text{passes} \rceil
+
+    Args:
+        epochs: of a method with two passes a step.
+        method: the other one.
+
+    Example:
+        >>> equal_budget(30, SAM), equal_budget(30, recipe("sgd"))
+        (30, 60)
+    """
+    return math.ceil(epochs * 2 / method.passes)
