@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import numbers
@@ -116,6 +117,25 @@ def needs(package: str, extra: str) -> ModuleType:
             f'{package.split(".")[0]} is needed here and cannot be imported ({error}); install it with: pip install "bisam[{extra}]"',
             name=error.name,
         ) from None
+
+
+# -- names that have changed ---------------------------------------------------------------------------------------------------------
+
+
+def renamed(**new: str) -> Callable[[Callable], Callable]:
+    """For a function whose arguments had other names: an old one is refused with a sentence that gives the new one."""
+
+    def over(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def checked(*arguments, **named):
+            for name in named:
+                if name in new:
+                    raise TypeError(f"{name} is now called {new[name]}")
+            return function(*arguments, **named)
+
+        return checked
+
+    return over
 
 
 # -- text and objects ---------------------------------------------------------------------------------------------------------------

@@ -39,7 +39,6 @@ from bisam.evidence import (
     verdicts,
     verify,
 )
-from bisam.measure import landscapes
 from bisam.notebook import parameters, plots
 from bisam.notebook import run as notebook
 from bisam.training import augment, checkpoint, data, environment, metrics, models, own_code, processes
@@ -48,8 +47,8 @@ from bisam.training import augment, checkpoint, data, environment, metrics, mode
 # checkpoint) the table has what people call with arguments of their own.
 MODULES = (
     "", "augment", "batch", "bounds", "combination", "crossed", "data", "decisions", "descriptions", "direction", "environment", "files", "geometry",
-    "landscapes", "losses", "masks", "memory", "metrics", "models", "notebook", "optimizer", "own_code", "own_ledger", "parameters", "plans", "plots", "power", "prices",
-    "processes", "published", "radius", "recipe", "selection", "sharpness", "statistics", "surrogate", "train", "variational", "verdicts",
+    "losses", "masks", "measure", "memory", "metrics", "models", "notebook", "optimizer", "own_code", "own_ledger", "parameters", "plans", "plots", "power", "prices",
+    "processes", "published", "radius", "recipe", "selection", "statistics", "surrogate", "train", "variational", "verdicts",
     "verify",
 )  # fmt: skip
 OWN = (parameters.ParameterError, notebook.NotebookError, data.DataError, ledger.LedgerError, checkpoint.CheckpointError, FloatingPointError)
@@ -176,10 +175,10 @@ def weights():
 
 def landscape(**more):
     model = net()
-    w = landscapes.weights_of(model)
+    w = bisam.measure.weights_of(model)
     line = bisam.measure.Subspace(w, {name: torch.ones_like(p) for name, p in w.items()})
     given = {"model": model, "subspace": line, "coordinates": [torch.zeros(1)], "inputs": X, "targets": Y, "metrics": {"ce": CE.per_sample}}
-    return landscapes.landscape(**{**given, **more})
+    return bisam.measure.landscape(**{**given, **more})
 
 
 def group(**more):
@@ -222,8 +221,8 @@ WELCH = statistics.welch(1, 1, 3, 2, 1, 3)
 FIT = {field.name: 95.0 for field in dataclasses.fields(verdicts.Fit)}
 RHO = {"rho": 0.1}
 SHARP = {"model": net, "loss": CE, **SAMPLES}
-HESSIAN = {**SHARP, "ggn": False, "chunk": 6, "batch_norm": "running", "seed": 0, "progress": False}
-RISE = {**SHARP, "rho": 0.1, "geometry": None, "steps": 1, "chunk": 6, "batch_norm": "running", "progress": False}
+HESSIAN = {**SHARP, "ggn": False, "samples_at_a_time": 6, "batch_norm": "running", "seed": 0, "progress": False}
+RISE = {**SHARP, "rho": 0.1, "geometry": None, "steps": 1, "samples_at_a_time": 6, "batch_norm": "running", "progress": False}
 DECLARED = "n: int = 3  # seeds; allowed: [1, 9]"
 
 # Name to a call that works and its arguments; an argument that is a function of ours (net, ...) is made afresh.
@@ -301,7 +300,7 @@ GOOD = {
     "bisam.measure.m_sharpness": (bisam.measure.m_sharpness, {**RISE, "m": 3}),
     "bisam.measure.climb": (bisam.measure.climb, RISE),
     "bisam.measure.misclassified": (
-        bisam.measure.misclassified, {"model": net, **SAMPLES, "perturbation": {"0.bias": torch.ones(3)}, "chunk": 6, "batch_norm": "running"},
+        bisam.measure.misclassified, {"model": net, **SAMPLES, "perturbation": {"0.bias": torch.ones(3)}, "samples_at_a_time": 6, "batch_norm": "running"},
     ),
     "bisam.measure.misclassified, an entry": (
         lambda move: bisam.measure.misclassified(net(), X, Y, {"0.bias": move}), {"move": torch.ones(3)}, {"move": "perturbation"},
@@ -318,13 +317,13 @@ GOOD = {
     "bisam.measure.landscape": (
         landscape,
         {"model": net, "subspace": ..., "coordinates": [torch.zeros(1)], "inputs": X, "targets": Y, "metrics": {"ce": CE.per_sample},
-         "batch_norm": "kept", "chunk": 1, "batch_size": None, "dtype": None, "progress": False},
+         "batch_norm": "running", "points_at_a_time": 1, "samples_at_a_time": None, "dtype": None, "progress": False},
     ),
     "bisam.measure.landscape, a metric": (lambda metric: landscape(metrics={"own": metric}), {"metric": CE.per_sample}, {"metric": "metrics"}),
     "bisam.measure.landscape, an axis": (lambda axis: landscape(coordinates=[axis]), {"axis": torch.zeros(1)}, {"axis": "coordinates"}),
-    "bisam.measure.landscapes.weights_of": (landscapes.weights_of, {"model": net}),
-    "bisam.measure.landscapes.gaussian": (landscapes.gaussian, {"model": net, "seed": 0}),
-    "bisam.measure.landscapes.normalised": (landscapes.normalised, {"direction": weights(), "weights": weights(), "by": "filter", "vectors": "zero"}),
+    "bisam.measure.weights_of": (bisam.measure.weights_of, {"model": net}),
+    "bisam.measure.gaussian": (bisam.measure.gaussian, {"model": net, "seed": 0}),
+    "bisam.measure.normalised": (bisam.measure.normalised, {"direction": weights(), "weights": weights(), "by": "filter", "vectors": "zero"}),
     "bisam.training.Run": (bisam.training.Run, {field.name: getattr(bisam.training.Run(), field.name) for field in dataclasses.fields(bisam.training.Run)}),
     "bisam.training.Run.replace": (bisam.training.Run().replace, {"epochs": 3, "lr": 0.1}),
     "bisam.training.Run.task": (bisam.training.Run().task, {"root": None}),
