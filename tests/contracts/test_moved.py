@@ -16,13 +16,13 @@ NAMES = """
     Lp Masked MostSensitive NegLog Noise Only Phase Posterior Precision RandomStart Run Schedule SharpnessAware Surrogate Tanh TopK
     Unnormalised Variational climb fit gap held_buffers loss_rise m_sharpness margins misclassified spectral_density step
     top_eigenvalues trace zero_one Subspace landscape line_between plane_through
-""".split()
+""".split()  # noqa: SIM905
 MODULES = """
     ascent augment batch bounds captured checkpoint cli combination commands crossed data decisions descriptions diagnostics direction
     displacement environment experiments files geometry gpu hypergradient landscapes ledger losses masks memory metrics models needed
     notebook optimizer own_code own_ledger parameters plans plots pooling power prices processes progress published queue radius recipe
     report reproduce selection sharpness side_by_side statistics surrogate tables train variational verdicts verify workers
-""".split()
+""".split()  # noqa: SIM905
 
 
 def check(error, name):
