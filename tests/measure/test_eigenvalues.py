@@ -9,11 +9,11 @@ from bisam.measure import top_eigenvalues, trace
 from bisam.measure.eigenvalues import DENSE
 
 
-@pytest.mark.parametrize("hidden, samples_at_a_time", [(5, 100), (5, 5), (20, 5)], ids=["dense", "dense in parts", "lanczos"])
+@pytest.mark.parametrize("hidden, samples_at_a_time", [(5, 100), (5, 5), (9, 6)], ids=["dense", "dense in parts", "lanczos"])
 def test_eigenvalues_are_those_of_the_dense_hessian(hidden, samples_at_a_time):
     model, (x, y) = net(hidden=hidden), samples()
     values = torch.linalg.eigvalsh(dense_hessian(model, x, y)).flip(0)
-    assert (sum(p.numel() for p in model.parameters()) > DENSE) == (hidden == 20)
+    assert (sum(p.numel() for p in model.parameters()) > DENSE) == (hidden == 9)
     how = {"tolerance": 1e-10, "samples_at_a_time": samples_at_a_time}
     assert torch.allclose(top_eigenvalues(model, CE, x, y, 4, **how), values[:4], atol=1e-9)
     lowest = top_eigenvalues(model, CE, x, y, 3, which="smallest", **how)
@@ -22,14 +22,14 @@ def test_eigenvalues_are_those_of_the_dense_hessian(hidden, samples_at_a_time):
     assert torch.allclose(top_eigenvalues(model, CE, x, y, 5, which="magnitude", **how), both, atol=1e-9)
 
 
-@pytest.mark.parametrize("hidden", [5, 20], ids=["dense", "lanczos"])
+@pytest.mark.parametrize("hidden", [5, 9], ids=["dense", "lanczos"])
 def test_ggn_is_the_written_out_one_and_not_the_hessian(hidden):
     model, (x, y) = net(hidden=hidden), samples()
     ggn, hessian = dense_ggn(model, x), dense_hessian(model, x, y)
     assert (ggn - hessian).abs().max() > 1e-3
-    found = top_eigenvalues(model, CE, x, y, 4, ggn=True, tolerance=1e-10, samples_at_a_time=5)
+    found = top_eigenvalues(model, CE, x, y, 4, ggn=True, tolerance=1e-10, samples_at_a_time=6)
     assert torch.allclose(found, torch.linalg.eigvalsh(ggn).flip(0)[:4], atol=1e-9)
-    exact = trace(model, CE, x, y, products=10_000, ggn=True, samples_at_a_time=5)
+    exact = trace(model, CE, x, y, products=10_000, ggn=True, samples_at_a_time=6)
     assert exact == pytest.approx(float(ggn.trace()), rel=1e-10)
     assert float(top_eigenvalues(model, CE, x, y, which="smallest", ggn=True)) > -1e-6
 
@@ -39,7 +39,7 @@ def test_other_losses_have_their_own_hessian(smoothing):
     model, (x, y) = net(), samples()
     for loss in (bisam.CrossEntropy(smoothing), bisam.BISAM_LOG.ascent, bisam.BISAM_TANH.ascent):
         values = torch.linalg.eigvalsh(dense_hessian(model, x, y, loss)).flip(0)
-        assert torch.allclose(top_eigenvalues(model, loss, x, y, 3, samples_at_a_time=5), values[:3], atol=1e-9)
+        assert torch.allclose(top_eigenvalues(model, loss, x, y, 3, samples_at_a_time=6), values[:3], atol=1e-9)
 
 
 def test_quadratic_has_the_spectrum_it_was_given():

@@ -12,7 +12,7 @@ from bisam.measure import trace
 
 @pytest.mark.parametrize("estimator", ["hutch++", "xtrace", "hutchinson"])
 def test_trace_estimators_are_right_on_average(estimator):
-    model, (x, y) = net(hidden=20), samples()
+    model, (x, y) = net(hidden=9), samples()
     exact = float(dense_hessian(model, x, y).trace())
     found = [trace(model, CE, x, y, products=18, estimator=estimator, seed=s) for s in range(30)]
     error = numpy.std(found, ddof=1) / math.sqrt(len(found))
@@ -21,7 +21,7 @@ def test_trace_estimators_are_right_on_average(estimator):
 
 
 def test_trace_depends_on_the_seed_alone():
-    model, (x, y) = net(hidden=20), samples()
+    model, (x, y) = net(hidden=9), samples()
     torch.manual_seed(3)
     before = torch.get_rng_state()
     first = [trace(model, CE, x, y, products=9, seed=s) for s in (0, 1)]
