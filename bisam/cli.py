@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import __version__
 from .commands import evidence, notebook, reproduce, results, train
-from .notebook.run import NotebookError
+from .notebook.find import NotebookError
 from .training.processes import stoppable
 from .training.workers import check_alone
 
@@ -30,14 +30,17 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _status(words: list[str] | None) -> int:
-    from .evidence.ledger import LedgerError
+    from .evidence.places import LedgerError
     from .training.checkpoint import CheckpointError
     from .training.data import DataError
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
-    arguments = _parser().parse_args(words)
+    given = sys.argv[1:] if words is None else words
+    if given[:1] == ["record"]:
+        return _fail("record is now `bisam reproduce NAME`, which takes the same options", 2)
+    arguments = _parser().parse_args(given)
     try:
         if arguments.command not in SHARED:
             check_alone(arguments.command)
@@ -49,7 +52,7 @@ def _status(words: list[str] | None) -> int:
         raise
     except (ValueError, TypeError) as error:  # ParameterError is a ValueError
         return _fail(error, 2)
-    except (NotebookError, CheckpointError, DataError, LedgerError, FloatingPointError) as error:
+    except (NotebookError, CheckpointError, DataError, LedgerError, FloatingPointError, ModuleNotFoundError) as error:
         return _fail(error, 1)
     except OSError as error:
         return _fail(_words(error), 1)
@@ -93,8 +96,7 @@ def _printable(message: object) -> str:
 COMMANDS = {
     "notebook": (notebook.words, "run a notebook of the book with your parameters"),
     "train": (train.words, "train one network and keep its checkpoint"),
-    "reproduce": (reproduce.words, "run what is missing of a published table and record it"),
-    "record": (reproduce.record_words, "run what is missing of an experiment and record it"),
+    "reproduce": (reproduce.words, "run what is missing of a published table or an experiment and record it"),
     "evidence": (evidence.words, "work through all missing runs, most valuable first, and record them"),
     "rerun": (reproduce.rerun_words, "train again what a record describes, and compare"),
     "report": (results.words, "the state of every claim, computed from the records"),

@@ -5,11 +5,11 @@ import hashlib
 import json
 import math
 
-from bisam.evidence import ledger
-from bisam.training import data
+from bisam.evidence import record
+from bisam.training import data, environment
 
 
-def sound(run, accuracy=90.0, schema=ledger.SCHEMA, experiment="e", scale="paper", images=500):
+def sound(run, accuracy=90.0, schema=record.SCHEMA, experiment="e", scale="paper", images=500):
     """A record of a run in which every epoch has the same accuracy; with schema 3 it must be a whole number of the images."""
     epochs, right = run.epochs, round(accuracy * images / 100)
     rows = {"lr": None, "train_loss": 0.5, "train_accuracy": 95.0, "broken": 3, "validation_accuracy": 91.0, "test_accuracy": accuracy}
@@ -17,7 +17,7 @@ def sound(run, accuracy=90.0, schema=ledger.SCHEMA, experiment="e", scale="paper
         rows["rho"] = 0.1
     packed = ("1" * right).ljust(-(-images // 8) * 8, "0")
     text = base64.b64encode(int(packed, 2).to_bytes(len(packed) // 8, "big")).decode()
-    there = ledger.environment("cpu", 1.0, run.precision)
+    there = environment.environment("cpu", 1.0, run.precision)
     rates = [round(run.lr / 2 * (1 + math.cos(math.pi * epoch / epochs)), 5) for epoch in range(epochs)]
     found = {
         "schema": schema, "experiment": experiment, "scale": scale, "run": run.to_dict(),

@@ -54,9 +54,9 @@ def inputs_digest(path: Path, notebook: dict) -> str:
     files = modules(" ".join("".join(cell["source"]) for cell in notebook["cells"]))
     if "book/code" in json.dumps(cells):
         files += sorted((ROOT / "book" / "code").glob("*.py"))
-    if "ledger" in json.dumps(cells):
+    if PACKAGE / "evidence" / "listing.py" in files:
         files += [ROOT / "results" / "claims.toml", *sorted((ROOT / "results" / "runs").rglob("*.json"))]
-    if PACKAGE / "evidence" / "report.py" in files or "published.csv" in json.dumps(cells):
+    if PACKAGE / "evidence" / "published.py" in files or "published.csv" in json.dumps(cells):
         files.append(ROOT / "results" / "published.csv")
     if "benchmarks.json" in json.dumps(cells):
         files.append(ROOT / "results" / "benchmarks.json")
@@ -190,9 +190,9 @@ def read_status() -> dict:
 def write_status(name: str, seconds: float) -> None:
     from importlib.metadata import version
 
-    from bisam.evidence import ledger
+    from bisam.training import environment
 
-    found = ledger.environment("cpu", seconds)
+    found = environment.environment("cpu", seconds)
     entry = {name: found[name] for name in ("python", "torch", "device", "wall_seconds", "commit")}
     entry |= {"matplotlib": version("matplotlib"), "numpy": version("numpy"), "system": platform.system()}
     status = {**read_status(), name: entry}

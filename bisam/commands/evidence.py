@@ -23,8 +23,9 @@ def words(parser: argparse.ArgumentParser) -> None:
 
 def _evidence(arguments: argparse.Namespace) -> int:
     from ..evidence.decisions import decisions
+    from ..evidence.plans import Settings
     from ..evidence.queue import RULE, queue
-    from ..evidence.reproduce import Settings, carry_out
+    from ..evidence.reproduce import carry_out
 
     began = time.monotonic()
     settings = Settings(arguments.cores, "cpu", arguments.root, arguments.minutes, **places(arguments))

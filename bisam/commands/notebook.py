@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from ..notebook import parameters
-from ..notebook.run import find, names, run
+from ..notebook.find import find, names
+from ..notebook.run import run
 
 
 def words(parser: argparse.ArgumentParser) -> None:

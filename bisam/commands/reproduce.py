@@ -1,4 +1,4 @@
-"""``bisam reproduce``, ``record`` and ``rerun``."""
+"""``bisam reproduce`` and ``rerun``."""
 
 from __future__ import annotations
 
@@ -18,17 +18,6 @@ def words(parser: argparse.ArgumentParser) -> None:
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument("--plan", action="store_true", help="show what would be run and what it would cost, and run nothing")
     looks.add_argument("--export", type=Path, metavar="FOLDER", help="write each run as a file for `bisam train --from`, and run nothing")
-    _carrying_words(parser)
-    parser.set_defaults(do=_reproduce)
-
-
-def record_words(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="of an experiment in results/claims.toml")
-    _carrying_words(parser)
-    parser.set_defaults(do=_reproduce, scale=None, seeds=None, only=[], plan=False, export=None)
-
-
-def _carrying_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes at a time on each device, one thread each on a CPU (default 1)")
     said = "cpu (default) or cuda:0, which the processes share; several, as in cuda:0,cuda:1, take runs in turn"
     parser.add_argument("--device", action="append", help=said)
@@ -38,11 +27,12 @@ def _carrying_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoints", metavar="FOLDER", help="of unfinished runs; default: _build/checkpoints, or beside another ledger")
     for name in ("precision", "compile"):
         parser.add_argument(f"--{name}", help="another than planned, in a ledger of its own")
+    parser.set_defaults(do=_reproduce)
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
     from ..evidence.own_ledger import check_planned
-    from ..evidence.reproduce import plan
+    from ..evidence.plans import plan
 
     settings = _settings(arguments)
     changes = {name: getattr(arguments, name) for name in ("precision", "compile") if getattr(arguments, name) is not None}
@@ -54,7 +44,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace):
-    from ..evidence.reproduce import Settings
+    from ..evidence.plans import Settings
 
     device = ",".join(map(str, arguments.device or ["cpu"]))
     return Settings(arguments.workers, device, arguments.root, arguments.minutes, **places(arguments))
@@ -63,7 +53,7 @@ def _settings(arguments: argparse.Namespace):
 def places(arguments: argparse.Namespace) -> dict:
     """The ledger and where its unfinished runs are kept: those of another ledger than ours lie beside it."""
     from .. import _checks
-    from ..evidence.reproduce import Settings
+    from ..evidence.plans import Settings
 
     found = {} if arguments.checkpoints is None else {"checkpoints": arguments.checkpoints}
     folder = _checks.optional("ledger", arguments.ledger, of=_checks.path, words="the path of a folder")
@@ -75,7 +65,7 @@ def places(arguments: argparse.Namespace) -> dict:
 def _with_list(arguments: argparse.Namespace, settings, changes: dict[str, str], stack: contextlib.ExitStack):
     """The settings with a ledger that has a list of claims; one that is only looked at is made in a folder that goes away."""
     from ..evidence.own_ledger import check_settings, derive
-    from ..evidence.reproduce import Settings, plan
+    from ..evidence.plans import Settings, plan
 
     check_settings(changes)
     if (settings.folder / "claims.toml").exists():
@@ -115,7 +105,7 @@ def _done(arguments: argparse.Namespace, planned: list, settings) -> int:
 
 def _print_price(planned: list, settings, goes_on: bool) -> None:
     """What there is to do and what it will cost; missing data end the command here unless it only plans."""
-    from ..evidence.reproduce import prices
+    from ..evidence.prices import prices
     from ..training.data import DataError
 
     found = prices(planned, settings)

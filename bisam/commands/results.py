@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..methods.table import RECIPES
+from ..notebook.tables import table
 
 
 def words(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +17,9 @@ def words(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from ..evidence.experiments import RESULTS
-    from ..evidence.report import decisions, markdown, write
+    from ..evidence.decisions import decisions
+    from ..evidence.places import RESULTS
+    from ..evidence.report import markdown, write
 
     found = decisions(arguments.experiment, arguments.ledger or RESULTS)
     if arguments.output:
@@ -32,7 +34,7 @@ def verify_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from ..evidence.experiments import RESULTS
+    from ..evidence.places import RESULTS
     from ..evidence.verify import verify
 
     found = verify(arguments.folder or RESULTS, progress=True)
@@ -50,7 +52,7 @@ def pool_words(parser: argparse.ArgumentParser) -> None:
 
 def _pool(arguments: argparse.Namespace) -> int:
     from ..evidence.decisions import decisions
-    from ..evidence.experiments import RESULTS
+    from ..evidence.places import RESULTS
     from ..evidence.pooling import pool
     from ..evidence.queue import changes
 
@@ -70,9 +72,9 @@ def methods_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _methods(arguments: argparse.Namespace) -> int:
-    width = max(map(len, RECIPES))
-    print(f"{'recipe':{width}}  passes  choices beside the base optimiser")
+    rows = []
     for row in RECIPES.values():
         choices = ", ".join(f"{axis} {choice}" for axis, choice in row.choices.items())
-        print(f"{row.name:{width}}  {row.passes:6.2f}  {choices or 'none'}")
+        rows.append((row.name, f"{row.passes:.2f}", choices or "none"))
+    print(table(("recipe", "passes", "choices beside the base optimiser"), rows, ("<", "  >", "  <")))
     return 0

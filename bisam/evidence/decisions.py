@@ -14,17 +14,22 @@ from pathlib import Path
 import numpy
 
 from .. import _checks
-from ..evidence import ledger
-from .crossed import Crossed, crossed
-from .experiments import EQUAL_EPOCHS, RESULTS, Claim, Experiment
+from . import ledger
+from .claim import Claim
+from .crossed import ALPHA, Crossed, crossed
+from .earlier_rule import earlier_verdict
+from .experiment import EQUAL_EPOCHS, Experiment
+from .listing import claims, experiments
+from .places import RESULTS, LedgerError
 from .published import published_difference
-from .statistics import ALPHA, Paired, paired
-from .verdicts import FEWEST, NOT_IN_FAMILY, Fit, direction, earlier_verdict, verdict, within_family
+from .record import bits
+from .selection import entries
+from .statistics import Paired, paired, within_family
+from .verdicts import FEWEST, NOT_IN_FAMILY, Fit, direction, verdict
 
-__all__ = ["Decision", "decide", "decisions", "entries", "series"]
+__all__ = ["Decision", "decide", "decisions"]
 
 OTHER = {"selected_test_accuracy": ("last epoch", "last_test_accuracy"), "last_test_accuracy": ("chosen epoch", "selected_test_accuracy")}
-RECORDS = "records by file name, as bisam.evidence.ledger.evidence() returns them"
 BITS = {"selected_test_accuracy": "selected", "last_test_accuracy": "last"}
 
 
@@ -45,9 +50,10 @@ class Decision:
         fit: training accuracies of both methods; ``None`` without records that have them.
         beside: what stands beside the comparison that decides: ``"last epoch"`` or ``"chosen epoch"``, the metric that the claim does not
             name; ``"equal epochs"`` or ``"equal passes"``, the budget of SGD that it does not name. ``None`` where no record has it.
+        pairs: seeds that both methods have.
 
     Example:
-        >>> decide(ledger.claims("first_run")[0]).verdict
+        >>> decide(claims("first_run")[0]).verdict
         'holds'
     """
 
@@ -61,6 +67,7 @@ class Decision:
     q: float | None = None
     fit: Fit | None = None
     beside: dict[str, Paired | None] = field(default_factory=dict)
+    pairs: int = 0
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -76,59 +83,15 @@ class Decision:
         return tuple(mark for mark, true in told.items() if true)
 
 
-def entries(records: dict[str, dict], method: str, place: dict | None = None, plan: Experiment | None = None) -> dict[int, dict]:
-    """One method's records by seed, at a place of the grid.
-
-    Args:
-        records: what :func:`bisam.evidence.ledger.evidence` returned.
-        method: name of a recipe or control.
-        place: field of the run, ``"rho"``, or the ``"rate"`` of a learned radius, to its value.
-        plan: the experiment, where ``epochs`` is an axis of it that its budget doubles for SGD: a place is what the plan says.
-
-    Example:
-        >>> len(entries(ledger.evidence("first_run"), "sam", {"label_noise": 0.4}))
-        10
-    """
-    found, place = {}, _checks.optional("place", place, of=_checks.part, wanted=dict, words="a dictionary from axis to value")
-    _checks.text("method", method)
-    planned = {} if _checks.optional("plan", plan, of=_checks.part, wanted=Experiment, words="an Experiment") is None else plan.places()
-    for file, entry in _checks.part("records", records, dict, RECORDS).items():
-        run = _checks.part("records", entry, dict, RECORDS)["run"]
-        at = {**run, **{name: run["recipe"]["radius"].get(name) for name in ("rho", "rate")}, **planned.get(file, {})}
-        if run["recipe"]["name"] == method and all(at.get(name) == value for name, value in (place or {}).items()):
-            found[run["seed"]] = entry
-    return dict(sorted(found.items()))
-
-
-def series(
-    records: dict[str, dict], method: str, metric: str, place: dict | None = None, plan: Experiment | None = None
-) -> dict[int, float]:
-    """One method's numbers by seed, at a place of the grid.
-
-    Args:
-        records: what :func:`bisam.evidence.ledger.evidence` returned.
-        method: name of a recipe or control.
-        metric: of the final numbers of a run.
-        place: as in :func:`entries`.
-        plan: as in :func:`entries`.
-
-    Example:
-        >>> found = series(ledger.evidence("first_run"), "sam", "last_test_accuracy", {"label_noise": 0.4})
-        >>> len(found), found[0] > 80
-        (10, True)
-    """
-    return _numbers([entries(records, method, place, plan)], _checks.text("metric", metric))
-
-
 def decide(claim: Claim, folder: Path = RESULTS) -> Decision:
     """What the records say about a claim now.
 
     Args:
-        claim: one of :func:`bisam.evidence.experiments.claims`, or another; it is judged with the claims of its family.
+        claim: one of :func:`bisam.evidence.listing.claims`, or another; it is judged with the claims of its family.
         folder: the ledger.
 
     Example:
-        >>> decision = decide(ledger.claims("first_run")[0])
+        >>> decision = decide(claims("first_run")[0])
         >>> decision.result.pairs, decision.published
         (10, None)
     """
@@ -146,16 +109,16 @@ def decisions(name: str | None = None, folder: Path = RESULTS) -> list[Decision]
         >>> sorted({decision.verdict for decision in decisions("first_run")})
         ['holds', 'not resolved']
     """
-    return _decided(ledger.claims(name, folder), folder)
+    return _decided(claims(name, folder), folder)
 
 
 def _decided(wanted: Sequence[Claim], folder: Path) -> list[Decision]:
     """The wanted claims; those of their families are decided too, since q is a matter of all of them."""
-    plans, records = ledger.experiments(folder), functools.cache(lambda name: ledger.evidence(name, folder))
+    plans, records = experiments(folder), functools.cache(lambda name: ledger.evidence(name, folder))
     for claim in wanted:
         _checks.choice(f"experiment of claim {claim.id}", claim.experiment, ("", *plans))
     ids, families = {claim.id for claim in wanted}, {claim.family for claim in wanted} - {""}
-    others = [claim for claim in ledger.claims(None, folder) if claim.family in families and claim.id not in ids] if families else []
+    others = [claim for claim in claims(None, folder) if claim.family in families and claim.id not in ids] if families else []
     found = [
         _alone(claim, plans[claim.experiment] if claim.experiment else None, records(claim.experiment) if claim.experiment else {})
         for claim in (*wanted, *others)
@@ -195,7 +158,7 @@ def _alone(claim: Claim, plan: Experiment | None, records: dict[str, dict]) -> D
     seeds = _both(ours, theirs, claim.metric)
     if len(seeds) < 2:
         word = "not resolved" if seeds else "not attempted"
-        return Decision(claim, plan.scale, None, effect, word, word, word)
+        return Decision(claim, plan.scale, None, effect, word, word, word, pairs=len(seeds))
     result, fit = _compared(ours, theirs, claim.metric), _fit(ours, theirs, seeds, claim.needed)
     word = verdict(result, published, claim.fewest, fit if claim.needed else None)
     if fit is None and claim.needed:  # a precondition that no record can show is not met in silence
@@ -205,7 +168,7 @@ def _alone(claim: Claim, plan: Experiment | None, records: dict[str, dict]) -> D
         label, metric = OTHER[claim.metric]
         beside[label] = _compared(ours, theirs, metric)
     beside.update(_other_budget(claim, plan, records))
-    return Decision(claim, plan.scale, result, effect, word, word, earlier_verdict(result, effect), None, fit, beside)
+    return Decision(claim, plan.scale, result, effect, word, word, earlier_verdict(result, effect), None, fit, beside, len(seeds))
 
 
 def _other_budget(claim: Claim, plan: Experiment, records: dict[str, dict]) -> dict[str, Paired | None]:
@@ -228,7 +191,7 @@ Side = list[dict[int, dict]]
 def _parts(records: dict[str, dict], method: str, claim: Claim, place: dict, plan: Experiment) -> Side:
     for axis in claim.over:
         if axis not in plan.grid:
-            raise ledger.LedgerError(f"claim {claim.id}: over names {axis!r}; the grid of {plan.name} has {', '.join(plan.grid) or 'no axis'}")
+            raise LedgerError(f"claim {claim.id}: over names {axis!r}; the grid of {plan.name} has {', '.join(plan.grid) or 'no axis'}")
     values = itertools.product(*(plan.grid[axis] for axis in claim.over))
     return [entries(records, method, {**place, **dict(zip(claim.over, each, strict=True))}, plan) for each in values]
 
@@ -257,7 +220,7 @@ def _images(ours: Side, theirs: Side, seeds: list[int], which: str) -> Crossed |
     involved = [part[seed] for part in (*ours, *theirs) for seed in seeds]
     if not all("right" in entry for entry in involved) or len({entry["data_fingerprint"] for entry in involved}) > 1:
         return None
-    sides = [[[ledger.bits(part[seed], which) for seed in seeds] for part in side] for side in (ours, theirs)]
+    sides = [[[bits(part[seed], which) for seed in seeds] for part in side] for side in (ours, theirs)]
     if len({len(bits) for side in sides for part in side for bits in part}) > 1:
         return None
     return crossed(*(numpy.mean(side, axis=0) for side in sides))

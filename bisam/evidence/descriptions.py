@@ -13,12 +13,13 @@ from .. import _checks
 from .. import _files as files
 from .._kinds import KINDS
 from ..axes.recipe import Recipe
-from ..evidence import ledger
-from ..evidence import record as _record
 from ..methods.table import recipe
 from ..training import Run
 from ..training.environment import environment, threads_held
-from .experiments import RESULTS, experiment
+from . import record, schema
+from . import record as _record
+from .listing import experiment
+from .places import RESULTS
 from .plans import Planned, runs_planned
 
 __all__ = ["Description", "changed", "export", "read", "recipe_from", "value_of"]
@@ -98,9 +99,9 @@ def _described(found: object) -> Description:
     if "run" not in found:
         return Description(_with_recipe(found))
     if "schema" in found:
-        for wrong in _record.faults(found):
+        for wrong in schema.faults(found):
             raise ValueError(wrong)
-        return Description(_with_recipe(found["run"]), ledger.threads(found))
+        return Description(_with_recipe(found["run"]), record.threads(found))
     for name in found:
         _checks.choice("a name beside run", name, AROUND)
     made_on = _checks.part("environment", found.get("environment", {}), dict, "a dictionary")

@@ -20,10 +20,13 @@ from torch import nn
 
 from .. import _checks
 from ..training import Run, models
-from .experiments import RESULTS, Claim, Experiment, claims, experiments
+from .claim import Claim
+from .crossed import ALPHA
+from .experiment import Experiment
+from .listing import claims, experiments
+from .places import RESULTS
 from .power import POWER
 from .published import published, published_difference, published_sides
-from .statistics import ALPHA
 from .verdicts import FEWEST
 
 __all__ = ["Need", "flop_of_run", "hours_of_run", "need", "needs", "pairs_needed"]

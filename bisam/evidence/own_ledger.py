@@ -12,9 +12,12 @@ from .. import __version__, _checks
 from .. import _files as files
 from ..training.environment import commit
 from ..training.run import COMPILE, PRECISIONS
-from .experiments import RESULTS, Claim, Experiment, LedgerError, listed
-from .ledger import SCHEMA
+from .claim import Claim
+from .experiment import Experiment
+from .listing import listed
+from .places import RESULTS, LedgerError
 from .plans import Planned, runs_planned
+from .record import SCHEMA
 
 __all__ = ["SETTINGS", "check_planned", "derive"]
 
@@ -45,7 +48,7 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
 
     Example:
         >>> import tempfile
-        >>> from bisam.evidence.experiments import experiment
+        >>> from bisam.evidence.listing import experiment
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = derive(folder, {"precision": "bfloat16"})
         ...     experiment("digits", Path(folder)).settings["precision"]

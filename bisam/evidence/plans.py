@@ -9,10 +9,12 @@ from pathlib import Path
 
 from .. import _checks
 from .. import _files as files
-from ..evidence import ledger
 from ..training import Run
 from ..training.workers import check_alone
-from .experiments import RESULTS, SCALES, Experiment, experiments
+from . import ledger
+from .experiment import SCALES, Experiment
+from .listing import experiments
+from .places import RESULTS
 
 __all__ = ["CHECKPOINTS", "SMOKE", "Planned", "Settings", "home", "plan"]
 

@@ -16,9 +16,12 @@ from pathlib import Path
 
 from .. import _checks
 from .. import _files as files
-from ..evidence import ledger
-from .decisions import entries
-from .experiments import RESULTS, Claim, Experiment, LedgerError, experiments
+from . import ledger
+from .claim import Claim
+from .experiment import Experiment
+from .listing import experiments
+from .places import RESULTS, LedgerError
+from .selection import entries
 
 __all__ = ["Agreement", "Machine", "Part", "Pooled", "agreement", "machine", "machines", "pool"]
 
@@ -155,7 +158,7 @@ def agreement(claim: Claim, records: Mapping[str, dict], plan: Experiment | None
     Args:
         claim: one that averages over no axis.
         records: what :func:`bisam.evidence.ledger.evidence` returned.
-        plan: the experiment, as in :func:`bisam.evidence.decisions.entries`.
+        plan: the experiment, as in :func:`bisam.evidence.selection.entries`.
 
     Raises:
         ValueError: a claim that averages over an axis.
@@ -164,7 +167,8 @@ def agreement(claim: Claim, records: Mapping[str, dict], plan: Experiment | None
         Welch (1951), computed by SciPy.
 
     Example:
-        >>> claim = ledger.claims("first_run")[0]
+        >>> from bisam.evidence.listing import claims
+        >>> claim = claims("first_run")[0]
         >>> [part.pairs for part in agreement(claim, ledger.evidence("first_run")).parts]
         [10]
     """

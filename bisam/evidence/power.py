@@ -11,10 +11,12 @@ import functools
 import math
 
 from .. import _checks
-from .statistics import ALPHA, FEWEST_PAIRS, Unpaired
+from .crossed import ALPHA
+from .summaries import Unpaired
 
-__all__ = ["POWER", "detectable", "power", "unpaired_detectable"]
+__all__ = ["FEWEST_PAIRS", "POWER", "detectable", "power", "unpaired_detectable"]
 
+FEWEST_PAIRS = 6  # with five pairs the smallest two-sided sign-flip p is 2 / 2^5 = 0.0625, above any verdict
 POWER = 0.8  # chance at which an effect counts as detectable
 DRAWS = 20_000  # simulated comparisons for a number of pairs: a power of 0.8 is then known to about 0.003
 PATTERNS = 2**12  # of signs: all of them up to 12 pairs, beyond as many random ones
@@ -104,7 +106,7 @@ def unpaired_detectable(comparison: Unpaired, chance: float = POWER) -> float:
         The detectable difference, in the units of the comparison.
 
     Raises:
-        TypeError: something else than a result of :func:`bisam.evidence.statistics.welch`.
+        TypeError: something else than a result of :func:`bisam.evidence.summaries.welch`.
         ValueError: a chance outside of (0.05, 1).
 
     Source:
@@ -112,7 +114,7 @@ def unpaired_detectable(comparison: Unpaired, chance: float = POWER) -> float:
         study could have seen.
 
     Example:
-        >>> from bisam.evidence.statistics import welch
+        >>> from bisam.evidence.summaries import welch
         >>> round(unpaired_detectable(welch(94.3, 0.2, 6, 94.1, 0.2, 6)), 2)
         0.36
     """

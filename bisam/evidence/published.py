@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import _checks
-from .experiments import RESULTS, Claim, LedgerError
-from .statistics import welch
+from .claim import Claim
+from .places import RESULTS, LedgerError, check_there
+from .summaries import welch
 from .verdicts import Published
 
 __all__ = ["PUBLISHED_AS", "published", "published_difference", "published_effect"]
@@ -59,6 +60,7 @@ class TableError(LedgerError):
 @functools.cache
 def rows() -> list[dict]:
     """The rows of the project's table as they are written, checked."""
+    check_there(RESULTS)
     return read_rows(RESULTS / "published.csv")
 
 

@@ -26,11 +26,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import _checks
-from ..evidence import ledger
 from ..training.data import DataError
 from ..training.environment import environment
+from . import ledger, places, record, recording
+from .claim import Claim
 from .decisions import Decision
-from .experiments import MACHINES, Claim, Experiment, claims, experiments, label
+from .experiment import MACHINES, Experiment, label
+from .listing import claims, experiments
 from .plans import Planned, Settings, plan
 from .prices import seconds_of_a_pass
 
@@ -131,7 +133,7 @@ def queue(settings: Settings, machine: str = "cpu") -> tuple[list[Job], dict[str
     _checks.choice("machine", machine, MACHINES)
     plans = {
         name: one for name, one in experiments(settings.folder).items()
-        if one.machine == machine and one.schema == ledger.SCHEMA and one.scale != "smoke" and not one.stopped
+        if one.machine == machine and one.schema == record.SCHEMA and one.scale != "smoke" and not one.stopped
     }  # fmt: skip
     primary = [claim for claim in claims(None, settings.folder) if claim.family and claim.experiment in plans]
     planned = {name: plan(name, folder=settings.folder) for name in dict.fromkeys(claim.experiment for claim in primary)}
@@ -155,8 +157,8 @@ def _absence(chosen: Experiment, planned: Sequence[Planned], settings: Settings)
     try:
         for run in {one.run.data: one.run for one in planned if not one.recorded}.values():
             run.task(settings.root)
-            ledger.check_data(run, chosen, settings.folder, settings.root)
-    except (DataError, ValueError, ledger.LedgerError) as error:
+            recording.check_data(run, chosen, settings.folder, settings.root)
+    except (DataError, ValueError, places.LedgerError) as error:
         return error
     return None
 
@@ -241,6 +243,8 @@ def changes(before: Sequence[Decision], after: Sequence[Decision]) -> list[str]:
         if old is None or (_state(old) == _state(each) and old.verdict == each.verdict):
             continue
         verdict = each.verdict if each.verdict == old.verdict else f"{old.verdict} -> {each.verdict.upper()}"
+        if each.pairs < each.claim.fewest:
+            verdict = "no verdict yet"
         lines.append(f"{each.claim.id}: {_state(old)} -> {_state(each)}: {verdict}")
     return lines
 
@@ -251,7 +255,7 @@ def _decided(name: str, found: object) -> list[Decision]:
 
 def _state(each: Decision) -> str:
     if each.result is None:
-        return "fewer than 2 pairs"
+        return f"{each.pairs} of {each.claim.fewest} pairs"
     low, high = each.result.widest
     asked = f" of {each.claim.pairs}" if each.result.pairs < each.claim.pairs else ""
     return f"{each.result.mean:+.2f} [{low:+.2f}, {high:+.2f}] from {each.result.pairs}{asked} pairs"

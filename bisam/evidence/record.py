@@ -1,4 +1,4 @@
-"""The form of one record: the schema that ships with the package, and how the numbers must fit each other."""
+"""One record: its text, the bits of its test images, its run, and how its numbers must fit each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import math
 import re
 import reprlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -18,21 +17,17 @@ from torch import Tensor
 from ..axes.radius import Learned
 from ..axes.recipe import Recipe
 from ..training import Run, own_code
-from .experiments import LedgerError
+from .places import LedgerError
 
-try:
-    import jsonschema
-except ImportError:  # a bare machine with a GPU: `bisam verify` checks the form of its records at home
-    jsonschema = None
+__all__ = ["SCHEMA", "bits", "threads"]
 
-SCHEMA_FILE = Path(__file__).resolve().parent / "schema" / "record.json"
+# 1: the order of the first epoch and the noisy labels came from one permutation. 2: without the bits of the test images, the
+# accuracy on the training images and the kind of processor; Q in a form whose last bits differ.
+SCHEMA = 3
 LARGEST = 2**24  # bytes; the runs of 300 epochs with 50,000 test images stay below a hundredth of it
 ROUNDED = 0.5e-5 + 1e-9  # the curve is rounded to 5 digits
 WHICH = ("selected", "last")
 EVALUATED = ("validation_accuracy", "test_accuracy")
-
-
-# -- bits -------------------------------------------------------------------------------------------------------------
 
 
 def packed(right: Tensor) -> str:
@@ -75,9 +70,6 @@ def bits(record: dict, which: str) -> np.ndarray:
     return found[:images].astype(bool)
 
 
-# -- text -------------------------------------------------------------------------------------------------------------
-
-
 def parsed(text: str) -> object:
     """JSON in its strict sense; a ``ValueError`` for a key that is there twice, NaN, a number beyond all bounds, or depth beyond reason."""
     try:
@@ -104,129 +96,6 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-# -- form -------------------------------------------------------------------------------------------------------------
-
-
-def schema() -> dict:
-    """The JSON schema of a record, as it ships with the package."""
-    return json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
-
-
-def forms_are_checked() -> bool:
-    """Whether the library is there that compares a record with the schema; without it only the numbers are compared with each other."""
-    return jsonschema is not None
-
-
-def faults(found: object) -> Iterator[str]:
-    """Everything that is wrong with a record taken by itself, a line each: first its form, and if that is right, what does not fit."""
-    errors = _validator().iter_errors(found) if forms_are_checked() else ()
-    wrong = sorted(errors, key=lambda error: (len(error.absolute_path), list(map(str, error.absolute_path))))
-    seen = list(dict.fromkeys(map(_words, wrong)))
-    yield from seen
-    if not seen:
-        yield from _misfits(found)
-
-
-_OF_PYTHON = {"number": (int, float), "integer": (int,), "string": (str,), "boolean": (bool,), "null": (type(None),)}
-_QUICK = {"type", "description", "minimum", "maximum", "enum", "pattern", "minLength", "maxLength"}
-
-
-@functools.cache
-def _validator() -> jsonschema.Validator:
-    """The library, with two keywords in forms of our own: what surely fits is not handed to it, which is ten times as quick."""
-    plain = jsonschema.Draft202012Validator
-    kinds = plain.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)  # the standard lets 3.0 pass as one
-    return jsonschema.validators.extend(plain, {"properties": _properties, "pattern": _pattern}, type_checker=kinds)(schema())
-
-
-def _properties(validator, properties: dict, instance: object, _) -> Iterator[jsonschema.ValidationError]:
-    if not validator.is_type(instance, "object"):
-        return
-    for name, rule in properties.items():
-        if name in instance and not _surely_fits(instance[name], rule):
-            yield from validator.descend(instance[name], rule, path=name, schema_path=name)
-
-
-def _pattern(validator, pattern: str, instance: object, _) -> Iterator[jsonschema.ValidationError]:
-    if validator.is_type(instance, "string") and not _matches(pattern, instance):
-        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
-
-
-def _matches(pattern: str, text: str) -> bool:
-    """As the standard has it: the sign for the end is the end, and not a line break before it."""
-    return _compiled(pattern).search(text) is not None
-
-
-@functools.cache
-def _compiled(pattern: str) -> re.Pattern:
-    return re.compile(re.sub(r"\$$", r"\\Z", pattern))
-
-
-def _surely_fits(value: object, rule: dict | bool) -> bool:
-    """Whether a plain value, or a list of numbers, fits a plain rule. Where it is not that plain, the answer is no."""
-    if type(value) is list:
-        items = rule.get("items", {}) if isinstance(rule, dict) else {}
-        plain = len(value) > 0 and set(items) == {"type", "minimum", "maximum"} and set(map(type, value)) <= set(_OF_PYTHON[items["type"]])
-        return plain and items["minimum"] <= min(value) and max(value) <= items["maximum"] and rule.get("type") == "array"
-    if not isinstance(rule, dict) or not set(rule) <= _QUICK:
-        return False
-    kinds = [rule["type"]] if isinstance(rule.get("type"), str) else rule.get("type", ())
-    if not any(type(value) in _OF_PYTHON.get(kind, ()) for kind in kinds):
-        return False
-    if type(value) in (int, float):
-        return rule.get("minimum", -math.inf) <= value <= rule.get("maximum", math.inf) and value in rule.get("enum", (value,))
-    if type(value) is str:
-        long = rule.get("minLength", 0) <= len(value) <= rule.get("maxLength", math.inf)
-        return long and value in rule.get("enum", (value,)) and _matches(rule.get("pattern", ""), value)
-    return True
-
-
-_TYPES = {
-    "number": "a finite number", "integer": "a whole number", "string": "a text", "object": "an object", "array": "a list",
-    "boolean": "true or false", "null": "null",
-}  # fmt: skip
-_SAID = {
-    "minimum": "at least {}", "maximum": "at most {}", "pattern": "a text of the form {}", "enum": "one of {}",
-    "const": "{!r}", "minItems": "a list of at least {}", "minLength": "a text of at least {} characters", "maxLength": "a text of at most {} characters",
-}  # fmt: skip
-
-
-def _words(error: jsonschema.ValidationError) -> str:
-    where, rule = ".".join(map(str, error.absolute_path)), error.validator_value
-    if error.validator == "required":
-        return f"{where} lacks {', '.join(name for name in rule if name not in error.instance)}".strip()
-    if error.validator == "additionalProperties":
-        extra = [name for name in error.instance if name not in error.schema.get("properties", ())]
-        return f"{where} holds {', '.join(map(repr, extra))}, which no record has".strip()
-    if error.validator == "not":  # a field that only later schemas have
-        return f"{where} must not hold {', '.join(rule['required'])} in a record of that schema".strip()
-    if error.validator == "type":
-        allowed = " or ".join(_TYPES[kind] for kind in ([rule] if isinstance(rule, str) else rule))
-    else:
-        allowed = _SAID[error.validator].format(", ".join(map(str, rule)) if isinstance(rule, list) else rule)
-    return f"{where or 'it'} must be {allowed}, got {reprlib.repr(error.instance)}"
-
-
-# -- what must fit ----------------------------------------------------------------------------------------------------
-
-
-def _misfits(found: dict) -> Iterator[str]:
-    yield from _run_misfits(found)
-    epochs, curve = found["run"]["epochs"], found["curve"]
-    counts = dict.fromkeys(curve, epochs) | dict.fromkeys(EVALUATED, -(-epochs // found["run"].get("evaluate_every", 1)))
-    uneven = [name for name, column in curve.items() if len(column) != counts[name]]
-    for name in uneven:
-        each = "an epoch" if counts[name] == epochs else "an epoch that is evaluated"
-        yield f"curve.{name} must hold {counts[name]} numbers, one {each}, got {len(curve[name])}"
-    if not uneven:
-        yield from _schedule_misfits(found)
-        yield from _final_misfits(found)
-        if found["schema"] >= 3:
-            yield from _right_misfits(found)
-    if found["schema"] >= 3:
-        yield from _environment_misfits(found)
-
-
 def evaluated(found: dict) -> list[int]:
     """The epochs whose accuracies on the other splits are in the record."""
     epochs, every = found["run"]["epochs"], found["run"].get("evaluate_every", 1)
@@ -248,6 +117,38 @@ def _run_of(text: str) -> Run:
 def _recipe_of(text: str) -> Recipe:
     """Many records share a recipe, and half of the time to read one goes into building it."""
     return Recipe.from_dict(json.loads(text))
+
+
+def threads(record: dict) -> int:
+    """The number of threads that a record was made with; one where the record does not say.
+
+    Args:
+        record: what :func:`bisam.evidence.ledger.read` returned.
+
+    Example:
+        >>> threads({"environment": {"device": "x86_64 CPU, 1 of 2 threads"}}), threads({"environment": {"threads": 4}})
+        (1, 4)
+    """
+    found = re.search(r"(\d+) of \d+ threads", record["environment"].get("device", ""))
+    return record["environment"].get("threads") or int(found[1] if found else 1)
+
+
+def misfits(found: dict) -> Iterator[str]:
+    """What does not fit in a record whose form is right, a line each."""
+    yield from _run_misfits(found)
+    epochs, curve = found["run"]["epochs"], found["curve"]
+    counts = dict.fromkeys(curve, epochs) | dict.fromkeys(EVALUATED, -(-epochs // found["run"].get("evaluate_every", 1)))
+    uneven = [name for name, column in curve.items() if len(column) != counts[name]]
+    for name in uneven:
+        each = "an epoch" if counts[name] == epochs else "an epoch that is evaluated"
+        yield f"curve.{name} must hold {counts[name]} numbers, one {each}, got {len(curve[name])}"
+    if not uneven:
+        yield from _schedule_misfits(found)
+        yield from _final_misfits(found)
+        if found["schema"] >= 3:
+            yield from _right_misfits(found)
+    if found["schema"] >= 3:
+        yield from _environment_misfits(found)
 
 
 def _run_misfits(found: dict) -> Iterator[str]:

@@ -12,14 +12,10 @@ from pathlib import Path
 
 from .. import _checks
 from .. import _files as files
-from .decisions import Decision, decide, decisions, entries, series
-from .published import PUBLISHED_AS, published, published_difference, published_effect
+from .decisions import Decision
 from .statistics import Paired
 
-__all__ = [
-    "FORMATS", "PUBLISHED_AS", "Decision", "counted", "decide", "decisions", "entries", "markdown", "published", "published_difference",
-    "published_effect", "series", "write",
-]  # fmt: skip
+__all__ = ["FORMATS", "counted", "markdown", "write"]
 
 FORMATS = (".md", ".json", ".csv")
 BEFORE = "rule of 0.1.0"
@@ -47,6 +43,7 @@ def markdown(found: Sequence[Decision]) -> str:
         found: what :func:`bisam.evidence.decisions.decisions` returned.
 
     Example:
+        >>> from bisam.evidence.decisions import decisions
         >>> print("\\n".join(markdown(decisions("first_run")).splitlines()[-2:]))
         By the rule of 0.1.0: 2 holds, 6 not resolved.
         8 claims: 2 holds, 6 not resolved.
@@ -141,6 +138,7 @@ def write(found: Sequence[Decision], path: Path) -> None:
 
     Example:
         >>> import tempfile
+        >>> from bisam.evidence.decisions import decisions
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write(decisions("first_run"), Path(folder) / "claims.csv")
         ...     print((Path(folder) / "claims.csv").read_text().splitlines()[0][:30])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,15 +15,17 @@ import torch
 
 from .. import _checks
 from .. import _files as files
-from ..evidence import ledger
+from .._progress import bar
 from ..training import Run, data, fit, models, processes
 from ..training.environment import threads_held
 from ..training.workers import check_alone
-from .experiments import LedgerError, experiment, experiments
-from .plans import CHECKPOINTS, SMOKE, Planned, Settings, home, plan, runs_planned
-from .prices import hours, prices
+from . import ledger, recording
+from .listing import experiment, experiments
+from .places import LedgerError
+from .plans import Planned, Settings, home, runs_planned
+from .record import threads
 
-__all__ = ["CHECKPOINTS", "SMOKE", "Planned", "Settings", "carry_out", "home", "hours", "plan", "prices", "rerun"]
+__all__ = ["carry_out", "rerun"]
 
 
 def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = True) -> dict[str, list[str]]:
@@ -52,7 +52,7 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
     _checks.part("settings", settings, Settings, "Settings")
     _checks.flag("progress", progress)
     for name in dict.fromkeys(one.experiment for one in missing):
-        ledger.check_schema(experiment(name, settings.folder))
+        recording.check_schema(experiment(name, settings.folder))
     for name in {one.run.data for one in missing}:  # once, here, so that what is wrong is said once
         data.load(name, settings.root)
     for name in {one.run.model for one in missing}:
@@ -61,11 +61,11 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
     outcomes: dict[str, list[str]] = {"recorded": [], "cut": [], "elsewhere": [], "failed": []}
     end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
     in_time = _in_time(missing, end, outcomes["cut"])
-    with _bar(len(missing), progress) as advance:
+    with bar("", len(missing), "runs", progress, line="{done} of {total}: {note}") as advance:
         for one, outcome in (_one_by_one if settings.workers * len(settings.devices) == 1 else _side_by_side)(in_time, settings, end):
             kind, _, reason = outcome.partition(":")
             outcomes[kind].append(one.file + (f":{reason}" if reason else ""))
-            advance(f"{one.experiment}/{one.file}: {outcome}{_found(one, settings) if kind == 'recorded' else ''}")
+            advance(note=f"{one.experiment}/{one.file}: {outcome}{_found(one, settings) if kind == 'recorded' else ''}")
     return outcomes
 
 
@@ -165,31 +165,14 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
         if ledger.is_recorded(one.experiment, one.file, place):
             path.unlink(missing_ok=True)
             return "elsewhere"
-        ledger.check_data(one.run, chosen, place, settings.root)
+        recording.check_data(one.run, chosen, place, settings.root)
         minutes = None if math.isinf(end) else max((end - time.monotonic()) / 60, 1e-3)
         history = fit(one.run.replace(device=settings.device), path, root=settings.root, minutes=minutes)
         if not history.finished:
             return "cut"
-        ledger.record(history, one.experiment, one.file, chosen.scale, place, root=settings.root)
+        recording.record(history, one.experiment, one.file, chosen.scale, place, root=settings.root)
         path.unlink(missing_ok=True)
     return "recorded"
-
-
-@contextlib.contextmanager
-def _bar(total: int, show: bool) -> Iterator[Callable[[str], None]]:
-    """Something to call when a run is done, with a word about it: it moves a bar, or writes a line where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not show or not console.is_terminal:
-        done = itertools.count(1)
-        yield lambda note: print(f"{next(done)} of {total}: {note}", file=sys.stderr, flush=True) if show else None
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=total, note="")
-        yield lambda note: bar.update(task, advance=1, note=note)
 
 
 def rerun(
@@ -221,13 +204,13 @@ def rerun(
     check_alone("rerun")
     entry = ledger.read(record)
     run = Run.from_dict({**entry["run"], **({} if device is None else {"device": device})})
-    with threads_held(ledger.threads(entry)):
+    with threads_held(threads(entry)):
         history = fit(run, root=root, progress=progress)
-        again = ledger.entry(history, entry["experiment"], entry["scale"], root=root)
+        again = recording.entry(history, entry["experiment"], entry["scale"], root=root)
     return {
         "recorded": entry["final"],
         "again": again["final"],
         "same_bits": again["weights_digest"] == entry["weights_digest"],
         "same_data": again["data_fingerprint"] == entry["data_fingerprint"],
-        "why": ledger.reasons(entry, again),
+        "why": recording.reasons(entry, again),
     }

@@ -8,21 +8,22 @@ exact sign-flip test has :math:`p < 0.05`, over enough pairs. Rule 2 adds:
 - **test images** as a second sample, where the records say which are right (:mod:`bisam.evidence.crossed`);
 - **a precondition**: a comparison of test accuracies needs networks that have fitted (:class:`Fit`);
 - **the published error**, and no reward for our own noise (:func:`verdict`);
-- **families** of claims, within which false discoveries are controlled (:func:`within_family`).
+- **families** of claims, within which false discoveries are controlled (:func:`bisam.evidence.statistics.within_family`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from .. import _checks
-from .power import unpaired_detectable
-from .statistics import ALPHA, FEWEST_PAIRS, Paired, Unpaired
+from .crossed import ALPHA
+from .power import FEWEST_PAIRS, unpaired_detectable
+from .statistics import Paired
+from .summaries import Unpaired
 
 __all__ = [
-    "CHANCE_TO_SEE", "FEWEST", "NOT_IN_FAMILY", "OWN", "VERDICTS", "WRITTEN", "Fit", "Published", "direction", "earlier_verdict",
-    "prediction_interval", "verdict", "within_family",
+    "CHANCE_TO_SEE", "FEWEST", "NOT_IN_FAMILY", "OWN", "VERDICTS", "WRITTEN", "Fit", "Published", "direction",
+    "prediction_interval", "verdict",
 ]  # fmt: skip
 
 WRITTEN = "2026-11-28"  # of rule 2
@@ -38,7 +39,7 @@ class Published:
     """A published difference: the printed number, and Welch's comparison where spreads and numbers of runs are printed too.
 
     Example:
-        >>> from bisam.evidence.statistics import welch
+        >>> from bisam.evidence.summaries import welch
         >>> round(Published(0.19, welch(94.28, 0.31, 6, 94.09, 0.26, 6)).sight, 2), Published(0.19).sight
         (0.28, None)
     """
@@ -125,7 +126,7 @@ def prediction_interval(ours: Paired, published: Published) -> tuple[float, floa
         Patil, Peng & Leek (2016), with the degrees of freedom of Welch and Satterthwaite.
 
     Example:
-        >>> from bisam.evidence.statistics import welch
+        >>> from bisam.evidence.summaries import welch
         >>> ours = Paired(mean=0.3, low=0.1, high=0.5, p=0.001, pairs=12, detectable=0.3)
         >>> [round(end, 2) for end in prediction_interval(ours, Published(0.19, welch(94.28, 0.31, 6, 94.09, 0.26, 6)))]
         [-0.1, 0.7]
@@ -234,77 +235,3 @@ def _unseen(ours: Paired, published: Published) -> str:
     if published.effect == 0:
         return "reproduced" if sight is not None and -sight < low and high < sight else "not resolved"
     return "not reproduced" if _leaves_out(ours, published) else "not resolved"
-
-
-def within_family(p: Sequence[float]) -> list[float]:
-    r"""The q of each claim of a family: the smallest rate of false discoveries at which it is one.
-
-    .. math::
-        q_{(i)} = \min_{j \ge i} \frac{m}{j}\, p_{(j)}
-
-    Who calls the claims with :math:`q < 0.05` found has, over many studies, a mean share of false alarms among them of at most
-    0.05, where a study that finds nothing counts as 0. Of the claims of one study more may be false. Each family is held to this
-    rate, several families together are not.
-
-    Args:
-        p: one a claim; of a rule that asks for several things, the largest of their p.
-
-    Raises:
-        TypeError: no list, or not a number.
-        ValueError: a number outside of [0, 1].
-
-    Source:
-        Benjamini & Hochberg (1995), computed by SciPy. It is proved for independent claims and for positively dependent ones.
-        For two-sided claims that share runs it is not; simulations keep the rate below 0.05.
-
-    Example:
-        >>> [round(q, 3) for q in within_family([0.01, 0.04, 0.03])]
-        [0.03, 0.04, 0.04]
-    """
-    from scipy import stats
-
-    p = _checks.series("p", p)
-    for each in p:
-        if not 0 <= each <= 1:
-            raise ValueError(f"p must hold numbers from 0 to 1, got {each!r}")
-    return [float(q) for q in stats.false_discovery_control(p, method="bh")] if p else []
-
-
-# -- the rule before --------------------------------------------------------------------------------------------------
-
-
-def earlier_verdict(ours: Paired | None, published_effect: float | None = None) -> str:
-    r"""What rule 1, that of version 0.1.0, says of a claim: kept, so that old verdicts can be computed beside new ones.
-
-    With the interval :math:`[\ell, h]` and the p of our differences over six pairs or more: a claim of ours holds, is refuted or
-    is not resolved. A published effect :math:`e \ne 0` is ``"reproduced"`` if a difference is seen in its direction and
-    :math:`\ell \le e \le h`, ``"direction only"`` if it is seen and :math:`e` is left out, ``"not reproduced"`` if the other
-    direction is seen, or none and :math:`e` is left out, and ``"not resolved"`` in all other cases. The published error does not
-    count, and a wider interval is more easily "reproduced". An effect of nothing is judged like a claim of ours.
-
-    Args:
-        ours: the comparison of our runs; None if there are none.
-        published_effect: the printed difference; ``None`` for a claim of ours.
-
-    Raises:
-        TypeError: ``ours`` is no :class:`bisam.evidence.statistics.Paired`, or the effect is no number.
-        ValueError: an effect that is not finite.
-
-    Example:
-        >>> seen = Paired(mean=0.3, low=0.1, high=0.5, p=0.03, pairs=6, detectable=0.3)
-        >>> earlier_verdict(seen, 0.2), earlier_verdict(seen, 0.9), earlier_verdict(seen, -0.2), earlier_verdict(None, 0.2)
-        ('reproduced', 'direction only', 'not reproduced', 'not attempted')
-    """
-    effect = 0.0 if published_effect is None else _checks.real("published_effect", published_effect)
-    if ours is None:
-        return "not attempted"
-    _paired(ours, ", or None")
-    if effect == 0:
-        return {"better": "holds", "worse": "refuted", "not resolved": "not resolved"}[ours.verdict]
-    inside = ours.low <= effect <= ours.high
-    if ours.verdict != "not resolved":
-        if (ours.verdict == "better") != (effect > 0):
-            return "not reproduced"
-        return "reproduced" if inside else "direction only"
-    nothing_seen = ours.pairs >= FEWEST_PAIRS and ours.low <= 0 <= ours.high and ours.p >= ALPHA
-    return "not reproduced" if nothing_seen and not inside else "not resolved"

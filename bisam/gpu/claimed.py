@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import _checks
-from ..evidence.experiments import experiments
+from ..evidence.listing import experiments
 from ..training import Run
 
 __all__ = ["data_of", "for_gpus", "kind", "kinds"]
@@ -18,13 +18,13 @@ def for_gpus(folder: Path) -> list[str]:
         folder: the ledger.
 
     Raises:
-        bisam.evidence.ledger.LedgerError: the list is not there, or something in it is wrong.
+        bisam.evidence.places.LedgerError: the list is not there, or something in it is wrong.
 
     Source:
         Ours.
 
     Example:
-        >>> from bisam.evidence.experiments import RESULTS
+        >>> from bisam.evidence.places import RESULTS
         >>> "gpu_airbench" in for_gpus(RESULTS), "digits" in for_gpus(RESULTS)
         (True, False)
     """
@@ -44,13 +44,13 @@ def data_of(folder: Path) -> set[str]:
         folder: the ledger.
 
     Raises:
-        bisam.evidence.ledger.LedgerError: the list is not there, or something in it is wrong.
+        bisam.evidence.places.LedgerError: the list is not there, or something in it is wrong.
 
     Source:
         Ours.
 
     Example:
-        >>> from bisam.evidence.experiments import RESULTS
+        >>> from bisam.evidence.places import RESULTS
         >>> data_of(RESULTS)
         {'folder:cifar10-jpeg'}
     """
@@ -84,13 +84,13 @@ def kinds(folder: Path) -> dict[str, Run]:
         folder: the ledger.
 
     Raises:
-        bisam.evidence.ledger.LedgerError: the list is not there, or something in it is wrong.
+        bisam.evidence.places.LedgerError: the list is not there, or something in it is wrong.
 
     Source:
         Ours.
 
     Example:
-        >>> from bisam.evidence.experiments import RESULTS
+        >>> from bisam.evidence.places import RESULTS
         >>> [(name, run.recipe.name) for name, run in kinds(RESULTS).items()][0]
         ('airbench-wide, 250 a batch', 'bisam-log')
     """

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from ..evidence import ledger, plans
-from ..evidence.experiments import RESULTS, experiments
+from ..evidence import places, plans, recording
+from ..evidence.listing import experiments
+from ..evidence.places import RESULTS
 from ..evidence.plans import Planned
 from ..gpu import correctness
 from ..training import History, captured, data
@@ -253,8 +254,8 @@ def _settled(stage: Stage, planned: Planned, job: Job, outcome: History | Except
         return {"result": "cut", "epochs": len(outcome.rows), "of": planned.run.epochs}
     scale = experiments(stage.out)[planned.experiment].scale
     try:
-        path = ledger.record(outcome, planned.experiment, planned.file, scale, stage.out, root=stage.root)
-    except ledger.LedgerError as error:
+        path = recording.record(outcome, planned.experiment, planned.file, scale, stage.out, root=stage.root)
+    except places.LedgerError as error:
         return {"result": "failed", "reason": str(error)[:500]}
     if job.path is not None:
         job.path.unlink(missing_ok=True)

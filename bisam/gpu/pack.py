@@ -13,7 +13,7 @@ import torch
 
 from .. import _checks
 from .. import _files as files
-from ..evidence.experiments import RESULTS
+from ..evidence.places import RESULTS
 from ..gpu import claimed, evidence
 from ..training import environment
 from ..training.data import DataError, archive, folder, sources

@@ -20,8 +20,8 @@ import torch
 
 from .. import _checks
 from .. import _files as files
-from ..evidence import record as _record
-from ..evidence.experiments import RESULTS
+from ..evidence import schema
+from ..evidence.places import RESULTS
 from ..gpu import claimed, correctness, evidence, speed, tiny, trust
 from ..training import data, environment, processes
 from .lines import SESSION, Stage, of_this_session
@@ -102,7 +102,7 @@ def run(settings: Settings, say: Callable[[str], object] = print, began: float |
     root = _prepared(settings)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # several streams, and the same bits
     say(f"device {_device_name(settings.device)}, torch {torch.__version__}, {settings.minutes:g} minutes, into {settings.out}")
-    if not _record.forms_are_checked():
+    if not schema.forms_are_checked():
         say("the library jsonschema is not here: records are written with their numbers checked, their form is checked at home by `bisam verify`")
     context = get_context("spawn")
     decoding = _started(context, _decode, root, settings.out)

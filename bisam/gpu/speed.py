@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from ..evidence.experiments import RESULTS
+from ..evidence.places import RESULTS
 from ..gpu import parts, timing, whole_steps
 from ..training.devices import exact_kernels
 from .claimed import kinds

@@ -8,50 +8,10 @@ from pathlib import Path
 
 from .. import _checks
 from .. import _files as files
-from ..notebook import parameters
+from . import parameters
+from .find import NotebookError, find
 
-__all__ = ["NotebookError", "find", "names", "run"]
-
-
-class NotebookError(RuntimeError):
-    """A notebook that does not exist, cannot be written or fails in one of its cells."""
-
-
-def folder() -> Path:
-    """Where the notebooks are: ``notebooks`` in the current folder or in a checkout's root."""
-    places = (Path.cwd() / "notebooks", Path(__file__).resolve().parents[2] / "notebooks")
-    for place in places:
-        if place.is_dir():
-            return place
-    raise NotebookError(f"no folder notebooks at {' or '.join(map(str, places))}: run this inside a checkout")
-
-
-def names() -> list[str]:
-    """The names of all notebooks.
-
-    Example:
-        >>> "first_run" in names()
-        True
-    """
-    return sorted(path.stem for path in folder().glob("*.ipynb"))
-
-
-def find(name: str) -> Path:
-    """The file of the named notebook.
-
-    Args:
-        name: without folder and ending.
-
-    Raises:
-        NotebookError: an unknown name; the message lists those that exist.
-
-    Example:
-        >>> find("first_run").name
-        'first_run.ipynb'
-    """
-    if _checks.text("name", name) not in names():
-        raise NotebookError(f"there is no notebook {_checks.plain(name)}; there are: {', '.join(names())}")
-    return folder() / f"{name}.ipynb"
+__all__ = ["run"]
 
 
 def run(name: str, given: Mapping[str, str], output: Path | None = None, *, progress: bool = True) -> Path:
@@ -74,7 +34,7 @@ def run(name: str, given: Mapping[str, str], output: Path | None = None, *, prog
     Example:
         >>> run("lower_bounds", {"alpha": "-1"})
         Traceback (most recent call last):
-        bisam.notebook.parameters.ParameterError: alpha must be in (0, 100], got -1.0
+        bisam.notebook.declarations.ParameterError: alpha must be in (0, 100], got -1.0
     """
     output = _checks.optional("output", output, of=_checks.path)
     _checks.flag("progress", progress)
@@ -90,10 +50,7 @@ def run(name: str, given: Mapping[str, str], output: Path | None = None, *, prog
 
 
 def _execute(path: Path, output: Path, values: dict, progress: bool) -> Path:
-    try:
-        import papermill
-    except ImportError:
-        raise NotebookError('papermill is not installed: pip install "bisam[notebooks]"') from None
+    papermill = _checks.needs("papermill", extra="notebooks")
     with tempfile.TemporaryDirectory() as folder:  # papermill writes after every cell; what it replaces must be whole
         draft = Path(folder) / output.name
         try:

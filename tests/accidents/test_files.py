@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bisam import _files as files
-from bisam.evidence import experiments
+from bisam.evidence import listing, places
 
 ROOT = Path(__file__).resolve().parents[2]
 # Python 3.12 warns of forks in a process with threads; the children here write files and leave by os._exit.
@@ -55,8 +55,8 @@ def test_a_name_is_a_text(name):
 
 
 def test_every_name_of_the_project_passes():
-    names = [path.stem for path in (experiments.RESULTS / "runs").rglob("*.json")]
-    for experiment in experiments.experiments().values():
+    names = [path.stem for path in (places.RESULTS / "runs").rglob("*.json")]
+    for experiment in listing.experiments().values():
         names += [experiment.name, *experiment.cells()]
     assert len(names) > 2000 and [files.safe_name("name", name) for name in names] == names
     assert files.safe_name("name", "a" * 200) == "a" * 200 and files.safe_name("name", "lr1e+20=x.y") == "lr1e+20=x.y"

@@ -15,8 +15,7 @@ import pytest
 
 from bisam import RECIPES
 from bisam.cli import main
-from bisam.evidence import ledger
-from bisam.training import Run, fit
+from bisam.training import Run, environment, fit
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 FAST = ["--model", "mlp", "--epochs", "3", "--recipe", "bisam-log"]
@@ -98,7 +97,7 @@ def test_kill_minus_nine_then_the_same_command_ends_at_the_same_bits(tmp_path, c
 def test_a_history_says_what_it_was_made_on(tmp_path, capsys):
     said(capsys, "train", *FAST, "--output", str(tmp_path))
     stored = json.loads((tmp_path / "history.json").read_text())
-    assert stored["environment"] == ledger.environment("cpu", stored["seconds"]) and sorted(os.listdir(tmp_path)) == ["checkpoint.pt", "history.json", "metrics.csv"]
+    assert stored["environment"] == environment.environment("cpu", stored["seconds"]) and sorted(os.listdir(tmp_path)) == ["checkpoint.pt", "history.json", "metrics.csv"]
 
 
 @contextlib.contextmanager
@@ -142,6 +141,12 @@ def test_a_history_that_cannot_be_written_is_said_before_any_work(tmp_path, caps
     status, out = said(capsys, "train", *FAST, "--output", str(tmp_path))
     assert status == 1 and out.err == f"bisam: {tmp_path / 'history.json'}: cannot be written: it is a folder\n" and not out.out
     assert os.listdir(tmp_path) == ["history.json"]
+
+
+def test_the_command_record_names_the_one_that_took_its_place(capsys):
+    assert main(["record", "first_run", "--workers", "2"]) == 2
+    said = capsys.readouterr()
+    assert said.err == "bisam: record is now `bisam reproduce NAME`, which takes the same options\n" and not said.out
 
 
 def test_methods_lists_every_recipe(capsys):

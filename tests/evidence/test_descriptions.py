@@ -11,12 +11,13 @@ import bisam
 from bisam import RECIPES
 from bisam._kinds import KINDS
 from bisam.cli import main
-from bisam.evidence import descriptions, experiments, ledger, plans
+from bisam.evidence import descriptions, ledger, listing, places, plans
 from bisam.evidence.descriptions import changed, export, read, recipe_from, value_of
-from bisam.evidence.reproduce import Settings, carry_out
+from bisam.evidence.plans import Settings
+from bisam.evidence.reproduce import carry_out
 from bisam.training import Run, fit
 
-RECORD = ledger.RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json"
+RECORD = places.RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json"
 PLAN = """
 [experiment.try]
 title = "A few runs"
@@ -241,7 +242,7 @@ def test_the_command_exports_and_runs_nothing(tmp_path, capsys):
     status, out = said(capsys, "reproduce", "first_run", "--seeds", "1", "--only", "sam", "--export", str(tmp_path))
     assert status == 0 and out.out.startswith("2 runs written below")
     found = read(tmp_path / "first_run" / "sam-noise40-seed0.json").run()
-    assert found == experiments.experiment("first_run").runs()["sam-noise40-seed0"]
+    assert found == listing.experiment("first_run").runs()["sam-noise40-seed0"]
     (tmp_path / "file").write_text("")
     status, out = said(capsys, "reproduce", "first_run", "--seeds", "1", "--export", str(tmp_path / "file"))
     assert status == 1 and "cannot be written" in out.err

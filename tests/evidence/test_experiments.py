@@ -6,9 +6,12 @@ import tomllib
 
 import pytest
 
-from bisam.evidence import experiments, report
-from bisam.evidence.claims import KINDS, OWN
-from bisam.evidence.experiments import RESULTS, Claim, Experiment, Family, LedgerError, listed
+from bisam.evidence import decisions, listing
+from bisam.evidence.claim import Claim, Family
+from bisam.evidence.experiment import Experiment
+from bisam.evidence.form import KINDS, OWN
+from bisam.evidence.listing import listed
+from bisam.evidence.places import RESULTS, LedgerError
 
 HEAD = """
 [family.f]
@@ -52,7 +55,7 @@ def faults(tmp_path):
     def answer(text):
         (tmp_path / "claims.toml").write_text(text)
         found = listed(tmp_path).faults
-        for reader in (experiments.experiments, experiments.claims, experiments.families) if found else ():
+        for reader in (listing.experiments, listing.claims, listing.families) if found else ():
             with pytest.raises(LedgerError) as refused:
                 reader(folder=tmp_path)
             assert str(refused.value).startswith(f"{tmp_path / 'claims.toml'}: {found[0]}")
@@ -63,14 +66,14 @@ def faults(tmp_path):
 
 def test_the_list_that_is_changed_is_good(faults, tmp_path):
     assert faults(GOOD) == []
-    assert len(experiments.claims("try", tmp_path)) == 1 and report.decisions(folder=tmp_path)[0].claim.id == "T1/try"
+    assert len(listing.claims("try", tmp_path)) == 1 and decisions.decisions(folder=tmp_path)[0].claim.id == "T1/try"
 
 
 def test_nothing_is_wrong_in_the_list_of_the_project():
     raw = tomllib.loads((RESULTS / "claims.toml").read_text())
     assert listed().faults == []
-    assert len(experiments.claims()) == len(raw["claim"]) >= 198
-    assert list(experiments.experiments()) == list(raw["experiment"]) and len(raw["experiment"]) >= 32
+    assert len(listing.claims()) == len(raw["claim"]) >= 198
+    assert list(listing.experiments()) == list(raw["experiment"]) and len(raw["experiment"]) >= 32
 
 
 def test_every_field_has_a_kind():
@@ -200,12 +203,12 @@ def test_the_list_as_a_whole(name, faults):
 def test_a_file_that_is_no_toml_is_named(content, tmp_path):
     (tmp_path / "claims.toml").write_bytes(content)
     with pytest.raises(LedgerError, match=r"claims\.toml cannot be read"):
-        experiments.experiments(tmp_path)
+        listing.experiments(tmp_path)
 
 
 def test_no_file_is_named(tmp_path):
     with pytest.raises(LedgerError, match=r"claims\.toml cannot be read: No such file"):
-        experiments.claims(folder=tmp_path)
+        listing.claims(folder=tmp_path)
 
 
 def test_all_faults_are_found_and_what_is_sound_is_kept(faults, tmp_path):
@@ -218,11 +221,11 @@ def test_all_faults_are_found_and_what_is_sound_is_kept(faults, tmp_path):
 
 def test_a_caller_cannot_change_the_list_of_others(tmp_path):
     (tmp_path / "claims.toml").write_text(GOOD)
-    experiments.experiments(tmp_path).clear()
-    experiments.claims(folder=tmp_path).clear()
-    assert experiments.experiments(tmp_path) and experiments.claims(folder=tmp_path)
+    listing.experiments(tmp_path).clear()
+    listing.claims(folder=tmp_path).clear()
+    assert listing.experiments(tmp_path) and listing.claims(folder=tmp_path)
     (tmp_path / "claims.toml").write_text(GOOD.replace("seeds = 6", "seeds = 7"))
-    assert experiments.experiment("try", tmp_path).seeds == 7
+    assert listing.experiment("try", tmp_path).seeds == 7
 
 
 @pytest.mark.parametrize("name", ["SGD", "SAM", "BiSAM (-log)", "anything"])
@@ -236,7 +239,7 @@ def test_a_published_name_without_a_published_number_is_refused(name, faults):
 @pytest.mark.parametrize("name, value", [("epochs", 1_000_000), ("first_seed", 2**63 - 6)])
 def test_the_largest_number_makes_runs(name, value, faults, tmp_path):
     assert faults(changed(Experiment, name, str(value))) == []
-    assert len(experiments.experiment("try", tmp_path).runs()) == 72
+    assert len(listing.experiment("try", tmp_path).runs()) == 72
 
 
 def test_a_claim_about_nothing_that_was_run_names_no_experiment(faults):

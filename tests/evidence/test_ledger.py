@@ -16,12 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bisam
-from bisam.evidence import ledger
-from bisam.evidence import record as _record
-from bisam.evidence.experiments import CONTROLS
-from bisam.evidence.ledger import LedgerError
+from bisam.evidence import claim, ledger, listing, record, recording, schema
+from bisam.evidence.experiment import CONTROLS
+from bisam.evidence.places import LedgerError
 from bisam.methods.table import RECIPES
-from bisam.training import Run, data, environment, fit
+from bisam.training import Run, data, environment, fit, weights_digest
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +29,20 @@ def history():
 
 
 def test_a_record_holds_what_is_needed_to_repeat_the_run(history, tmp_path):
-    path = ledger.record(history, "try", "one", "smoke", tmp_path)
+    path = recording.record(history, "try", "one", "smoke", tmp_path)
     entry = ledger.load("try", tmp_path)["one"]
     assert path.name == "one.json"
     again = fit(Run.from_dict(entry["run"]))
     assert again.last_test_accuracy == entry["final"]["last_test_accuracy"]
-    assert ledger.weights_digest(again.model) == entry["weights_digest"]
+    assert weights_digest(again.model) == entry["weights_digest"]
 
 
 def test_a_record_says_which_test_images_are_right_how_well_it_fits_and_what_it_ran_on(history):
-    entry = json.loads(json.dumps(ledger.entry(history, "try", "smoke")))
+    entry = json.loads(json.dumps(recording.entry(history, "try", "smoke")))
     task = data.load("digits")
     right = history.model.eval()(task.test.inputs).argmax(1) == task.test.targets
-    assert ledger.bits(entry, "last").tolist() == right.tolist()
-    assert ledger.bits(entry, "selected").mean() * 100 == pytest.approx(entry["final"]["selected_test_accuracy"])
+    assert record.bits(entry, "last").tolist() == right.tolist()
+    assert record.bits(entry, "selected").mean() * 100 == pytest.approx(entry["final"]["selected_test_accuracy"])
     assert entry["final"]["train_accuracy"] == history.fitted
     assert entry["final"]["gap"] == history.fitted - history.last_test_accuracy
     there = entry["environment"]
@@ -56,8 +55,8 @@ def test_a_record_says_which_test_images_are_right_how_well_it_fits_and_what_it_
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
 def test_bits_come_back_as_they_were_packed(right):
-    text = ledger.packed(torch.tensor(right))
-    assert ledger.bits({"right": {"images": len(right), "last": text}}, "last").tolist() == right
+    text = record.packed(torch.tensor(right))
+    assert record.bits({"right": {"images": len(right), "last": text}}, "last").tolist() == right
     by_hand = "".join("01"[bit] for bit in right).ljust(-(-len(right) // 8) * 8, "0")
     assert base64.b64decode(text) == int(by_hand, 2).to_bytes(len(by_hand) // 8, "big")
 
@@ -71,18 +70,18 @@ def test_bits_come_back_as_they_were_packed(right):
 ])  # fmt: skip
 def test_bits_that_are_none_are_named(right, message):
     with pytest.raises(LedgerError, match=message):
-        ledger.bits({"schema": 3, "right": right}, "last")
+        record.bits({"schema": 3, "right": right}, "last")
 
 
 def test_a_history_that_is_not_finished_is_no_record():
     with pytest.raises(ValueError, match="history must be finished: 1 of 2 epochs are done"):
-        ledger.entry(fit(Run(model="mlp", epochs=2), stop_after=1), "try", "smoke")
+        recording.entry(fit(Run(model="mlp", epochs=2), stop_after=1), "try", "smoke")
 
 
 def test_an_experiment_of_an_earlier_schema_gets_no_new_records():
     with pytest.raises(LedgerError, match="experiment jpeg has records of schema 2, and this version writes schema 3"):
-        ledger.check_schema(ledger.experiment("jpeg"))
-    ledger.check_schema(ledger.experiment("T1"))
+        recording.check_schema(listing.experiment("jpeg"))
+    recording.check_schema(listing.experiment("T1"))
 
 
 # -- what a run ran on ------------------------------------------------------------------------------------------------
@@ -141,7 +140,7 @@ def test_a_gpu_is_named_with_its_driver_and_libraries(monkeypatch):
     assert (there["tf32"], there["matmul_precision"], there["precision"]) == (False, "highest", "bfloat16") and "cudnn" in there
     record = records.sound(Run(model="mlp", epochs=1, precision="bfloat16"))
     record["run"]["device"], record["environment"] = "cuda:0", json.loads(json.dumps(there))
-    assert list(_record.faults(record)) == []
+    assert list(schema.faults(record)) == []
 
 
 @pytest.mark.parametrize("change, words", [
@@ -159,10 +158,10 @@ def test_another_machine_is_said_in_a_sentence(change, words):
 
 
 def test_a_record_is_never_overwritten(history, tmp_path):
-    path = ledger.record(history, "try", "one", "smoke", tmp_path)
+    path = recording.record(history, "try", "one", "smoke", tmp_path)
     before = path.read_bytes()
     with pytest.raises(LedgerError, match="recorded already"):
-        ledger.record(history, "try", "one", "smoke", tmp_path)
+        recording.record(history, "try", "one", "smoke", tmp_path)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["one.json"]
 
 
@@ -173,7 +172,7 @@ def test_a_record_is_never_overwritten(history, tmp_path):
 def test_what_nobody_could_read_is_not_written(history, change, message, tmp_path):
     wrong = dataclasses.replace(history, rows=[history.rows[0], {**history.rows[1], **change}])
     with pytest.raises(LedgerError, match=f"one.json is not written, for nobody could read it: .*{message}"):
-        ledger.record(wrong, "try", "one", "smoke", tmp_path)
+        recording.record(wrong, "try", "one", "smoke", tmp_path)
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -184,7 +183,7 @@ def test_names_that_would_leave_the_ledger_are_refused(history, name, file, tmp_
     inside = tmp_path / "deep" / "results"
     inside.mkdir(parents=True)
     with pytest.raises(ValueError, match="must be letters"):
-        ledger.record(history, name, file, "smoke", inside)
+        recording.record(history, name, file, "smoke", inside)
     with pytest.raises(ValueError, match="must be letters"):
         ledger.is_recorded(name, file, inside)
     assert not list(tmp_path.rglob("*.json"))
@@ -193,7 +192,7 @@ def test_names_that_would_leave_the_ledger_are_refused(history, name, file, tmp_
 def test_of_two_writers_at_once_one_wins(history, tmp_path):
     def attempt(_):
         try:
-            return ledger.record(history, "try", "one", "smoke", tmp_path).name
+            return recording.record(history, "try", "one", "smoke", tmp_path).name
         except (LedgerError, FileNotFoundError):
             return None
 
@@ -212,21 +211,21 @@ def test_a_broken_record_is_named(tmp_path, content, message):
 
 
 def test_every_claim_names_an_experiment_with_its_methods_and_noise():
-    for name, experiment in ledger.experiments().items():
-        for claim in ledger.claims(name):
-            assert {claim.ours, claim.theirs} <= set(experiment.methods) <= {*RECIPES, *CONTROLS}
-            assert sorted((*claim.place, *claim.over)) == sorted(experiment.grid) and claim.statement.endswith(".")
-            assert all(value in experiment.grid[axis] for axis, value in claim.place.items())
+    for name, experiment in listing.experiments().items():
+        for each in listing.claims(name):
+            assert {each.ours, each.theirs} <= set(experiment.methods) <= {*RECIPES, *CONTROLS}
+            assert sorted((*each.place, *each.over)) == sorted(experiment.grid) and each.statement.endswith(".")
+            assert all(value in experiment.grid[axis] for axis, value in each.place.items())
 
 
 def test_sgd_gets_the_same_passes_as_the_others():
-    experiment = ledger.experiment("first_run")
+    experiment = listing.experiment("first_run")
     costs = {method: experiment.run(method, 0, label_noise=0.4) for method in experiment.methods}
     assert {run.epochs * run.recipe.passes for run in costs.values()} == {2 * experiment.epochs}
 
 
 def test_the_recorded_runs_are_those_of_the_plan_and_whole():
-    planned = ledger.experiment("first_run").runs()
+    planned = listing.experiment("first_run").runs()
     records = ledger.evidence("first_run")
     assert set(records) == set(planned)
     for name, entry in records.items():
@@ -251,7 +250,7 @@ def ledger_folder(history, tmp_path):
         f'[experiment.try]\ntitle = "t"\nscale = "smoke"\nmethods = ["bisam-log"]\nlabel_noise = [0.2]\nseeds = 1\n'
         f"epochs = 2\nrho = 0.05\nsettings = {{ {settings} }}\n"
     )
-    ledger.record(history, "try", "bisam-log-noise20-seed0", "smoke", tmp_path)
+    recording.record(history, "try", "bisam-log-noise20-seed0", "smoke", tmp_path)
     return tmp_path
 
 
@@ -272,17 +271,17 @@ def test_evidence_from_other_data_is_refused(ledger_folder):
 
 def test_an_unknown_experiment_and_a_broken_list_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"experiment must be one of first_run, .*; got 'frist_run'"):
-        ledger.claims("frist_run")
+        listing.claims("frist_run")
     (tmp_path / "claims.toml").write_text("[experiment")
     with pytest.raises(LedgerError, match=r"claims\.toml cannot be read"):
-        ledger.experiments(tmp_path)
+        listing.experiments(tmp_path)
 
 
 @pytest.mark.parametrize("wrong", [{"metric": "lst_test"}, {"ours": "samm"}])
 def test_a_claim_about_something_unknown_is_refused(wrong):
     fields = dict(id="c", experiment="e", statement="s.", ours="sam", theirs="sgd", label_noise=0.0, metric="last_test_accuracy")
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be one of"):
-        ledger.Claim(**(fields | wrong))
+        claim.Claim(**(fields | wrong))
 
 
 @pytest.mark.parametrize("path, value, message", [
@@ -310,5 +309,5 @@ def test_an_older_record_says_that_q_has_changed_where_q_is_what_is_climbed(name
     recipe = {**RECIPES, **CONTROLS}[name]
     there = {"schema": 2, "run": {"recipe": recipe.to_dict()}, "environment": {}}
     climbed = isinstance(recipe.ascent, bisam.Surrogate)
-    assert bool(ledger.reasons(there, there)) == climbed
-    assert not ledger.reasons({**there, "schema": ledger.SCHEMA}, there)
+    assert bool(recording.reasons(there, there)) == climbed
+    assert not recording.reasons({**there, "schema": record.SCHEMA}, there)

@@ -7,7 +7,7 @@ import numpy
 import pytest
 from scipy import stats
 
-from bisam.evidence import experiments, needed
+from bisam.evidence import listing, needed
 from bisam.evidence.needed import flop_of_run, hours_of_run, need, needs, pairs_needed
 from bisam.training import Run
 
@@ -52,7 +52,7 @@ def test_hours_are_those_of_the_published_table_where_it_has_the_network():
 
 
 def test_a_claim_over_a_table_needs_the_runs_of_all_its_networks():
-    plan = experiments.experiment("T1")
+    plan = listing.experiment("T1")
     found = {each.claim.id: each for each in needs()}
     cells = [found[f"T1/{model}/sam-over-sgd"] for model in plan.grid["model"]]
     average = found["T1/average/sam-over-sgd"]
@@ -66,10 +66,10 @@ def test_a_claim_over_a_table_needs_the_runs_of_all_its_networks():
 
 def test_what_has_no_spread_has_no_pairs_and_what_has_no_plan_no_price():
     found = needs()
-    assert len(found) == sum(bool(claim.published) for claim in experiments.claims())
+    assert len(found) == sum(bool(claim.published) for claim in listing.claims())
     without = [each for each in found if each.spread is None]
     assert without and all(each.pairs is None and each.all_hours is None for each in without)
     unplanned = [each for each in found if not each.claim.experiment]
     assert unplanned and all(each.flop is None and each.hours is None for each in unplanned)
     ours = dataclasses.replace(found[0].claim, published={})
-    assert need(ours, None) is None and needed.TIMED.keys() <= set(experiments.experiment("T1").grid["model"])
+    assert need(ours, None) is None and needed.TIMED.keys() <= set(listing.experiment("T1").grid["model"])

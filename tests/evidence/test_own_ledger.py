@@ -6,9 +6,10 @@ import json
 import pytest
 
 from bisam.cli import main
-from bisam.evidence import experiments, ledger, own_ledger, plans, reproduce
-from bisam.evidence.experiments import RESULTS, LedgerError, listed
+from bisam.evidence import experiment, ledger, own_ledger, plans, record, reproduce
+from bisam.evidence.listing import listed
 from bisam.evidence.own_ledger import check_planned, derive
+from bisam.evidence.places import RESULTS, LedgerError
 from bisam.evidence.plans import plan
 from bisam.evidence.verify import verify
 from bisam.training import Run
@@ -78,7 +79,7 @@ def test_the_whole_list_of_the_project_comes_back_with_the_settings(settings, tm
     assert here.faults == [] and here.entries["claim"] == there.entries["claim"] and here.entries["family"] == there.entries["family"]
     assert list(here.entries["experiment"]) == list(there.entries["experiment"])
     for name, one in there.entries["experiment"].items():
-        wanted = dataclasses.replace(one, settings={**one.settings, **settings}, stopped="", schema=ledger.SCHEMA)
+        wanted = dataclasses.replace(one, settings={**one.settings, **settings}, stopped="", schema=record.SCHEMA)
         assert here.entries["experiment"][name] == wanted
     assert verify(tmp_path / "new").faults == []
 
@@ -104,14 +105,14 @@ def test_a_folder_that_holds_other_things_is_left_alone(results, tmp_path):
 
 
 def test_a_method_that_refuses_a_setting_is_left_out(results, tmp_path, monkeypatch):
-    refused = experiments.Experiment.runs
+    refused = experiment.Experiment.runs
 
     def runs(self):
         if self.settings.get("compile") == "default" and "bisam-log" in self.methods:
             raise ValueError("bisam-log cannot be\ncompiled")
         return refused(self)
 
-    monkeypatch.setattr(experiments.Experiment, "runs", runs)
+    monkeypatch.setattr(experiment.Experiment, "runs", runs)
     assert derive(tmp_path / "new", {"compile": "default"}, ["both"], results) == ["try"]
     assert "# Left out: try, for bisam-log cannot be compiled." in (tmp_path / "new" / "claims.toml").read_text()
 
@@ -146,13 +147,13 @@ def test_settings_that_may_be_replaced_are_fields_of_a_run():
 @pytest.fixture
 def project(results, monkeypatch):
     """The command takes the ledger of this test for that of the project."""
-    for function in (plan, reproduce.Settings.__init__):
+    for function in (plan, plans.Settings.__init__):
         monkeypatch.setattr(function, "__defaults__", tuple(results if value == RESULTS else value for value in function.__defaults__))
     return results
 
 
 def test_another_setting_needs_a_ledger_of_its_own(project, tmp_path, capsys):
-    words = ["record", "try", "--precision", "bfloat16"]
+    words = ["reproduce", "try", "--precision", "bfloat16"]
     assert main(words) == 2
     said = capsys.readouterr()
     assert "precision must be float32 for try" in said.err and "--ledger FOLDER" in said.err and not said.out and not (project / "runs").exists()
@@ -163,7 +164,7 @@ def test_another_setting_needs_a_ledger_of_its_own(project, tmp_path, capsys):
     assert {json.loads(path.read_text())["run"]["precision"] for path in records} == {"bfloat16"}
     assert verify(tmp_path / "mine").faults == [] and len(ledger.evidence("try", tmp_path / "mine")) == 6
     assert main([*words, "--ledger", str(tmp_path / "mine")]) == 0 and "6 of 6 runs recorded" in capsys.readouterr().out
-    assert main(["record", "try", "--precision", "float32", "--ledger", str(tmp_path / "mine")]) == 2
+    assert main(["reproduce", "try", "--precision", "float32", "--ledger", str(tmp_path / "mine")]) == 2
     assert "precision must be bfloat16 for try" in capsys.readouterr().err
     assert main(["report", "try", "--ledger", str(tmp_path / "mine")]) == 0 and "try/log" in capsys.readouterr().out
 
@@ -182,8 +183,8 @@ def test_a_ledger_that_is_only_looked_at_is_not_made(looks_only, project, tmp_pa
 
 
 @pytest.mark.parametrize("words, message", [
-    (["reproduce", "T77"], "name must be one of"), (["record", "try", "--seeds", "1"], "unrecognized"), (["reproduce", "try", "--only", "x"], "only must be"),
-    (["record", "both"], "precision bfloat16 cannot be set for both"), (["record", "try", "--compile", "x"], "compile must be one of"),
+    (["reproduce", "T77"], "name must be one of"), (["reproduce", "try", "--only", "x"], "only must be"),
+    (["reproduce", "both"], "precision bfloat16 cannot be set for both"), (["reproduce", "try", "--compile", "x"], "compile must be one of"),
 ])  # fmt: skip
 def test_a_wrong_word_makes_no_ledger(words, message, project, tmp_path, capsys):
     status = 0
@@ -198,9 +199,9 @@ def test_checkpoints_lie_beside_another_ledger_or_where_they_are_told_to(project
     seen = []
     monkeypatch.setattr(reproduce, "carry_out", lambda planned, settings: seen.append(settings) or dict.fromkeys(("recorded", "cut", "elsewhere", "failed"), ()))
     monkeypatch.chdir(tmp_path)
-    main(["record", "try", "--ledger", "mine"])
-    main(["record", "try", "--ledger", "mine", "--checkpoints", "kept"])
-    main(["record", "try", "--checkpoints", "kept"])
-    main(["record", "try", "--ledger", "results"])  # the project's own, by another path
+    main(["reproduce", "try", "--ledger", "mine"])
+    main(["reproduce", "try", "--ledger", "mine", "--checkpoints", "kept"])
+    main(["reproduce", "try", "--checkpoints", "kept"])
+    main(["reproduce", "try", "--ledger", "results"])  # the project's own, by another path
     places = [(str(one.folder), str(one.checkpoints)) for one in seen]
     assert places == [("mine", str(tmp_path / "mine-checkpoints")), ("mine", "kept"), (str(project), "kept"), (str(project), str(plans.CHECKPOINTS))]

@@ -8,8 +8,8 @@ import pytest
 import records
 
 from bisam import cli
-from bisam.evidence import ledger, pooling
-from bisam.evidence.experiments import Claim
+from bisam.evidence import ledger, listing, places, pooling
+from bisam.evidence.claim import Claim
 from bisam.evidence.plans import plan
 from bisam.evidence.pooling import agreement, machine, machines, pool
 
@@ -155,7 +155,7 @@ def test_what_does_not_belong_is_refused_with_its_reason(two):
         ("e/sam-seed4", "is no run of e"), ("unknown/x", "no experiment of that name"),
     ):  # fmt: skip
         assert any(line.startswith(start) and reason in line for line in found.refused), found.refused
-    with pytest.raises(ledger.LedgerError, match="has no folder runs"):
+    with pytest.raises(places.LedgerError, match="has no folder runs"):
         pool(here / "runs", here)
 
 
@@ -187,5 +187,5 @@ def test_the_command_says_what_came_in_and_what_changed(two, capsys):
 
 
 def test_everything_recorded_here_has_a_machine():
-    assert sum(each.runs for each in machines()) == sum(len(ledger.load(name)) for name in ledger.experiments())
+    assert sum(each.runs for each in machines()) == sum(len(ledger.load(name)) for name in listing.experiments())
     assert pooling.FEWEST >= 10

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bisam.cli import main
-from bisam.evidence import experiments
+from bisam.evidence import listing
 from bisam.evidence import published as table
-from bisam.evidence.experiments import LedgerError
+from bisam.evidence.places import LedgerError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,9 +68,9 @@ LIST = (ROOT / "results" / "claims.toml").read_text(encoding="utf-8")
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A folder whose list and table are taken for those of the project."""
-    caches = table.rows.cache_clear, experiments._listed.cache_clear
-    for module in ("published", "verify", "experiments"):
-        monkeypatch.setattr(f"bisam.{module}.RESULTS", tmp_path)
+    caches = table.rows.cache_clear, listing._listed.cache_clear
+    for module in ("places", "published", "verify"):
+        monkeypatch.setattr(f"bisam.evidence.{module}.RESULTS", tmp_path)
     (tmp_path / "claims.toml").write_text(LIST, encoding="utf-8")
     for clear in caches:
         clear()

@@ -17,7 +17,7 @@ import records
 
 from bisam import _files as files
 from bisam import cli
-from bisam.evidence import decisions, experiments, ledger, queue, reproduce
+from bisam.evidence import decisions, experiment, ledger, listing, places, queue, recording, reproduce
 from bisam.evidence.plans import Settings, plan
 from bisam.evidence.queue import changes, gain
 from bisam.evidence.reproduce import carry_out
@@ -124,7 +124,7 @@ def by_hand(folder):
     plans = {name: plan(name, folder=folder) for name in ("short", "long")}
     done = {(name, one.file) for name, planned in plans.items() for one in planned if one.recorded}
     pairs = []
-    for one in experiments.claims(None, folder):
+    for one in listing.claims(None, folder):
         if not one.family or one.experiment not in plans:
             continue
         noise = "" if one.label_noise is None else f"-noise{round(100 * one.label_noise):02}"
@@ -227,7 +227,7 @@ def test_each_machine_has_its_experiments(folder, settings):
 
 @pytest.mark.parametrize("scale, machine, expected", [("laptop", "", "cpu"), ("paper", "", "gpu"), ("laptop", "gpu", "gpu"), ("paper", "cpu", "cpu")])
 def test_runs_of_paper_scale_need_a_gpu_unless_they_say_otherwise(scale, machine, expected):
-    one = experiments.Experiment("e", "t", scale, ("sam",), 1, 1, machine=machine)
+    one = experiment.Experiment("e", "t", scale, ("sam",), 1, 1, machine=machine)
     assert one.machine == dataclasses.replace(one).machine == expected
 
 
@@ -248,11 +248,11 @@ def test_a_claim_is_not_judged_before_its_pairs_are_there(folder):
     (folder / "claims.toml").write_text(TOML + asked)
     for one in plan("long", folder=folder)[:24]:
         write(folder, one, 92.0 + one.run.seed % 3 / 5 if one.run.recipe.name == "bisam-log" else 90.0)
-    early = decisions.decide(experiments.claims("long", folder)[0], folder)
+    early = decisions.decide(listing.claims("long", folder)[0], folder)
     assert early.verdict == "not resolved" and early.result.pairs == 12 and "12 of 13 pairs so far" in early.marks
     for one in plan("long", folder=folder)[24:]:
         write(folder, one, 92.0 if one.run.recipe.name == "bisam-log" else 90.0)
-    late = decisions.decide(experiments.claims("long", folder)[0], folder)
+    late = decisions.decide(listing.claims("long", folder)[0], folder)
     assert late.verdict == "holds" and not any("so far" in mark for mark in late.marks)
     said = changes([early], [late])
     assert len(said) == 1 and "from 12 of 13 pairs -> " in said[0] and said[0].endswith("from 13 pairs: not resolved -> HOLDS")
@@ -261,8 +261,8 @@ def test_a_claim_is_not_judged_before_its_pairs_are_there(folder):
 
 def test_a_plan_too_small_for_its_claim_is_a_fault(folder):
     (folder / "claims.toml").write_text(TOML + claim("long", "bisam-log", "sam", pairs=14))
-    with pytest.raises(ledger.LedgerError, match="pairs must be all 13 seeds of long, or be left out; got 14"):
-        experiments.claims("long", folder)
+    with pytest.raises(places.LedgerError, match="pairs must be all 13 seeds of long, or be left out; got 14"):
+        listing.claims("long", folder)
 
 
 def test_a_family_that_is_half_done_is_no_smaller_family(folder):
@@ -280,25 +280,25 @@ def test_other_data_than_those_of_the_records_are_refused_before_anything_is_tra
     write(folder, plan("long", folder=folder)[0])
     path = next((folder / "runs" / "long").glob("*.json"))
     path.write_text(json.dumps({**json.loads(path.read_text()), "data_fingerprint": "0" * 16}))
-    with pytest.raises(ledger.LedgerError, match="data 'digits' here have fingerprint 28f2d7b2e458c832, those of the records of long have 0000"):
-        ledger.check_data(experiments.experiment("long", folder).run("sam", 1), experiments.experiment("long", folder), folder)
+    with pytest.raises(places.LedgerError, match="data 'digits' here have fingerprint 28f2d7b2e458c832, those of the records of long have 0000"):
+        recording.check_data(listing.experiment("long", folder).run("sam", 1), listing.experiment("long", folder), folder)
 
 
 def test_an_experiment_may_name_its_data_before_any_record_does(folder, settings):
     """The first run is refused as well; without a name it would decide what the data are."""
     text = SMALL.replace("[experiment.long]", f'[experiment.long]\nfingerprint = "{"0" * 16}"')
     (folder / "claims.toml").write_text(text)
-    chosen = experiments.experiment("long", folder)
-    with pytest.raises(ledger.LedgerError, match="here have fingerprint 28f2d7b2e458c832, experiment long asks for 0000000000000000"):
-        ledger.check_data(chosen.run("sam", 1), chosen, folder)
+    chosen = listing.experiment("long", folder)
+    with pytest.raises(places.LedgerError, match="here have fingerprint 28f2d7b2e458c832, experiment long asks for 0000000000000000"):
+        recording.check_data(chosen.run("sam", 1), chosen, folder)
     _, absent = queue.queue(settings)
     assert list(absent) == ["long"] and "asks for" in str(absent["long"])
     write(folder, plan("long", folder=folder)[0])
-    with pytest.raises(ledger.LedgerError, match="other data"):
+    with pytest.raises(places.LedgerError, match="other data"):
         ledger.evidence("long", folder)
     (folder / "claims.toml").write_text(text.replace("0" * 16, "28f2d7b2e458c832"))
-    chosen = experiments.experiment("long", folder)
-    ledger.check_data(chosen.run("sam", 1), chosen, folder)
+    chosen = listing.experiment("long", folder)
+    recording.check_data(chosen.run("sam", 1), chosen, folder)
     assert len(ledger.evidence("long", folder)) == 1
 
 
@@ -311,8 +311,8 @@ def test_an_experiment_may_name_its_data_before_any_record_does(folder, settings
 )
 def test_a_fingerprint_of_another_form_or_of_several_data_is_refused(folder, line, said):
     (folder / "claims.toml").write_text(SMALL.replace("[experiment.long]", f"[experiment.long]\n{line}"))
-    with pytest.raises(ledger.LedgerError, match=said):
-        experiments.experiment("long", folder)
+    with pytest.raises(places.LedgerError, match=said):
+        listing.experiment("long", folder)
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def test_the_queue_is_worked_through_and_says_what_changed(folder, capsys):
     assert cli.main(words(folder)) == 0
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 24 and said.err.splitlines()[0].startswith("1 of 24: long/")
-    assert "long/bisam-log-sam-None: fewer than 2 pairs -> " in said.out and "from 12 pairs" in said.out
+    assert "long/bisam-log-sam-None: 0 of 12 pairs -> " in said.out and "from 12 pairs" in said.out
     assert said.out.splitlines()[-1].startswith("24 recorded, 0 to go")
     assert all(one.recorded for one in plan("long", folder=folder))
     assert cli.main(words(folder)) == 0 and "0 runs are missing" in capsys.readouterr().out

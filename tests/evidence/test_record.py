@@ -14,9 +14,8 @@ import records
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisam.evidence import ledger
-from bisam.evidence import record as _record
-from bisam.evidence.ledger import LedgerError
+from bisam.evidence import ledger, places, record, recording, schema
+from bisam.evidence.places import LedgerError
 from bisam.training import Run, fit
 
 RUN = Run(recipe="lets-bisam-log", model="mlp", epochs=2, label_noise=0.2)
@@ -96,7 +95,7 @@ LEAVES = list(leaves(GOOD))
 
 
 def test_the_record_that_is_changed_is_good_and_has_all_parts(refused):
-    made = ledger.entry(fit(RUN), "try", "smoke")
+    made = recording.entry(fit(RUN), "try", "smoke")
     assert not refused(GOOD) and not refused(made)
     shapes = [{dotted(path) for path in leaves(one) if "variables" not in path} for one in (GOOD, made)]
     assert shapes[0] == shapes[1] and len(LEAVES) > 90
@@ -185,7 +184,7 @@ def test_what_is_no_file_of_a_sane_size_is_refused(tmp_path, monkeypatch):
     (tmp_path / "latin.json").write_bytes(TEXT.encode().replace(b'"try"', b'"tr\xff"'))
     with pytest.raises(LedgerError, match="is no JSON"):
         ledger.read(tmp_path / "latin.json")
-    monkeypatch.setattr(_record, "LARGEST", 100)
+    monkeypatch.setattr(ledger, "LARGEST", 100)
     (tmp_path / "large.json").write_text(TEXT)
     with pytest.raises(LedgerError, match=f"cannot be read: it has {len(TEXT)} bytes, and a record has at most 100"):
         ledger.read(tmp_path / "large.json")
@@ -246,10 +245,10 @@ def test_contradictions_are_named(record, message, tmp_path):
 ])  # fmt: skip
 @pytest.mark.parametrize("which", ["selected", "last"])
 def test_bits_have_one_text(images, good, others, which):
-    assert ledger.bits({"right": {"images": images, which: good}}, which).sum() == images
+    assert record.bits({"right": {"images": images, which: good}}, which).sum() == images
     for other in others:
         with pytest.raises(LedgerError, match=f"right.{which} must"):
-            ledger.bits({"right": {"images": images, which: other}}, which)
+            record.bits({"right": {"images": images, which: other}}, which)
 
 
 @pytest.mark.parametrize("place, experiment, scale, message", [
@@ -290,7 +289,7 @@ def test_early_records_may_have_been_put_aside(tmp_path):
 
 
 def test_the_schema_is_one_and_every_field_of_it_is_described():
-    jsonschema.Draft202012Validator.check_schema(_record.schema())
+    jsonschema.Draft202012Validator.check_schema(schema.schema())
 
     def fields(rule, name):
         if name:
@@ -298,7 +297,7 @@ def test_the_schema_is_one_and_every_field_of_it_is_described():
         for key, value in rule.get("properties", {}).items():
             fields(value, f"{name}.{key}")
 
-    fields(_record.schema(), "")
+    fields(schema.schema(), "")
 
 
 def test_the_page_names_every_field_and_the_package_ships_the_schema():
@@ -307,7 +306,7 @@ def test_the_page_names_every_field_and_the_package_ships_the_schema():
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| ([123-]) \| (.+) \|$", tool.tables(), re.MULTILINE)
-    made = ledger.entry(fit(RUN), "try", "smoke")
+    made = recording.entry(fit(RUN), "try", "smoke")
     parts = [made, *(made[name] for name in ("run", "final", "curve", "right", "environment"))]
     assert {name for name, *_ in rows} == {key for part in parts for key in part} | {"driver", "cuda", "cudnn", "own"}
     assert all(value.strip() and text.endswith(".") for _, value, _, text in rows)
@@ -316,10 +315,10 @@ def test_the_page_names_every_field_and_the_package_ships_the_schema():
     page = (root / "book" / "record_schema.md").read_text(encoding="utf-8")
     assert "_generated/record_schema.md" in page and "bisam/evidence/schema/record.json" in page
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    assert _record.SCHEMA_FILE.match(f"bisam/{settings['tool']['setuptools']['package-data']['bisam'][0]}")
+    assert schema.SCHEMA_FILE.match(f"bisam/{settings['tool']['setuptools']['package-data']['bisam'][0]}")
 
 
-PLAIN = jsonschema.Draft202012Validator(_record.schema())
+PLAIN = jsonschema.Draft202012Validator(schema.schema())
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-3, 600), st.floats(-1e3, 1e3), st.text(max_size=5), st.just([]), st.just({}),
                    st.lists(st.floats(-10, 110), max_size=3), st.sampled_from(["cpu", "cuda:1", "float32", "0" * 16]))  # fmt: skip
 INNER = [*LEAVES, *{path[:k] for path in LEAVES for k in range(1, len(path))}]
@@ -328,9 +327,9 @@ INNER = [*LEAVES, *{path[:k] for path in LEAVES for k in range(1, len(path))}]
 @given(st.sampled_from(INNER), VALUES)
 def test_the_quick_form_of_the_check_says_what_the_library_says(path, value):
     record = put(GOOD, path, value)
-    assert _record._validator().is_valid(record) == PLAIN.is_valid(record)
+    assert schema._validator().is_valid(record) == PLAIN.is_valid(record)
 
 
 def test_every_recorded_run_is_sound():
-    for folder in sorted((ledger.RESULTS / "runs").iterdir()):
+    for folder in sorted((places.RESULTS / "runs").iterdir()):
         assert ledger.load(folder.name)

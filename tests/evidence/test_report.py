@@ -13,20 +13,15 @@ import pytest
 import records
 from scipy import stats
 
-from bisam.evidence import ledger
-from bisam.evidence.experiments import RESULTS, Claim, Experiment
-from bisam.evidence.report import (
-    PUBLISHED_AS,
-    decide,
-    decisions,
-    markdown,
-    published,
-    published_difference,
-    published_effect,
-    series,
-    write,
-)
-from bisam.evidence.statistics import welch
+from bisam.evidence import ledger, listing, places
+from bisam.evidence.claim import Claim
+from bisam.evidence.decisions import decide, decisions
+from bisam.evidence.experiment import Experiment
+from bisam.evidence.places import RESULTS
+from bisam.evidence.published import PUBLISHED_AS, published, published_difference, published_effect
+from bisam.evidence.report import markdown, write
+from bisam.evidence.selection import series
+from bisam.evidence.summaries import welch
 from bisam.evidence.verdicts import NOT_IN_FAMILY, OWN, VERDICTS
 
 made_up = records.sound
@@ -158,7 +153,7 @@ def test_every_cell_of_the_accuracy_tables_with_a_bisam_method_is_claimed():
     with open(RESULTS / "published.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["source"] == "bisam-early-version"]
     methods = {name: key for key, name in PUBLISHED_AS.items()}
-    claimed = [(c.published.get("table"), c.ours, *sorted(c.published.items())) for c in ledger.claims() if c.published]
+    claimed = [(c.published.get("table"), c.ours, *sorted(c.published.items())) for c in listing.claims() if c.published]
     wanted = [
         row for row in rows
         if row["table"] in ("T1", "T2", "T5", "T6", "T7", "T8", "T9", "T3", "T4") and "BiSAM" in row["method"]
@@ -174,7 +169,7 @@ def test_every_cell_of_the_accuracy_tables_with_a_bisam_method_is_claimed():
 
 
 def test_the_words_of_a_published_claim_fit_its_number():
-    for claim in ledger.claims():
+    for claim in listing.claims():
         if claim.published:
             effect = published_effect(claim)
             word = "is more accurate" if effect > 1e-9 else "is less accurate" if effect < -1e-9 else "is not more or less accurate"
@@ -182,12 +177,12 @@ def test_the_words_of_a_published_claim_fit_its_number():
 
 
 def test_a_published_effect_is_the_difference_of_two_cells():
-    claim = next(c for c in ledger.claims() if c.id == "T1/resnet56/bisam-log-over-sam")
+    claim = next(c for c in listing.claims() if c.id == "T1/resnet56/bisam-log-over-sam")
     cells = {row["method"]: row["mean"] for row in published(table="T1", model="Resnet-56")}
     assert published_effect(claim) == pytest.approx(cells["BiSAM (-log)"] - cells["SAM"])
-    assert published_effect(ledger.claims("first_run")[0]) is None
+    assert published_effect(listing.claims("first_run")[0]) is None
     vague = Claim("c", "", "s.", "sam", "sgd", "last_test_accuracy", published={"table": "T1"})
-    with pytest.raises(ledger.LedgerError, match="has 6 published rows for sam"):
+    with pytest.raises(places.LedgerError, match="has 6 published rows for sam"):
         published_effect(vague)
 
 
@@ -202,7 +197,7 @@ def recorded(folder, accuracies, fields, trained=99.0, right=None, **claim):
         f'{fields}\n[[claim]]\nid = "c"\nexperiment = "e"\nstatement = "s."\nours = "sam"\ntheirs = "sgd"\n'
         'metric = "last_test_accuracy"\n' + "\n".join(f"{key} = {value}" for key, value in claim.items())
     )
-    experiment = ledger.experiment("e", folder)
+    experiment = listing.experiment("e", folder)
     (folder / "runs" / "e").mkdir(parents=True)
     for (method, *place, seed), value in accuracies.items():
         run = experiment.run(method, seed, **dict(zip(experiment.grid, place, strict=True)))
@@ -213,7 +208,7 @@ def recorded(folder, accuracies, fields, trained=99.0, right=None, **claim):
             packed = base64.b64encode(numpy.packbits(bits)).decode()
             entry["right"] = {"images": len(bits), "selected": packed, "last": packed}
         (folder / "runs" / "e" / f"{'-'.join((method, *place, f'seed{seed}'))}.json").write_text(json.dumps(entry))
-    return ledger.claims("e", folder)[0]
+    return listing.claims("e", folder)[0]
 
 
 def made(folder, differences, effect=None):
@@ -313,7 +308,7 @@ def test_both_epochs_and_both_budgets_stand_beside_a_claim(tmp_path):
     text = (tmp_path / "claims.toml").read_text()
     both = text.replace('["sam", "sgd"]', '["sam", "sgd", "sgd-equal-epochs"]').replace('budget = "same"\n', "")
     (tmp_path / "claims.toml").write_text(both)
-    plan = ledger.experiment("e", tmp_path)
+    plan = listing.experiment("e", tmp_path)
     assert (plan.run("sgd", 0).epochs, plan.run("sgd-equal-epochs", 0).epochs, plan.run("sam", 0).epochs) == (4, 2, 2)
     for path in (tmp_path / "runs" / "e").glob("sgd-*.json"):
         entry = json.loads(path.read_text())
@@ -335,12 +330,12 @@ def test_a_claim_of_the_new_rule_that_plans_too_little_is_refused(tmp_path, clai
     made(tmp_path, [])
     text = (tmp_path / "claims.toml").read_text().replace("seeds = 20", fields or "seeds = 20")
     (tmp_path / "claims.toml").write_text(text + "\n" + "\n".join(f"{key} = {value}" for key, value in claim.items()))
-    with pytest.raises(ledger.LedgerError, match=message):
-        ledger.claims("e", tmp_path)
+    with pytest.raises(places.LedgerError, match=message):
+        listing.claims("e", tmp_path)
 
 
 def test_a_family_takes_in_the_claims_of_other_experiments(found):
-    one = next(claim for claim in ledger.claims("digits_validation") if claim.family == "bisam-over-sam")
+    one = next(claim for claim in listing.claims("digits_validation") if claim.family == "bisam-over-sam")
     assert decide(one).q == found[one.id].q == decisions("digits_validation")[0].q
 
 
@@ -386,7 +381,7 @@ def test_a_claim_about_an_average_pairs_the_seeds_that_are_there_for_every_netwo
 
 
 def test_an_average_is_over_axes_that_the_grid_has_and_the_claim_leaves_open(tmp_path):
-    with pytest.raises(ledger.LedgerError, match="claim c: over names 'label_noise'; the grid of e has model"):
+    with pytest.raises(places.LedgerError, match="claim c: over names 'label_noise'; the grid of e has model"):
         averaged(tmp_path, {("sam", "mlp", 0): 90.0}, over='["label_noise"]')
     with pytest.raises(ValueError, match="over must name axes that have no place in claim c, got 'model'"):
         Claim("c", "e", "s.", "sam", "sgd", "last_test_accuracy", at={"model": "mlp"}, over=["model"])
@@ -452,7 +447,7 @@ def test_a_value_that_no_row_has_is_refused_with_those_that_exist(columns, messa
 
 
 def test_the_published_error_is_welchs_where_it_is_printed():
-    by_id = {claim.id: claim for claim in ledger.claims()}
+    by_id = {claim.id: claim for claim in listing.claims()}
     found = published_difference(by_id["T1/resnet56/bisam-log-over-sam"])
     assert found.comparison == welch(94.28, 0.31, 6, 94.09, 0.26, 6) and found.effect == pytest.approx(0.19)
     assert published_difference(by_id["T4/pets/bisam-log-over-sam"]).comparison is None, "the number of runs is not printed"
@@ -463,13 +458,13 @@ def test_the_published_error_is_welchs_where_it_is_printed():
     ("slides/cifar10-100", 0.84), ("slides/cifar100-400", -29.11), ("slides/noise80", 51.7), ("slides/batch-8-over-256", 13.3),
 ])  # fmt: skip
 def test_the_slides_are_claims_about_printed_numbers_and_errors_count_the_other_way(name, effect):
-    claim = next(claim for claim in ledger.claims() if claim.id == name)
+    claim = next(claim for claim in listing.claims() if claim.id == name)
     found = published_difference(claim)
     assert found.effect == pytest.approx(effect) and found.comparison is None
 
 
 def test_control_g_is_about_all_splits_and_top_5_about_top_5():
-    by_id = {claim.id: claim for claim in ledger.claims()}
+    by_id = {claim.id: claim for claim in listing.claims()}
     assert by_id["control/g"].over == ("split_seed",)
     for claim in by_id.values():
         top5 = claim.published.get("metric") == "top5_accuracy_percent"
@@ -477,7 +472,7 @@ def test_control_g_is_about_all_splits_and_top_5_about_top_5():
 
 
 def test_an_experiment_that_was_recorded_in_part_says_why():
-    for name, plan in ledger.experiments().items():
+    for name, plan in listing.experiments().items():
         recorded = len(list((RESULTS / "runs" / name).glob("*.json")))
-        waited_for = {claim.experiment for claim in ledger.claims() if claim.pairs}  # nothing is judged before it is whole
+        waited_for = {claim.experiment for claim in listing.claims() if claim.pairs}  # nothing is judged before it is whole
         assert bool(plan.stopped) == (0 < recorded < len(plan.runs()) and name not in waited_for), name

@@ -17,9 +17,11 @@ import torch
 import bisam
 from bisam import commands
 from bisam.cli import main
-from bisam.evidence import experiments, ledger, prices, reproduce
-from bisam.evidence.ledger import LedgerError
-from bisam.evidence.reproduce import Settings, carry_out, hours, plan, rerun
+from bisam.evidence import ledger, listing, places, plans, prices, recording, reproduce
+from bisam.evidence.places import LedgerError
+from bisam.evidence.plans import Settings, plan
+from bisam.evidence.prices import hours
+from bisam.evidence.reproduce import carry_out, rerun
 from bisam.training import Run, captured, data, fit, weights_digest
 from bisam.training.augment import AUGMENTATIONS
 
@@ -115,13 +117,13 @@ def test_what_is_not_there_is_named(folder, wrong, message):
 
 
 def test_every_planned_run_of_the_project_can_be_described_and_read_back():
-    for experiment in experiments.experiments().values():
+    for experiment in listing.experiments().values():
         for run in experiment.runs().values():
             assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
 
 
 def test_the_budgets_count_what_they_say():
-    base = experiments.experiment("digits")
+    base = listing.experiment("digits")
     for budget, expected in (("passes", {"sgd": 60, "sam": 30, "lets-sam": 15}), ("epochs", {"sgd": 60, "sam": 30, "lets-sam": 30}),
                              ("same", {"sgd": 30, "sam": 30, "lets-sam": 30})):  # fmt: skip
         one = dataclasses.replace(base, budget=budget)
@@ -130,7 +132,7 @@ def test_the_budgets_count_what_they_say():
 
 def test_the_rate_of_a_learned_radius_is_a_setting_or_an_axis():
     own = bisam.methods.LETS_SAM.radius.rate
-    one = experiments.experiment("digits")
+    one = listing.experiment("digits")
     assert one.run("lets-sam", 0, label_noise=0.0).recipe.radius.rate == own
     held = dataclasses.replace(one, rate=0.5)
     assert held.run("lets-bisam-log", 0, label_noise=0.0).recipe.radius == bisam.Learned(0.3, 0.5)
@@ -140,7 +142,7 @@ def test_the_rate_of_a_learned_radius_is_a_setting_or_an_axis():
 
 
 def test_smoothing_is_in_every_descent_and_in_no_ascent_of_its_own():
-    one = experiments.experiment("digits")
+    one = listing.experiment("digits")
     for name in one.methods:
         recipe = one.run(name, 0, label_noise=0.0).recipe
         assert recipe.descent.smoothing == 0.1 and recipe.descent.convention == "others"
@@ -339,10 +341,10 @@ def test_more_runs_than_memory_holds_are_refused_when_they_are_read(folder, chan
 
 
 def test_smoke_runs_stay_out_of_the_evidence():
-    smoke = experiments.experiment("smoke")
-    assert reproduce.home(smoke, experiments.RESULTS) == reproduce.SMOKE != experiments.RESULTS
-    assert reproduce.home(experiments.experiment("digits"), experiments.RESULTS) == experiments.RESULTS
-    assert not (experiments.RESULTS / "runs" / "smoke").exists()
+    smoke = listing.experiment("smoke")
+    assert plans.home(smoke, places.RESULTS) == plans.SMOKE != places.RESULTS
+    assert plans.home(listing.experiment("digits"), places.RESULTS) == places.RESULTS
+    assert not (places.RESULTS / "runs" / "smoke").exists()
 
 
 SWEEP = """
@@ -427,7 +429,7 @@ def test_a_record_is_run_again_from_its_file_alone_with_one_thread(folder, setti
 ])  # fmt: skip
 def test_why_the_last_bits_of_an_older_record_may_differ_is_said(name, words, monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "fit", lambda run, **named: fit(run.replace(epochs=1)))
-    path = experiments.RESULTS / "runs" / f"{name}.json"
+    path = places.RESULTS / "runs" / f"{name}.json"
     assert main(["rerun", str(path)]) == 0
     said = capsys.readouterr().out
     assert "other weights in their last bits or more\n" in said
@@ -455,9 +457,8 @@ def test_a_file_that_is_no_record_is_named(tmp_path, capsys):
 @pytest.fixture
 def mine(folder, monkeypatch):
     """The command works on the ledger of this test."""
-    monkeypatch.setattr(reproduce, "CHECKPOINTS", folder / "checkpoints")
     for function in (plan, Settings.__init__):
-        defaults = tuple(folder if value == experiments.RESULTS else value for value in function.__defaults__)
+        defaults = tuple(folder if value == places.RESULTS else value for value in function.__defaults__)
         defaults = tuple(folder / "checkpoints" if value == ROOT / "_build" / "checkpoints" else value for value in defaults)
         monkeypatch.setattr(function, "__defaults__", defaults)
     return folder
@@ -469,7 +470,7 @@ def test_the_command_plans_and_runs(mine, capsys):
     assert "try: 0 of 2 runs recorded, 8 passes" in said and "to do     try/sam-noise40-seed0" in said and not files(mine)
     assert main(["reproduce", "T9", "--only", "sam", "noise40", "--workers", "2"]) == 0
     assert "2 runs recorded" in capsys.readouterr().out and len(files(mine)) == 2
-    assert main(["record", "other", "--minutes", "1"]) == 0 and files(mine, "other") == ["sam-seed0"]
+    assert main(["reproduce", "other", "--minutes", "1"]) == 0 and files(mine, "other") == ["sam-seed0"]
 
 
 def test_a_plan_can_be_seen_without_the_data(capsys, tmp_path):
@@ -497,7 +498,7 @@ def test_a_full_disk_leaves_no_half_record(folder, monkeypatch):
 
     monkeypatch.setattr(os, "link", full)
     with pytest.raises(LedgerError, match=r"cannot be written: .*No space left"):
-        ledger.record(history, "try", "one", "smoke", folder)
+        recording.record(history, "try", "one", "smoke", folder)
     assert not files(folder)
 
 

@@ -15,8 +15,10 @@ from scipy import stats
 
 from bisam.evidence.crossed import Crossed
 from bisam.evidence.decisions import _wrong_share
+from bisam.evidence.earlier_rule import earlier_verdict
 from bisam.evidence.power import detectable, power, unpaired_detectable
-from bisam.evidence.statistics import Paired, paired, welch
+from bisam.evidence.statistics import Paired, paired, within_family
+from bisam.evidence.summaries import welch
 from bisam.evidence.verdicts import (
     FEWEST,
     OWN,
@@ -24,10 +26,8 @@ from bisam.evidence.verdicts import (
     Fit,
     Published,
     direction,
-    earlier_verdict,
     prediction_interval,
     verdict,
-    within_family,
 )
 
 

@@ -11,7 +11,8 @@ from scipy import stats
 
 from bisam.evidence.crossed import crossed
 from bisam.evidence.power import detectable, unpaired_detectable
-from bisam.evidence.statistics import Paired, paired, pooled, sign_test, welch
+from bisam.evidence.statistics import Paired, paired
+from bisam.evidence.summaries import pooled, welch
 
 ZEROS = [0.0] * 8
 CASES = {
@@ -264,14 +265,6 @@ def test_the_pooled_error_is_that_of_simulated_averages():
     assert averages.std() == pytest.approx(expected, rel=0.02)
 
 
-@pytest.mark.parametrize("trials", [1, 2, 5, 6, 10, 17])
-def test_the_sign_test_counts_coin_tosses(trials):
-    for wins in range(trials + 1):
-        assert sign_test(wins, trials) == pytest.approx(stats.binomtest(wins, trials).pvalue)
-        assert sign_test(wins, trials) == sign_test(trials - wins, trials)
-    assert sign_test(trials, trials) == 2 / 2**trials
-
-
 @pytest.mark.parametrize("n, chance", [(2, 0.8), (3, 0.8), (6, 0.8), (12, 0.8), (6, 1 / 3), (6, 0.95)])
 def test_the_detectable_difference_of_two_groups_is_found_as_often_as_it_says(n, chance):
     effect = unpaired_detectable(welch(0, 0.3, n, 0, 0.3, n), chance)
@@ -297,10 +290,6 @@ def test_the_detectable_difference_of_two_groups_is_that_of_simulated_runs():
         (lambda: welch(1, 0.0, 6, 1, 0.0, 6), ValueError, r"std1 and std2 must not both be 0"),
         (lambda: pooled([]), ValueError, r"comparisons must hold at least one result of welch\(\), got none"),
         (lambda: pooled([0.1]), TypeError, r"comparisons must hold results of welch\(\), got 0\.1 of type float"),
-        (lambda: sign_test(6, 5), ValueError, r"wins must be at most trials, got 6 of 5"),
-        (lambda: sign_test(-1, 5), ValueError, r"wins must be at least 0, got -1"),
-        (lambda: sign_test(0, 0), ValueError, r"trials must be at least 1, got 0"),
-        (lambda: sign_test(2.5, 5), TypeError, r"wins must be a whole number, not 2.5"),
         (lambda: unpaired_detectable(0.3), TypeError, r"comparison must be a result of welch\(\), got 0\.3 of type float"),
         (lambda: detectable(1), ValueError, r"pairs must be at least 2, got 1"),
         (lambda: unpaired_detectable(welch(1, 1, 6, 1, 1, 6), 1.0), ValueError, r"chance must be in \(0.05, 1\), got 1.0"),

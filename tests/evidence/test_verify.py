@@ -10,9 +10,10 @@ import records
 
 from bisam.axes.radius import Constant, Learned
 from bisam.cli import main
-from bisam.evidence import ledger
-from bisam.evidence.experiments import LedgerError
-from bisam.evidence.verify import _training, verify
+from bisam.evidence import listing
+from bisam.evidence.copies import training
+from bisam.evidence.places import LedgerError
+from bisam.evidence.verify import verify
 from bisam.methods.table import SAM as SAM_
 from bisam.training import Run
 
@@ -60,7 +61,7 @@ def folder(tmp_path):
     home.mkdir()
     (home / "claims.toml").write_text(TOML)
     (home / "README.md").write_text("What this is.")
-    for name, plan in ledger.experiments(home).items():
+    for name, plan in listing.experiments(home).items():
         (home / "runs" / name).mkdir(parents=True)
         for k, (file, run) in enumerate(plan.runs().items()):
             found = records.sound(run, 90.0 + 0.2 * k, plan.schema, name, plan.scale)
@@ -155,7 +156,7 @@ PLANTED = {
     "another name": (lambda f: (f / SAM).rename(f / "runs/one/sam-noise40-seed9.json"), "runs/one/sam-noise40-seed9.json: is no run of one"),
     "names exchanged": (lambda f: [(f / SAM).rename(f / "x"), (f / "runs/one/sgd-noise40-seed0.json").rename(f / SAM), (f / "x").unlink()], f"{SAM}: is no run of one"),
     "an earlier schema among later ones": (
-        lambda f: (f / SAM).write_text(json.dumps(records.sound(ledger.experiment("one", f).runs()["sam-noise40-seed0"], 90.2, 2, "one", "laptop"))),
+        lambda f: (f / SAM).write_text(json.dumps(records.sound(listing.experiment("one", f).runs()["sam-noise40-seed0"], 90.2, 2, "one", "laptop"))),
         f"{SAM}: was made with another schema or other data"),
     "a later schema among earlier ones": (lambda f: text(f, "claims.toml", "schema = 2", "schema = 3"), f"{TWO}: was made with another schema"),
     "other digits": (lambda f: put(f, SAM, data_fingerprint="0" * 16), f"{SAM}: was made with another schema or other data"),
@@ -208,7 +209,7 @@ def test_two_records_of_one_training_may_share_their_bits(folder):
     more = "[experiment.three]" + TOML.split("[experiment.one]")[1].split("[experiment.two]")[0]
     more = more.replace('model = "mlp"', 'model = "mlp", validation_noise = true')
     (folder / "claims.toml").write_text(TOML + more)
-    plan = ledger.experiment("three", folder)
+    plan = listing.experiment("three", folder)
     (folder / "runs" / "three").mkdir()
     for k, (file, run) in enumerate(plan.runs().items()):
         found = records.sound(run, 90.0 + 0.2 * k, 3, "three", "laptop")
@@ -225,7 +226,7 @@ def test_two_records_of_one_training_may_share_their_bits(folder):
     ({"noise_reading": "any", "label_noise": 0.4}, {"noise_reading": "other", "label_noise": 0.4}, False),
 ])  # fmt: skip
 def test_what_leaves_the_weights_as_they_are(one, other, same):
-    assert (_training(Run(**one)) == _training(Run(**other))) == same
+    assert (training(Run(**one)) == training(Run(**other))) == same
 
 
 def test_few_epochs_and_other_methods_may_agree(folder):

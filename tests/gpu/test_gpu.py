@@ -14,7 +14,7 @@ from torch import nn
 import bisam
 from bisam import RECIPES, Batch, SharpnessAware
 from bisam.axes.memory import Memory
-from bisam.evidence import reproduce
+from bisam.evidence import plans, reproduce
 from bisam.step import batch
 from bisam.training import Run
 from bisam.training.devices import exact_kernels
@@ -264,8 +264,8 @@ def sweep(monkeypatch, tmp_path):
 
 def test_runs_are_handed_to_the_devices_in_turn_and_each_has_its_workers(sweep, tmp_path):
     handed, most = sweep
-    planned = [dataclasses.replace(one, recorded=False) for one in reproduce.plan("digits_fresh")[:12]]
-    settings = reproduce.Settings(workers=2, device="cuda:0,cuda:1", checkpoints=tmp_path)
+    planned = [dataclasses.replace(one, recorded=False) for one in plans.plan("digits_fresh")[:12]]
+    settings = plans.Settings(workers=2, device="cuda:0,cuda:1", checkpoints=tmp_path)
     outcomes = reproduce.carry_out(planned, settings, progress=False)
     assert len(outcomes["recorded"]) + len(outcomes["failed"]) == 12 and sorted(handed[:4]) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
     assert Counter(handed) == {"cuda:0": 6, "cuda:1": 6} and most == {"cuda:0": 2, "cuda:1": 2}
@@ -275,7 +275,7 @@ def test_runs_are_handed_to_the_devices_in_turn_and_each_has_its_workers(sweep, 
 def test_devices_that_are_no_list_of_gpus_are_refused(device, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(ValueError, match="device"):
-        reproduce.Settings(device=device)
+        plans.Settings(device=device)
 
 
 # -- accidents -----------------------------------------------------------------------------------------------------------------

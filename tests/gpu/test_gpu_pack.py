@@ -21,9 +21,9 @@ import torch
 from torch import nn
 
 import bisam
-from bisam.evidence import ledger, plans, verify
+from bisam.evidence import ledger, places, plans, schema, verify
 from bisam.evidence import record as _record
-from bisam.evidence.experiments import RESULTS
+from bisam.evidence.places import RESULTS
 from bisam.gpu import (
     claimed,
     correctness,
@@ -863,9 +863,9 @@ def test_the_packed_folder_runs_all_stages_to_the_end_on_a_bare_machine(tree, tm
 
 
 def test_without_the_library_forms_are_not_checked_and_nobody_says_they_are(staged, monkeypatch, tmp_path):
-    assert _record.forms_are_checked() and list(_record.faults({})) != []
+    assert schema.forms_are_checked() and list(schema.faults({})) != []
     monkeypatch.setattr(_record, "jsonschema", None)
-    with pytest.raises(ledger.LedgerError, match="cannot be verified without the library jsonschema"):
+    with pytest.raises(places.LedgerError, match="cannot be verified without the library jsonschema"):
         verify.verify()
     said = []
     staged(lambda context, stage: "done")
@@ -874,7 +874,7 @@ def test_without_the_library_forms_are_not_checked_and_nobody_says_they_are(stag
 
 
 def test_a_run_of_the_queue_can_be_recorded_with_its_compile():
-    assert Run(compile="whole-step").compile in _record.schema()["properties"]["run"]["properties"]["compile"]["enum"]
+    assert Run(compile="whole-step").compile in schema.schema()["properties"]["run"]["properties"]["compile"]["enum"]
 
 
 @pytest.mark.parametrize("name", ["bisam/gpu/x.py", ".git/config", "out/runs/r.json"])

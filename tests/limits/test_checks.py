@@ -15,8 +15,8 @@ from torch import nn
 
 import bisam
 from bisam import Batch, SharpnessAware, _checks
-from bisam.notebook import parameters
-from bisam.notebook.parameters import ParameterError
+from bisam.notebook import declarations, parameters
+from bisam.notebook.declarations import ParameterError
 
 NUMBERS = {"numpy float": numpy.float32(0.5), "fraction": Fraction(1, 2), "numpy double": numpy.float64(0.5)}
 PARTS = {
@@ -171,24 +171,24 @@ NO_LITERALS = ["f()", "(" * 300 + "1" + ")" * 300, "-" * 100_000 + "1", "1" * 50
 @pytest.mark.parametrize("default", NO_LITERALS, ids=lambda default: default[:10])
 def test_a_default_that_is_no_literal_is_refused_by_name(default):
     with pytest.raises(ParameterError, match=r"default of n|not a declaration") as caught:
-        parameters.declared(f"n: int = {default}  # seeds; allowed: any")
+        declarations.declared(f"n: int = {default}  # seeds; allowed: any")
     assert len(str(caught.value)) < 400
 
 
 def test_a_default_may_hold_a_number_sign_and_quotes():
     cell = '''a: str = "x # y"  # help; allowed: any\nb: str = 'it\\'s'  # help\nc: float = -1e-3  # h\nd: int = 1_000  # h'''
-    assert [one.default for one in parameters.declared(cell).values()] == ["x # y", "it's", -1e-3, 1000]
+    assert [one.default for one in declarations.declared(cell).values()] == ["x # y", "it's", -1e-3, 1000]
 
 
 def test_a_name_is_declared_once():
     with pytest.raises(ParameterError, match="n is declared twice"):
-        parameters.declared("n: int = 1  # a\nn: int = 2  # b")
+        declarations.declared("n: int = 1  # a\nn: int = 2  # b")
 
 
 @pytest.mark.parametrize("allowed", ["[a, 1]", "(0, nan]", "[1,2,3"])
 def test_an_interval_has_numbers_as_its_ends(allowed):
     try:
-        parameters.Parameter("n", "int", 1, "h", allowed)
+        declarations.Parameter("n", "int", 1, "h", allowed)
     except ParameterError as error:
         assert "allowed of n must have numbers as its ends" in str(error)
     else:
@@ -215,7 +215,7 @@ def test_a_file_that_is_no_notebook_is_refused_by_its_path(text, tmp_path):
 def test_a_long_line_is_read_in_a_time_that_grows_with_its_length():
     """The limit ends what hangs: in the square of the length, a line of this length took hours."""
     program = (
-        "from bisam.notebook.parameters import LINE\n"
+        "from bisam.notebook.declarations import LINE\n"
         "n = 1_000_000\n"
         "for line in (\"a: str = '\" + ' ' * n + \"'#\", 'a: str = \"' + '\\\\\\\\' * n, 'a: int = ' + '1 ' * n, 'a: int = 1' + ' ' * n + '#', 'a' * n):\n"
         "    assert not LINE.match(line)\n"

@@ -23,23 +23,29 @@ from torch import nn
 import bisam
 from bisam import _files as files
 from bisam.evidence import (
+    claim,
     crossed,
     decisions,
     descriptions,
-    experiments,
+    earlier_rule,
+    experiment,
     ledger,
+    listing,
     own_ledger,
+    places,
     plans,
     power,
     prices,
     published,
     report,
     reproduce,
+    selection,
     statistics,
+    summaries,
     verdicts,
     verify,
 )
-from bisam.notebook import parameters, plots
+from bisam.notebook import declarations, find, parameters, plots
 from bisam.notebook import run as notebook
 from bisam.training import augment, checkpoint, data, environment, metrics, models, own_code, processes
 
@@ -51,7 +57,7 @@ MODULES = (
     "processes", "published", "radius", "recipe", "selection", "statistics", "surrogate", "train", "variational", "verdicts",
     "verify",
 )  # fmt: skip
-OWN = (parameters.ParameterError, notebook.NotebookError, data.DataError, ledger.LedgerError, checkpoint.CheckpointError, FloatingPointError)
+OWN = (declarations.ParameterError, find.NotebookError, data.DataError, places.LedgerError, checkpoint.CheckpointError, FloatingPointError)
 
 
 # -- what is wrong --------------------------------------------------------------------------------------------------------
@@ -190,7 +196,7 @@ def run_notebook(**given):
     """The notebook runs only if all that is given is right; the last of it is wrong, so that it never does."""
     try:
         notebook.run(**{"name": "lower_bounds", "given": {"alpha": "-1"}, **given})
-    except parameters.ParameterError as error:
+    except declarations.ParameterError as error:
         if "alpha must be in" not in str(error):
             raise
 
@@ -213,11 +219,11 @@ DESCRIPTION.write_text("{}")
 (NOWHERE / "claims.toml").write_text(
     '[experiment.try]\ntitle = "a small one"\nscale = "smoke"\nmethods = ["sam"]\nseeds = 1\nepochs = 1\n', encoding="utf-8"
 )
-CLAIM = experiments.Claim("try/c", "try", "SAM is better.", "sam", "sgd", "last_test_accuracy", published={"table": "T1", "model": "Resnet-56"})
+CLAIM = claim.Claim("try/c", "try", "SAM is better.", "sam", "sgd", "last_test_accuracy", published={"table": "T1", "model": "Resnet-56"})
 RECORDS = ledger.load("first_run")
 PAIRED = statistics.paired([1.0, 2.0, 3.0, 2.0, 1.0, 2.0], [1.0, 2.5, 2.0, 1.0, 0.0, 1.0])
 CANNOT = {"path": "cannot be written"}
-WELCH = statistics.welch(1, 1, 3, 2, 1, 3)
+WELCH = summaries.welch(1, 1, 3, 2, 1, 3)
 FIT = {field.name: 95.0 for field in dataclasses.fields(verdicts.Fit)}
 RHO = {"rho": 0.1}
 SHARP = {"model": net, "loss": CE, **SAMPLES}
@@ -359,40 +365,39 @@ GOOD = {
         {"checkpoint_path": "checkpoint"},
     ),
     "bisam.notebook.run": (run_notebook, {"name": "lower_bounds", "output": None, "progress": False}, {"name": "notebook"}),
-    "bisam.notebook.find": (notebook.find, {"name": "first_run"}, {"name": "notebook"}),
-    "bisam.notebook.parameters.Parameter": (parameters.Parameter, {"name": "n", "kind": "int", "default": 3, "help": "h", "allowed": "[1, 9]"}),
-    "bisam.notebook.parameters.Parameter.check": (parameters.declared(DECLARED)["n"].check, {"value": 3}, {"value": "n"}),
-    "bisam.notebook.parameters.check": (parameters.check, {"parameters": parameters.declared(DECLARED), "values": {"n": 3}},
+    "bisam.notebook.find": (find.find, {"name": "first_run"}, {"name": "notebook"}),
+    "bisam.notebook.declarations.Parameter": (declarations.Parameter, {"name": "n", "kind": "int", "default": 3, "help": "h", "allowed": "[1, 9]"}),
+    "bisam.notebook.declarations.Parameter.check": (declarations.declared(DECLARED)["n"].check, {"value": 3}, {"value": "n"}),
+    "bisam.notebook.parameters.check": (parameters.check, {"parameters": declarations.declared(DECLARED), "values": {"n": 3}},
                                {"parameters": "parameter", "values": "parameter"}),
     "bisam.notebook.parameters.check_cells": (parameters.check_cells, {"cells": [DECLARED], "namespace": {"n": 3}, "name": "first_run"}, {"name": "notebook"}),
-    "bisam.notebook.parameters.declared": (parameters.declared, {"source": DECLARED}),
-    "bisam.notebook.parameters.from_notebook": (parameters.from_notebook, {"path": notebook.find("first_run")}),
-    "bisam.notebook.parameters.from_text": (parameters.from_text, {"parameters": parameters.declared(DECLARED), "given": {"n": "3"}},
+    "bisam.notebook.declarations.declared": (declarations.declared, {"source": DECLARED}),
+    "bisam.notebook.parameters.from_notebook": (parameters.from_notebook, {"path": find.find("first_run")}),
+    "bisam.notebook.parameters.from_text": (parameters.from_text, {"parameters": declarations.declared(DECLARED), "given": {"n": "3"}},
                                    {"parameters": "parameter", "given": "parameter"}),
     "bisam.notebook.parameters.from_text, a value": (
-        lambda value: parameters.from_text(parameters.declared(DECLARED), {"n": value}), {"value": "3"}, {"value": "n"},
+        lambda value: parameters.from_text(declarations.declared(DECLARED), {"n": value}), {"value": "3"}, {"value": "n"},
     ),
-    "bisam.notebook.parameters.table": (parameters.table, {"parameters": parameters.declared(DECLARED)}),
+    "bisam.notebook.parameters.table": (parameters.table, {"parameters": declarations.declared(DECLARED)}),
     "bisam.evidence.statistics.paired": (statistics.paired, {"ours": [1.0, 2.0, 3.0], "theirs": [1.0, 2.5, 2.0]}),
-    "bisam.evidence.statistics.welch": (statistics.welch, {"mean1": 1.0, "std1": 1.0, "n1": 3, "mean2": 1.0, "std2": 1.0, "n2": 3}),
-    "bisam.evidence.statistics.pooled": (statistics.pooled, {"comparisons": [statistics.welch(1, 1, 3, 2, 1, 3)] * 2}),
-    "bisam.evidence.statistics.sign_test": (statistics.sign_test, {"wins": 1, "trials": 3}),
-    "bisam.evidence.experiments.method": (experiments.method, {"name": "sam"}, {"name": "method"}),
-    "bisam.evidence.experiments.experiments": (experiments.experiments, {"folder": NOWHERE}, {"folder": "claims"}),
-    "bisam.evidence.experiments.experiment": (experiments.experiment, {"name": "try", "folder": NOWHERE}, {"name": "experiment", "folder": "claims"}),
-    "bisam.evidence.experiments.claims": (experiments.claims, {"name": "try", "folder": NOWHERE}, {"name": "experiment", "folder": "claims"}),
-    "bisam.evidence.ledger.is_recorded": (ledger.is_recorded, {"name": "first_run", "file": "x", "folder": ledger.RESULTS}),
-    "bisam.evidence.ledger.load": (ledger.load, {"name": "nothing", "folder": ledger.RESULTS}),
-    "bisam.evidence.ledger.read": (ledger.read, {"path": ledger.RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json"},
+    "bisam.evidence.summaries.welch": (summaries.welch, {"mean1": 1.0, "std1": 1.0, "n1": 3, "mean2": 1.0, "std2": 1.0, "n2": 3}),
+    "bisam.evidence.summaries.pooled": (summaries.pooled, {"comparisons": [summaries.welch(1, 1, 3, 2, 1, 3)] * 2}),
+    "bisam.evidence.experiment.method": (experiment.method, {"name": "sam"}, {"name": "method"}),
+    "bisam.evidence.listing.experiments": (listing.experiments, {"folder": NOWHERE}, {"folder": "claims"}),
+    "bisam.evidence.listing.experiment": (listing.experiment, {"name": "try", "folder": NOWHERE}, {"name": "experiment", "folder": "claims"}),
+    "bisam.evidence.listing.claims": (listing.claims, {"name": "try", "folder": NOWHERE}, {"name": "experiment", "folder": "claims"}),
+    "bisam.evidence.ledger.is_recorded": (ledger.is_recorded, {"name": "first_run", "file": "x", "folder": places.RESULTS}),
+    "bisam.evidence.ledger.load": (ledger.load, {"name": "nothing", "folder": places.RESULTS}),
+    "bisam.evidence.ledger.read": (ledger.read, {"path": places.RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json"},
                           {"path": "read"}),
     "bisam.training.environment.environment": (environment.environment, {"device": "cpu", "seconds": 1.0, "precision": "float32"}),
     "bisam.training.environment.differences": (environment.differences, {"there": {"torch": "1"}, "here": {"torch": "2"}}),
     "bisam.evidence.published.published": (published.published, {"table": "T1"}),
     "bisam.evidence.published.published_effect": (published.published_effect, {"claim": CLAIM}),
     "bisam.evidence.published.published_difference": (published.published_difference, {"claim": CLAIM}),
-    "bisam.evidence.decisions.entries": (decisions.entries, {"records": RECORDS, "method": "sam", "place": {"label_noise": 0.4}}),
-    "bisam.evidence.decisions.series": (
-        decisions.series, {"records": RECORDS, "method": "sam", "metric": "last_test_accuracy", "place": {"label_noise": 0.4}},
+    "bisam.evidence.selection.entries": (selection.entries, {"records": RECORDS, "method": "sam", "place": {"label_noise": 0.4}}),
+    "bisam.evidence.selection.series": (
+        selection.series, {"records": RECORDS, "method": "sam", "metric": "last_test_accuracy", "place": {"label_noise": 0.4}},
     ),
     "bisam.evidence.decisions.decide": (decisions.decide, {"claim": CLAIM, "folder": NOWHERE}, {"folder": "claims"}),
     "bisam.evidence.decisions.decisions": (decisions.decisions, {"name": "try", "folder": NOWHERE}, {"name": "experiment", "folder": "claims"}),
@@ -410,8 +415,8 @@ GOOD = {
     "bisam.evidence.verdicts.verdict": (
         verdicts.verdict, {"ours": PAIRED, "published": verdicts.Published(0.2, WELCH), "fewest": 6, "fit": verdicts.Fit(**FIT)},
     ),
-    "bisam.evidence.verdicts.within_family": (verdicts.within_family, {"p": [0.01, 0.04]}),
-    "bisam.evidence.verdicts.earlier_verdict": (verdicts.earlier_verdict, {"ours": PAIRED, "published_effect": 0.2}),
+    "bisam.evidence.statistics.within_family": (statistics.within_family, {"p": [0.01, 0.04]}),
+    "bisam.evidence.earlier_rule.earlier_verdict": (earlier_rule.earlier_verdict, {"ours": PAIRED, "published_effect": 0.2}),
     "bisam.evidence.verify.verify": (verify.verify, {"folder": NOWHERE, "progress": False}),
     "bisam._files.safe_name": (files.safe_name, {"what": "file", "name": "a-b"}, {"name": "file"}),
     "bisam._files.check_writable": (files.check_writable, {"path": NOWHERE / "a"}, CANNOT),
@@ -453,7 +458,7 @@ GOOD = {
     "bisam.evidence.plans.plan": (
         plans.plan, {"name": "try", "scale": None, "seeds": None, "only": (), "folder": NOWHERE}, {"folder": "claims"},
     ),
-    "bisam.evidence.plans.home": (plans.home, {"chosen": experiments.experiment("try", NOWHERE), "folder": NOWHERE}),
+    "bisam.evidence.plans.home": (plans.home, {"chosen": listing.experiment("try", NOWHERE), "folder": NOWHERE}),
     "bisam.evidence.prices.hours": (prices.hours, {"planned": [], "settings": plans.Settings()}),
     "bisam.evidence.prices.prices": (prices.prices, {"planned": [], "settings": plans.Settings()}),
     "bisam.evidence.reproduce.carry_out": (reproduce.carry_out, {"planned": [], "settings": plans.Settings(), "progress": False}),
@@ -483,7 +488,7 @@ GOOD |= {f"bisam.training.models.{name}": (on_meta(name), {"shape": (3, 32, 32),
 NOT_CALLED = {
     "holds what the library has made, and is given back as it is": (
         "bisam.step.Diagnostics", "bisam.measure.Flips", "bisam.training.History", "bisam.notebook.plots.Look", "bisam.evidence.crossed.Crossed", "bisam.evidence.statistics.Paired",
-        "bisam.evidence.statistics.Unpaired", "bisam.evidence.statistics.Pooled", "bisam.evidence.decisions.Decision", "bisam.evidence.verify.Verified",
+        "bisam.evidence.summaries.Unpaired", "bisam.evidence.summaries.Pooled", "bisam.evidence.decisions.Decision", "bisam.evidence.verify.Verified",
     ),
     "takes nothing": (
         "bisam.training.data.digits", "bisam.notebook.names", "bisam.notebook.plots.style", "bisam.losses.bounds.Identity", "bisam.training.environment.commit",

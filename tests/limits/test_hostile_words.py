@@ -6,14 +6,14 @@ import re
 import pytest
 
 from bisam import cli
-from bisam.evidence import ledger
+from bisam.evidence import places
 from bisam.training import Run
 
 WORDS = [
     "", " ", "x", "-1", "0", "nan", "inf", "-inf", "1e400", "1" * 400, "1" * 5000, "2.5", "0x10", "\udcff", "a\nb", "\x1b[31m", "é", "/",
     "..", "a" * 300, "a" * 100_000, "/proc/version/x", "--", "-p", "True", "[]", "%s", "{0}", "'", "cuda:9", "cuda:99999999999999",
 ]  # fmt: skip
-RECORD = str(ledger.RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json")
+RECORD = str(places.RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json")
 
 
 def option(base, word):
@@ -38,12 +38,9 @@ def commands():
     carried = ("--ledger", "--checkpoints", "--precision", "--compile")
     for word in ("--scale", "--seeds", "--workers", "--device", "--root", "--minutes", "--only", *carried):
         yield f"reproduce {word}", option(["reproduce", "nothing"], word), (word[2:], "name")
-        if word in ("--workers", "--device", "--root", "--minutes", *carried):
-            yield f"record {word}", option(["record", "nothing"], word), (word[2:], "name")
     yield "reproduce --export", option(["reproduce", "nothing"], "--export"), ("export", "name")
     yield "train --output", option(["train", "--epochs", "0"], "--output"), ("output", "epochs")
     yield "reproduce NAME", lambda value: ["reproduce", "--", value], ("name",)
-    yield "record NAME", lambda value: ["record", "--", value], ("name",)
     yield "rerun RECORD", lambda value: ["rerun", "--", value], ("record", "read", "path")
     yield "report EXPERIMENT", lambda value: ["report", "--", value], ("experiment",)
     yield "report --output", option(["report", "nothing"], "--output"), ("output", "experiment")

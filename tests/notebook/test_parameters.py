@@ -1,8 +1,7 @@
 import pytest
 
-from bisam.notebook import parameters
-from bisam.notebook import run as notebook
-from bisam.notebook.parameters import ParameterError
+from bisam.notebook import declarations, find, parameters
+from bisam.notebook.declarations import ParameterError
 
 CELL = '''# a comment
 scale: str = "smoke"  # how much; allowed: smoke, laptop, paper
@@ -14,12 +13,12 @@ plot: bool = True  # draw
 
 @pytest.fixture
 def declared():
-    return parameters.declared(CELL)
+    return declarations.declared(CELL)
 
 
 def test_a_cell_declares_name_type_default_help_and_range(declared):
     assert list(declared) == ["scale", "rho", "seeds", "plot"]
-    assert declared["rho"] == parameters.Parameter("rho", "float", 0.3, "radius", "(0, 2]")
+    assert declared["rho"] == declarations.Parameter("rho", "float", 0.3, "radius", "(0, 2]")
     assert declared["plot"].allowed == ""
 
 
@@ -62,12 +61,12 @@ def test_text_of_another_type_is_refused(declared, name, text):
 @pytest.mark.parametrize("line", ["rho = 0.3  # no type", "rho: float = 0.3", "import os", "x: list = []  # no"])
 def test_a_line_that_declares_nothing_is_refused(line):
     with pytest.raises(ParameterError, match="not a declaration"):
-        parameters.declared(line)
+        declarations.declared(line)
 
 
 def test_a_default_out_of_its_own_range_is_refused():
     with pytest.raises(ParameterError, match="rho must be in"):
-        parameters.declared("rho: float = 3.0  # radius; allowed: (0, 2]")
+        declarations.declared("rho: float = 3.0  # radius; allowed: (0, 2]")
 
 
 def defaults(declared, **changes):
@@ -100,7 +99,7 @@ def test_the_first_cell_needs_a_declaration():
 
 
 def test_where_cells_are_not_remembered_the_file_declares():
-    stored = {name: parameter.default for name, parameter in parameters.from_notebook(notebook.find("lower_bounds")).items()}
+    stored = {name: parameter.default for name, parameter in parameters.from_notebook(find.find("lower_bounds")).items()}
     parameters.check_cells([""], stored, "lower_bounds")
     with pytest.raises(ParameterError, match="alpha must be in"):
         parameters.check_cells([""], stored | {"alpha": -1.0}, "lower_bounds")
@@ -108,17 +107,17 @@ def test_where_cells_are_not_remembered_the_file_declares():
 
 @pytest.mark.parametrize("value", ["sgd", "sam,sgd", "sgd, sam"])
 def test_some_of_a_list_is_written_with_commas(value):
-    parameters.check(parameters.declared('m: str = "sam"  # methods; allowed: some of sgd, sam'), {"m": value})
+    parameters.check(declarations.declared('m: str = "sam"  # methods; allowed: some of sgd, sam'), {"m": value})
 
 
 @pytest.mark.parametrize("value", ["", "adam", "sam,adam", "sam,", "sam,sam", "sgd sam"])
 def test_some_of_a_list_is_not_anything_else(value):
     with pytest.raises(ParameterError, match="m must be some of sgd, sam, each once, with commas between; got"):
-        parameters.check(parameters.declared('m: str = "sam"  # methods; allowed: some of sgd, sam'), {"m": value})
+        parameters.check(declarations.declared('m: str = "sam"  # methods; allowed: some of sgd, sam'), {"m": value})
 
 
 def test_any_text_may_be_allowed_and_keeps_its_type():
-    folder = parameters.declared('root: str = ""  # folder; allowed: any')
+    folder = declarations.declared('root: str = ""  # folder; allowed: any')
     parameters.check(folder, {"root": "a, b"})
     with pytest.raises(ParameterError, match="root must be of type str"):
         parameters.check(folder, {"root": 1})

@@ -8,12 +8,14 @@ import pytest
 from records import sound
 from scipy import stats
 
-from bisam.evidence import ledger, report
-from bisam.evidence.report import PUBLISHED_AS, Decision
-from bisam.evidence.statistics import Paired, paired, welch
-from bisam.notebook import tables
+from bisam.evidence import decisions, ledger, listing, selection
+from bisam.evidence.decisions import Decision
+from bisam.evidence.published import PUBLISHED_AS
+from bisam.evidence.statistics import Paired, paired
+from bisam.evidence.summaries import welch
+from bisam.notebook import drawing, effects, tables
+from bisam.notebook.effects import Cell, Effect
 from bisam.notebook.plots import LOOKS
-from bisam.notebook.tables import Cell, Effect
 from bisam.training import History, Run
 
 matplotlib.use("Agg")
@@ -60,20 +62,20 @@ def test_no_interval_without_a_spread_and_two_runs(cell):
 
 
 def test_published_cells_are_those_of_the_table():
-    assert tables.published_cell("bisam-tanh", table="T9", task="label noise 80%") == Cell(48.57, 0.64, 6)
-    assert tables.published_cell("sgd", table="NOISE", task="label noise 80%") == Cell(26.2)
-    assert tables.published_cell("esam", table="T1", model="Resnet-56") is None
+    assert effects.published_cell("bisam-tanh", table="T9", task="label noise 80%") == Cell(48.57, 0.64, 6)
+    assert effects.published_cell("sgd", table="NOISE", task="label noise 80%") == Cell(26.2)
+    assert effects.published_cell("esam", table="T1", model="Resnet-56") is None
 
 
 def test_a_cell_that_is_empty_in_the_source_is_none():
-    assert tables.published_cell("[LYL + 19]", table="NOISE", task="label noise 80%") is None
+    assert effects.published_cell("[LYL + 19]", table="NOISE", task="label noise 80%") is None
 
 
 def test_published_columns_must_single_out_a_row():
     with pytest.raises(ValueError, match=r"must single out one row, .* has 2 for asam-all"):
-        tables.published_cell("asam-all", model="Resnet-56")
+        effects.published_cell("asam-all", model="Resnet-56")
     with pytest.raises(ValueError, match="column must be one of"):
-        tables.published_cell("sam", tabel="T1")
+        effects.published_cell("sam", tabel="T1")
 
 
 def test_recorded_cells_hold_mean_and_spread_over_the_seeds(records):
@@ -81,7 +83,7 @@ def test_recorded_cells_hold_mean_and_spread_over_the_seeds(records):
         entry["final"]["last_test_accuracy"] for entry in records.values()
         if entry["run"]["recipe"]["name"] == "sam" and entry["run"]["label_noise"] == 0.4
     ]  # fmt: skip
-    cell = tables.recorded_cell(records, "sam", "last_test_accuracy", NOISY)
+    cell = effects.recorded_cell(records, "sam", "last_test_accuracy", NOISY)
     mean = sum(values) / 10
     assert cell.runs == 10 and cell.mean == pytest.approx(mean)
     assert cell.std == pytest.approx(math.sqrt(sum((value - mean) ** 2 for value in values) / 9))
@@ -89,10 +91,10 @@ def test_recorded_cells_hold_mean_and_spread_over_the_seeds(records):
 
 def test_one_record_has_no_spread_and_none_no_cell(records):
     name, entry = next(iter(records.items()))
-    one = tables.recorded_cell({name: entry}, entry["run"]["recipe"]["name"], "last_test_accuracy")
+    one = effects.recorded_cell({name: entry}, entry["run"]["recipe"]["name"], "last_test_accuracy")
     assert one.runs == 1 and one.std is None
-    assert tables.recorded_cell({}, "sam", "last_test_accuracy") is None
-    assert tables.recorded_cell(records, "sam", "last_test_accuracy", {"label_noise": 0.1}) is None
+    assert effects.recorded_cell({}, "sam", "last_test_accuracy") is None
+    assert effects.recorded_cell(records, "sam", "last_test_accuracy", {"label_noise": 0.1}) is None
 
 
 def test_a_grid_lines_up_and_marks_what_is_missing():
@@ -106,7 +108,7 @@ def test_a_grid_lines_up_and_marks_what_is_missing():
 
 
 def test_a_published_gap_is_welchs():
-    gap = tables.published_gap("bisam-log", "sam", table="T9", task="label noise 40%")
+    gap = effects.published_gap("bisam-log", "sam", table="T9", task="label noise 40%")
     assert gap == welch(88.71, 0.23, 6, 89.03, 0.09, 6) and gap.high < 0
 
 
@@ -116,16 +118,16 @@ def test_a_published_gap_is_welchs():
     ("bisam-log", {"table": "T4", "dataset": "Oxford Flowers"}),  # the number of runs is not stated
 ])  # fmt: skip
 def test_no_gap_without_two_cells_with_spreads(method, columns):
-    assert tables.published_gap(method, "sam", **columns) is None
+    assert effects.published_gap(method, "sam", **columns) is None
 
 
 def test_an_effect_takes_its_published_columns_from_the_claim_or_from_the_caller():
-    claim = next(claim for claim in ledger.claims("T9") if claim.id == "T9/noise40/bisam-log-over-sam")
+    claim = next(claim for claim in listing.claims("T9") if claim.id == "T9/noise40/bisam-log-over-sam")
     decision = Decision(claim, "paper", None, -0.32, "not attempted")
-    assert tables.effect(decision, "a").published.difference == pytest.approx(-0.32)
+    assert effects.effect(decision, "a").published.difference == pytest.approx(-0.32)
     ours = dataclasses.replace(claim, published={})
-    assert tables.effect(dataclasses.replace(decision, claim=ours), "a").published is None
-    other = tables.effect(dataclasses.replace(decision, claim=ours), "a", table="T9", task="label noise 20%")
+    assert effects.effect(dataclasses.replace(decision, claim=ours), "a").published is None
+    other = effects.effect(dataclasses.replace(decision, claim=ours), "a", table="T9", task="label noise 20%")
     assert other.published.difference == pytest.approx(0.02) and other.method == "bisam-log"
 
 
@@ -145,15 +147,15 @@ def test_effects_print_both_sides_and_leave_out_a_side_that_nobody_published():
 
 
 def test_states_print_every_claim_also_without_records(records):
-    found = report.decisions("first_run_second") or report.decisions("T1")
-    lines = tables.states(report.decisions("T1")).splitlines()
+    found = decisions.decisions("first_run_second") or decisions.decisions("T1")
+    lines = tables.states(decisions.decisions("T1")).splitlines()
     assert len(lines) == 1 + 18 and all(line.endswith("not attempted") for line in lines[1:])
     assert lines[1].startswith("densenet121/sam-over-sgd")
     assert tables.states(found[:1], {found[0].claim.id: "called so"}).splitlines()[1].startswith("called so")
 
 
 def decided(low, high, p, word):
-    claim = ledger.claims("first_run")[0]
+    claim = listing.claims("first_run")[0]
     return Decision(claim, "laptop", Paired((low + high) / 2, low, high, p, 10, 1.0), None, word)
 
 
@@ -165,7 +167,7 @@ def test_what_chance_resolves_is_counted_over_claims_with_records():
 
 
 def test_every_method_of_the_experiments_has_a_look_and_its_published_name_as_label():
-    used = {name for experiment in ledger.experiments().values() for name in experiment.methods}
+    used = {name for experiment in listing.experiments().values() for name in experiment.methods}
     assert used <= set(LOOKS)
     for name, label in PUBLISHED_AS.items():
         assert LOOKS[name].label == label
@@ -200,7 +202,7 @@ def test_methods_are_given_with_commas(text, words):
 
 
 def test_cells_are_drawn_with_intervals_where_they_exist(axes):
-    tables.draw_cells(axes, {"sam": {0.0: Cell(95.0, 0.2, 6), 20.0: None, 40.0: Cell(90.0)}, "sgd": {0.0: None}})
+    drawing.draw_cells(axes, {"sam": {0.0: Cell(95.0, 0.2, 6), 20.0: None, 40.0: Cell(90.0)}, "sgd": {0.0: None}})
     (drawn,) = axes.containers
     assert list(drawn.lines[0].get_xdata()) == [0.0, 40.0] and drawn.get_label() == "SAM"
     (segments,) = drawn.lines[2]
@@ -210,7 +212,7 @@ def test_cells_are_drawn_with_intervals_where_they_exist(axes):
 
 def test_effects_are_drawn_from_the_top_with_what_could_have_been_found(axes):
     rows = [Effect("a", "sam", None, None, ""), Effect("b", "sam", welch(94.3, 0.3, 6, 94.1, 0.3, 6), SEEN, "holds")]
-    tables.draw_effects(axes, rows, "ours")
+    drawing.draw_effects(axes, rows, "ours")
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b"] and axes.yaxis_inverted()
     (bar,) = axes.patches
     assert (bar.get_x(), bar.get_width()) == (-1.1, 2.2)
@@ -220,12 +222,12 @@ def test_effects_are_drawn_from_the_top_with_what_could_have_been_found(axes):
 
 
 def test_published_effects_have_no_bar(axes):
-    tables.draw_effects(axes, [Effect("b", "sam", welch(94.3, 0.3, 6, 94.1, 0.3, 6), SEEN, "holds")], "published")
+    drawing.draw_effects(axes, [Effect("b", "sam", welch(94.3, 0.3, 6, 94.1, 0.3, 6), SEEN, "holds")], "published")
     assert not axes.patches and list(axes.lines[1].get_xdata()) == [pytest.approx(0.2)]
 
 
 def test_curves_are_means_over_the_seeds_and_markers_stand_at_the_chosen_epochs(axes, records):
-    tables.draw_curves(axes, records, ["sgd", "esam"], "test_accuracy", NOISY, marked=True)
+    drawing.draw_curves(axes, records, ["sgd", "esam"], "test_accuracy", NOISY, marked=True)
     mean, marks = axes.lines
     mine = [e for e in records.values() if e["run"]["recipe"]["name"] == "sgd" and e["run"]["label_noise"] == 0.4]
     assert len(mean.get_xdata()) == 60 and mean.get_xdata()[-1] == 1.0
@@ -234,17 +236,17 @@ def test_curves_are_means_over_the_seeds_and_markers_stand_at_the_chosen_epochs(
 
 
 def test_a_curve_may_be_the_difference_of_two(axes, records):
-    tables.draw_curves(axes, records, ["sam"], "train_accuracy - test_accuracy", {"label_noise": 0.0})
+    drawing.draw_curves(axes, records, ["sam"], "train_accuracy - test_accuracy", {"label_noise": 0.0})
     mine = [e["curve"] for e in records.values() if e["run"]["recipe"]["name"] == "sam" and e["run"]["label_noise"] == 0.0]
     expected = sum(curve["train_accuracy"][0] - curve["test_accuracy"][0] for curve in mine) / 10
     assert axes.lines[0].get_ydata()[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("draw", [
-    lambda axes: tables.draw_cells(axes, {"sam": {0.0: None}}),
-    lambda axes: tables.draw_effects(axes, [Effect("a", "sam", None, None, "")], "ours"),
-    lambda axes: tables.draw_effects(axes, [], "ours"),
-    lambda axes: tables.draw_curves(axes, {}, ["sam"], "test_accuracy"),
+    lambda axes: drawing.draw_cells(axes, {"sam": {0.0: None}}),
+    lambda axes: drawing.draw_effects(axes, [Effect("a", "sam", None, None, "")], "ours"),
+    lambda axes: drawing.draw_effects(axes, [], "ours"),
+    lambda axes: drawing.draw_curves(axes, {}, ["sam"], "test_accuracy"),
 ])  # fmt: skip
 def test_a_figure_without_records_says_so(axes, draw):
     draw(axes)
@@ -252,7 +254,7 @@ def test_a_figure_without_records_says_so(axes, draw):
 
 
 def test_the_intervals_of_ours_are_those_of_the_statistics(records):
-    ours, theirs = (report.series(records, name, "last_test_accuracy", NOISY) for name in ("sam", "sgd"))
+    ours, theirs = (selection.series(records, name, "last_test_accuracy", NOISY) for name in ("sam", "sgd"))
     result = paired([ours[k] for k in ours], [theirs[k] for k in ours])
     text = tables.effects([Effect("a", "sam", None, result, "holds")])
     assert f"{result.mean:+.2f} [{result.low:+.2f}, {result.high:+.2f}]" in text
@@ -269,7 +271,7 @@ def test_curves_of_runs_that_are_evaluated_now_and_then_stand_at_their_epochs():
         ("train_accuracy - test_accuracy", [0.4, 0.8, 1.0], [-20.0, -5.0, 0.0]),
     ):  # fmt: skip
         figure, axes = plt.subplots()
-        tables.draw_curves(axes, {"a": entry}, ["sam"], column, marked=True)
+        drawing.draw_curves(axes, {"a": entry}, ["sam"], column, marked=True)
         assert axes.lines[0].get_xdata() == pytest.approx(shares) and axes.lines[0].get_ydata() == pytest.approx(values)
         assert list(axes.lines[1].get_xdata()) == [0.8] and list(axes.lines[1].get_ydata()) == [values[shares.index(0.8)]]
         plt.close(figure)

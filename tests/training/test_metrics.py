@@ -16,8 +16,7 @@ import torch
 
 from bisam._progress import MOST_LINES, epochs_bar
 from bisam.cli import main
-from bisam.evidence import ledger
-from bisam.training import Run, checkpoint, fit, metrics, models, weights_digest
+from bisam.training import Run, checkpoint, environment, fit, metrics, models, weights_digest
 from bisam.training.metrics import EventFiles, Log, Table, earlier_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +101,7 @@ def read(path):
 
 
 def test_a_table_holds_every_number_to_its_last_bit_and_the_environment(tmp_path):
-    made_on = ledger.environment("cpu", 3.0)
+    made_on = environment.environment("cpu", 3.0)
     Table(tmp_path / "metrics.csv", made_on)(ROWS)
     there, rows = read(tmp_path / "metrics.csv")
     assert there == {name: value for name, value in made_on.items() if name != "wall_seconds"}
@@ -255,7 +254,7 @@ def test_tensorboard_itself_reads_the_event_files(tmp_path, capsys):
 def test_every_file_of_a_training_says_what_it_ran_on(tmp_path, capsys):
     main([*WORDS, str(tmp_path)])
     stored = json.loads((tmp_path / "history.json").read_text())["environment"]
-    here = {name: value for name, value in ledger.environment("cpu", 0.0).items() if name != "wall_seconds"}
+    here = {name: value for name, value in environment.environment("cpu", 0.0).items() if name != "wall_seconds"}
     for found in (stored, checkpoint.made_on(tmp_path / "checkpoint.pt"), read(tmp_path / "metrics.csv")[0]):
         assert {name: value for name, value in found.items() if name != "wall_seconds"} == here
     assert checkpoint.made_on(tmp_path / "checkpoint.pt")["wall_seconds"] == stored["wall_seconds"]

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from bisam.cli import main
-from bisam.evidence import ledger, reproduce
-from bisam.evidence.ledger import LedgerError
-from bisam.evidence.plans import plan
-from bisam.evidence.reproduce import Settings, carry_out, rerun
+from bisam.evidence import ledger, places, recording, reproduce
+from bisam.evidence.places import LedgerError
+from bisam.evidence.plans import Settings, plan
+from bisam.evidence.reproduce import carry_out, rerun
 from bisam.evidence.verify import verify
 from bisam.training import Run, data, fit, models, own_code, weights_digest
 from bisam.training.data import loading
@@ -85,7 +85,7 @@ def mine(**changes):
 
 def test_a_run_with_both_trains_and_the_record_says_so(tmp_path):
     history = fit(mine(), tmp_path / "run.pt")
-    path = ledger.record(history, "mine", "one", "laptop", tmp_path)
+    path = recording.record(history, "mine", "one", "laptop", tmp_path)
     entry = ledger.read(path)
     assert (entry["run"]["model"], entry["run"]["data"]) == ("lab_code:network", "lab_code:task")
     assert sorted(entry["environment"]["own"]) == ["lab_code:network", "lab_code:task"] and len(entry["environment"]["own"]["lab_code:task"]) == 16
@@ -95,7 +95,7 @@ def test_a_run_with_both_trains_and_the_record_says_so(tmp_path):
 
 
 def test_another_file_is_said_when_a_record_is_run_again(tmp_path):
-    path = ledger.record(fit(mine()), "mine", "one", "laptop", tmp_path)
+    path = recording.record(fit(mine()), "mine", "one", "laptop", tmp_path)
     (tmp_path / "lab" / "lab_code.py").write_text(CODE + "\n# another\n")
     own_code._source.cache_clear()
     assert "own" in rerun(path)["why"][0]
@@ -117,13 +117,13 @@ assert not any("lab_code" in name for name in sys.modules)
 
 
 def test_what_a_record_says_of_its_own_code_must_fit_its_run(tmp_path):
-    path = ledger.record(fit(mine()), "mine", "one", "laptop", tmp_path)
+    path = recording.record(fit(mine()), "mine", "one", "laptop", tmp_path)
     entry = json.loads(path.read_text())
     del entry["environment"]["own"]["lab_code:task"]
     path.write_text(json.dumps(entry))
     with pytest.raises(LedgerError, match=r"environment\.own must name lab_code:network, lab_code:task, as run says, got lab_code:network"):
         ledger.read(path)
-    ours = json.loads((ledger.RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json").read_text())
+    ours = json.loads((places.RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json").read_text())
     ours["environment"]["own"] = {"a:b": "0"}
     path.write_text(json.dumps({**ours, "experiment": "mine"}))
     with pytest.raises(LedgerError, match=r"environment\.own must name nothing, as run says, got a:b"):

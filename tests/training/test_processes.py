@@ -33,14 +33,14 @@ RECORD = """
 import sys
 from pathlib import Path
 from bisam import cli
-from bisam.evidence import experiments, reproduce
+from bisam.evidence import places, plans, prices
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    here = {experiments.RESULTS: folder, reproduce.CHECKPOINTS: folder / "checkpoints"}
-    for function in (reproduce.plan, reproduce.Settings.__init__):
+    here = {places.RESULTS: folder, plans.CHECKPOINTS: folder / "checkpoints"}
+    for function in (plans.plan, plans.Settings.__init__):
         function.__defaults__ = tuple(here.get(value, value) if isinstance(value, Path) else value for value in function.__defaults__)
-    reproduce.prices = lambda planned, settings: {}
-    sys.exit(cli.main(["record", "long", "--workers", sys.argv[2]]))
+    prices.prices = lambda planned, settings: {}
+    sys.exit(cli.main(["reproduce", "long", "--workers", sys.argv[2]]))
 """
 
 
@@ -261,7 +261,7 @@ def test_an_output_that_takes_no_more_is_said():
 
 
 @pytest.mark.parametrize("words, command", [
-    (["reproduce", "T9", "--plan"], "reproduce"), (["reproduce", "T9"], "reproduce"), (["record", "digits"], "record"), (["rerun", "x.json"], "rerun"),
+    (["reproduce", "T9", "--plan"], "reproduce"), (["reproduce", "T9"], "reproduce"), (["rerun", "x.json"], "rerun"),
     (["report"], "report"), (["verify"], "verify"), (["evidence", "--plan"], "evidence"), (["notebook"], "notebook"),
 ])  # fmt: skip
 def test_what_torchrun_cannot_share_is_refused_before_it_begins(words, command, monkeypatch, capsys):
@@ -273,7 +273,7 @@ def test_what_torchrun_cannot_share_is_refused_before_it_begins(words, command, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["reproduce", "T9", "--plan"], ["record", "first_run"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("words", [["reproduce", "T9", "--plan"], ["report", "first_run"]], ids=lambda words: words[0])
 def test_torchrun_itself_ends_at_once_with_the_refusal(words):
     """Each process says it and ends with status 2, unless torchrun, which ends the others with the first, was quicker."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "bisam.cli", *words]

@@ -1,4 +1,4 @@
-"""The form of claims.toml: every field of every entry by its kind, and every entry beside those that it names.
+"""The form of an entry of claims.toml: every field by its kind.
 
 The tables below say what a field may be. A field that they do not name is checked by its annotation alone.
 """
@@ -11,30 +11,19 @@ import math
 import reprlib
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING
 
 from .. import _checks
 from .. import _files as files
 from ..axes.radius import Constant, Learned
 from ..losses.cross_entropy import CrossEntropy
 from ..training import Run
+from .experiment import AXES, Experiment
+from .published import published
 
 SHOWN = ("LETS", "figure-2")  # what the texts show without numbers that results/published.csv could hold
 LONGEST = 1000  # characters of a text
 MOST_EPOCHS = 1_000_000  # a day of the smallest run; what a budget of equal passes doubles stays far from the bounds of a number
-AXES = (*(part.name for part in dataclasses.fields(Run) if part.name not in ("recipe", "seed")), "rho", "rate")
-
-
-@dataclass
-class Listed:
-    """What a list of claims holds, and everything that is wrong with it, a line each."""
-
-    entries: dict[str, dict | list] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-    left_out: set[str] = field(default_factory=set)  # experiments that are described, but wrongly
-
-
-# -- kinds ------------------------------------------------------------------------------------------------------------
 
 
 def _text(value: object) -> None:
@@ -104,9 +93,6 @@ KINDS = {
 }  # fmt: skip
 
 
-# -- what a field may be beside its kind ------------------------------------------------------------------------------
-
-
 def _something(value: object) -> None:
     if not value:
         raise ValueError("must not be empty")
@@ -172,8 +158,6 @@ def _tables(value: tuple) -> None:
 
 @functools.cache
 def _published_tables() -> tuple[str, ...]:
-    from .published import published  # it reads what this module checks
-
     return tuple(dict.fromkeys(row["table"] for row in published()))
 
 
@@ -194,79 +178,19 @@ OWN = {
 }  # fmt: skip
 
 
-# -- entries ----------------------------------------------------------------------------------------------------------
-
-
-def listed(raw: dict, named: dict[str, type], claim: type, beside: Callable) -> Listed:
-    """Checks a list of claims and makes its entries; those that are wrong are left out.
-
-    Args:
-        raw: what the TOML file holds.
-        named: table to the class of its entries, which have names, such as ``experiment``.
-        claim: the class of a claim.
-        beside: what else is wrong with a claim, from it, its experiment or ``None``, and the families.
-    """
-    found = Listed(faults=[f"{name!r} is no table of a list of claims" for name in raw if name not in (*named, "claim")])
-    for table, kind in named.items():
-        found.entries[table] = _named(raw.get(table, {}), table, kind, found.faults)
-    if not raw.get("experiment"):
-        found.faults.append("there is no experiment")
-    elif isinstance(raw["experiment"], dict):
-        found.left_out = set(raw["experiment"]) - set(found.entries["experiment"])
-    found.entries["claim"] = _claims(raw.get("claim", []), claim, found.faults)
-    plans = found.entries["experiment"]
-    for one in found.entries["claim"]:
-        if one.experiment not in found.left_out:  # which is said already
-            wrong = [*_strangers(one, plans), *beside(one, plans.get(one.experiment), found.entries["family"])]
-            found.faults += [f"claim {one.id}: {fault}" for fault in wrong]
-    return found
-
-
-def _named(raw: object, table: str, kind: type, faults: list[str]) -> dict:
-    if not isinstance(raw, dict):
-        faults.append(f"{table} must be a table of tables, got {reprlib.repr(raw)}")
-        return {}
-    found = {}
-    for name, fields in raw.items():
-        try:
-            files.safe_name("the name", name)
-        except ValueError as error:
-            faults.append(f"{table} {name!r}: {error}")
-            continue
-        if (one := _made(kind, f"{table} {name}", fields, faults, name=name)) is not None:
-            found[name] = one
-    return found
-
-
-def _claims(raw: object, kind: type, faults: list[str]) -> list:
-    if not isinstance(raw, list):
-        faults.append(f"claim must be a list of tables, [[claim]], got {reprlib.repr(raw)}")
-        return []
-    found, seen = [], set()
-    for number, fields in enumerate(raw, 1):
-        id = fields.get("id") if isinstance(fields, dict) else None
-        one = _made(kind, f"claim {id!r}" if not isinstance(id, str) or not id.isprintable() else f"claim {id or number}", fields, faults)
-        if one is not None and one.id in seen:
-            faults.append(f"claim {one.id}: id is that of an earlier claim")
-        elif one is not None:
-            seen.add(one.id)
-            found.append(one)
-    return found
-
-
-def _made(kind: type, where: str, fields: object, faults: list[str], **given: object) -> object | None:
+def made(kind: type, where: str, fields: object, faults: list[str], **given: object) -> object | None:
     """The entry, or ``None`` with its faults added."""
     if not isinstance(fields, dict):
         faults.append(f"{where} must be a table, got {reprlib.repr(fields)}")
         return None
     wrong = list(_field_faults(kind, fields, given))
     try:
-        made = None if wrong else kind(**given, **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
-        wrong += _entry_faults(made) if made is not None and kind.__name__ == "Experiment" else []
+        one = None if wrong else kind(**given, **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        wrong += _entry_faults(one) if isinstance(one, Experiment) else []
     except (TypeError, ValueError) as error:
         wrong.append(str(error))
     faults += [f"{where}: {fault}" for fault in wrong]
-    return None if wrong else made
+    return None if wrong else one
 
 
 def _field_faults(kind: type, fields: dict, given: dict) -> Iterator[str]:
@@ -290,7 +214,7 @@ def _anything(value: object) -> None:
     """Nothing beside the kind is asked of the field."""
 
 
-def _entry_faults(plan) -> Iterator[str]:
+def _entry_faults(plan: Experiment) -> Iterator[str]:
     """What is wrong between the fields of an experiment."""
     own = {"label_noise": plan.label_noise, "rho": plan.rho, "rate": plan.rate}
     for axis in plan.axes:
@@ -307,53 +231,3 @@ def _entry_faults(plan) -> Iterator[str]:
         yield "axes have values whose records would have one name"
     for name in names:
         files.safe_name("the name of a record", name)
-
-
-# -- a claim beside its experiment ------------------------------------------------------------------------------------
-
-
-def _strangers(claim, plans: dict) -> Iterator[str]:
-    """Where a claim speaks of what its experiment, or the published table, does not have."""
-    from .published import PUBLISHED_AS, TableError, published_effect  # it reads what this module checks
-
-    if claim.label_noise is not None and "label_noise" in claim.at:
-        yield "label_noise must be given once, by itself or in at"
-    if claim.ours == claim.theirs and claim.place == claim.other_place:
-        yield f"ours and theirs must differ, got {claim.ours} twice at one place"
-    if claim.published_as and not claim.published:
-        yield "published_as must not be given without published"
-    for side, other in (("ours", claim.theirs), ("theirs", claim.ours)):
-        if claim.ours != claim.theirs and claim.published_as.get(side) == PUBLISHED_AS.get(other, other):
-            yield f"published_as must not call {side} by the name of {other}, got {claim.published_as[side]!r}"
-    try:
-        published_effect(claim)
-    except TableError:  # no fault of the claim
-        raise
-    except (RuntimeError, ValueError, TypeError) as error:
-        yield f"published {str(error).removeprefix(f'claim {claim.id}: ')}"
-    if not claim.experiment:
-        return
-    if claim.experiment not in plans:
-        yield f"experiment must be one of {', '.join(plans)}; got {claim.experiment!r}"
-        return
-    plan = plans[claim.experiment]
-    for name in ("ours", "theirs"):
-        if getattr(claim, name) not in plan.methods:
-            yield f"{name} must be a method of {plan.name}: {', '.join(plan.methods)}; got {getattr(claim, name)!r}"
-    yield from _off_the_grid(claim, plan)
-
-
-def _off_the_grid(claim, plan) -> Iterator[str]:
-    axes = ", ".join(plan.grid) or "no axis"
-    for name, place in (("at", claim.place), ("against", claim.against)):
-        for axis, value in place.items():
-            if axis not in plan.grid:
-                yield f"{name} names {axis!r}; the grid of {plan.name} has {axes}"
-            elif value not in plan.grid[axis]:
-                yield f"{name} says {axis} {value!r}; the grid of {plan.name} has {', '.join(map(str, plan.grid[axis]))}"
-    for axis in claim.over:
-        if axis not in plan.grid:
-            yield f"over names {axis!r}; the grid of {plan.name} has {axes}"
-    for axis in plan.grid:
-        if axis not in (*claim.place, *claim.over) or axis not in (*claim.other_place, *claim.over):
-            yield f"at or over must name {axis}, an axis of {plan.name}"

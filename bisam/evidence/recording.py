@@ -1,0 +1,190 @@
+"""Writing records: one file a run, only ever added to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import _checks
+from .. import _files as files
+from ..training import History, Run, weights_digest
+from ..training.environment import differences, made_on_by
+from .experiment import Experiment
+from .ledger import part_of_data, path_of, read
+from .places import RESULTS, LedgerError
+from .record import SCHEMA, packed, parsed, run_of
+from .schema import faults
+
+__all__ = ["check_data", "check_schema", "entry", "reasons", "record"]
+
+
+def record(
+    history: History, name: str, file: str, scale: str, folder: Path = RESULTS, root: str | Path | None = None
+) -> Path:
+    """Writes one run as one new JSON file, in one piece, and never over another.
+
+    Args:
+        history: what :func:`~bisam.training.fit` returned.
+        name: of the experiment.
+        file: name of the record, without ending.
+        scale: ``"smoke"``, ``"laptop"`` or ``"paper"``.
+        folder: the ledger.
+        root: folder of the data sets, see :func:`bisam.training.data.load`.
+
+    Returns:
+        The path of the record.
+
+    Raises:
+        LedgerError: the record is there already, the disk does not take it, or its numbers do not fit each other; nothing half written
+            stays.
+        ValueError: a name that would lead elsewhere, or a history that is not finished.
+
+    Example:
+        >>> import tempfile
+        >>> from bisam.training import fit
+        >>> history = fit(Run(model="mlp", epochs=1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     record(history, "try", "sam-seed0", "smoke", Path(folder)).name
+        'sam-seed0.json'
+    """
+    path = path_of(name, file, folder)
+    text = json.dumps(entry(history, name, scale, root), indent=1) + "\n"
+    for wrong in _text_faults(text):
+        raise LedgerError(f"{path} is not written, for nobody could read it: {wrong}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_new(path, text)
+    except FileExistsError:
+        raise LedgerError(f"{path} is recorded already; records are only ever added") from None
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be written: {error}") from None
+    return path
+
+
+def entry(history: History, name: str, scale: str, root: str | Path | None = None) -> dict:
+    """What a record holds: the run, its curve and final numbers, and what is needed to tell whether it is the same again.
+
+    Args:
+        history: what :func:`~bisam.training.fit` returned.
+        name: of the experiment.
+        scale: of the experiment.
+        root: folder of the data sets, see :func:`bisam.training.data.load`.
+
+    Raises:
+        ValueError: the history is not finished.
+
+    Example:
+        >>> from bisam.evidence.record import bits
+        >>> from bisam.training import fit
+        >>> found = entry(fit(Run(model="mlp", epochs=1)), "try", "smoke")
+        >>> found["right"]["images"], int(bits(found, "last").sum()) / 5 == found["final"]["last_test_accuracy"]
+        (500, True)
+    """
+    run = history.run
+    if not history.finished:
+        raise ValueError(f"history must be finished: {len(history.rows)} of {run.epochs} epochs are done")
+    columns = [key for key in history.rows[-1] if key != "epoch"]
+    task = run.task(root)
+    return {
+        "schema": SCHEMA,
+        "experiment": name,
+        "scale": scale,
+        "run": run.to_dict(),
+        "final": {
+            "selected_epoch": history.selected_epoch,
+            "selected_test_accuracy": history.selected_test_accuracy,
+            "last_test_accuracy": history.last_test_accuracy,
+            "broken": sum(history.curve("broken")) / len(history.rows),
+            "skipped": history.skipped,
+            "train_accuracy": history.fitted,
+            "gap": history.fitted - history.last_test_accuracy,
+        },
+        "curve": {key: [round(value, 5) for value in history.curve(key)] for key in columns},
+        "right": {
+            "images": len(history.right["last"]),
+            **{which: packed(history.right[which]) for which in ("selected", "last")},
+        },
+        "data_fingerprint": task.fingerprint,
+        "weights_digest": weights_digest(history.model),
+        "environment": made_on_by(run, history.seconds),
+    }
+
+
+def check_schema(plan: Experiment) -> None:
+    """Runs of an experiment can be recorded now: its records have the form that this version writes.
+
+    Args:
+        plan: the experiment.
+
+    Raises:
+        LedgerError: its records have an earlier form.
+
+    Example:
+        >>> from bisam.evidence.listing import experiment
+        >>> try:
+        ...     check_schema(experiment("digits"))
+        ... except LedgerError as error:
+        ...     print(str(error)[:51])
+        experiment digits has records of schema 2, and this
+    """
+    if plan.schema != SCHEMA:
+        raise LedgerError(
+            f"experiment {plan.name} has records of schema {plan.schema}, and this version writes schema {SCHEMA}; "
+            "describe the missing runs as an experiment of its own"
+        )
+
+
+def check_data(run: Run, chosen: Experiment, folder: Path = RESULTS, root: str | Path | None = None) -> None:
+    """The data of a run here are those that its experiment names, and those of the records that it has.
+
+    Args:
+        run: what is to be recorded.
+        chosen: the experiment.
+        folder: the ledger that has its records.
+        root: folder of the data sets.
+
+    Raises:
+        TypeError: an argument of another kind.
+        LedgerError: they are others; nothing that is trained on them could stand in that experiment.
+
+    Example:
+        >>> from bisam.evidence.listing import experiment
+        >>> check_data(Run(), experiment("first_run"))
+    """
+    _checks.part("run", run, Run, "a bisam.training.Run")
+    _checks.part("chosen", chosen, Experiment, "an Experiment")
+    if chosen.fingerprint and (here := run.task(root).fingerprint) != chosen.fingerprint:
+        raise LedgerError(f"data {run.data!r} here have fingerprint {here}, experiment {chosen.name} asks for {chosen.fingerprint}")
+    wanted = part_of_data(run)
+    for path in sorted(path_of(chosen.name, "any", folder).parent.glob("*.json")):
+        there = read(path)
+        if part_of_data(run_of(there)) == wanted:
+            if (here := run.task(root).fingerprint) != there["data_fingerprint"]:
+                raise LedgerError(f"data {run.data!r} here have fingerprint {here}, those of the records of {chosen.name} have {there['data_fingerprint']}")
+            return
+
+
+def reasons(there: dict, here: dict) -> list[str]:
+    """Why the last bits of a run may be others now than in its record, a sentence each.
+
+    Args:
+        there: the record.
+        here: of the run made again, see :func:`entry`.
+
+    Example:
+        >>> there = read(RESULTS / "runs" / "digits" / "bisam-log-noise40-seed0.json")
+        >>> reasons(there, there)[0][:58]
+        'The record is of schema 2: since then Q is computed in ano'
+    """
+    ascent = there["run"]["recipe"].get("ascent") or {}
+    older = there["schema"] < SCHEMA and ascent.get("kind") == "Surrogate"
+    rewritten = f"The record is of schema {there['schema']}: since then Q is computed in another form, whose last bits differ."
+    return ([rewritten] if older else []) + differences(there["environment"], here["environment"])
+
+
+def _text_faults(text: str) -> Iterator[str]:
+    try:
+        yield from faults(parsed(text))
+    except ValueError as error:
+        yield str(error)
