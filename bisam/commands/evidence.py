@@ -63,7 +63,7 @@ def _left(minutes: float | None, began: float) -> float | None:
 
 def _print_changes(before: list, folder: Path) -> None:
     from ..evidence.decisions import decisions
-    from ..evidence.queue import changes
+    from ..evidence.report import changes
 
     for line in changes(before, decisions(folder=folder)):
         print(line)

@@ -54,7 +54,7 @@ def _pool(arguments: argparse.Namespace) -> int:
     from ..evidence.decisions import decisions
     from ..evidence.places import RESULTS
     from ..evidence.pooling import pool
-    from ..evidence.queue import changes
+    from ..evidence.report import changes
 
     folder = arguments.ledger or RESULTS
     before = decisions(folder=folder)

@@ -30,13 +30,12 @@ from ..training.data import DataError
 from ..training.environment import environment
 from . import ledger, places, record, recording
 from .claim import Claim
-from .decisions import Decision
 from .experiment import MACHINES, Experiment, label
 from .listing import claims, experiments
 from .plans import Planned, Settings, plan
 from .prices import seconds_of_a_pass
 
-__all__ = ["RULE", "Job", "changes", "gain", "queue"]
+__all__ = ["RULE", "Job", "gain", "queue"]
 
 RULE = (
     "worth of a run: the sum over its open primary claims of (1/sqrt(j+1) - 1/sqrt(j+2)) / (runs that its pair lacks), by second of the run; "
@@ -222,40 +221,3 @@ def _ordered(opened: list[_Open], runs: dict, seconds: dict, cut: set) -> list[J
         for other in {other for each in touched for other in worths[each.id]}:
             worth[other] = sum(worths[each.id][other] for each in claims_of[other]) / seconds[other]
     return found
-
-
-def changes(before: Sequence[Decision], after: Sequence[Decision]) -> list[str]:
-    """What changed in the verdicts, a line a claim: the pairs and the interval before and after, and the verdict where it is another.
-
-    Args:
-        before: what :func:`bisam.evidence.decisions.decisions` returned before the runs.
-        after: the same after them.
-
-    Example:
-        >>> from bisam.evidence.decisions import decisions
-        >>> changes(decisions("first_run"), decisions("first_run"))
-        []
-    """
-    known = {each.claim.id: each for each in _decided("before", before)}
-    lines = []
-    for each in _decided("after", after):
-        old = known.get(each.claim.id)
-        if old is None or (_state(old) == _state(each) and old.verdict == each.verdict):
-            continue
-        verdict = each.verdict if each.verdict == old.verdict else f"{old.verdict} -> {each.verdict.upper()}"
-        if each.pairs < each.claim.fewest:
-            verdict = "no verdict yet"
-        lines.append(f"{each.claim.id}: {_state(old)} -> {_state(each)}: {verdict}")
-    return lines
-
-
-def _decided(name: str, found: object) -> list[Decision]:
-    return [_checks.part(name, each, Decision, "a list of Decision, as decisions() returns it") for each in _checks.sequence(name, found)]
-
-
-def _state(each: Decision) -> str:
-    if each.result is None:
-        return f"{each.pairs} of {each.claim.fewest} pairs"
-    low, high = each.result.widest
-    asked = f" of {each.claim.pairs}" if each.result.pairs < each.claim.pairs else ""
-    return f"{each.result.mean:+.2f} [{low:+.2f}, {high:+.2f}] from {each.result.pairs}{asked} pairs"

@@ -15,7 +15,7 @@ from .. import _files as files
 from .decisions import Decision
 from .statistics import Paired
 
-__all__ = ["FORMATS", "counted", "markdown", "write"]
+__all__ = ["FORMATS", "changes", "counted", "markdown", "write"]
 
 FORMATS = (".md", ".json", ".csv")
 BEFORE = "rule of 0.1.0"
@@ -65,8 +65,8 @@ def markdown(found: Sequence[Decision]) -> str:
     ))  # fmt: skip
 
 
-def _all(found: object) -> list[Decision]:
-    return [_checks.part("found", each, Decision, "a list of Decision, as decisions() returns it") for each in _checks.sequence("found", found)]
+def _all(found: object, name: str = "found") -> list[Decision]:
+    return [_checks.part(name, each, Decision, "a list of Decision, as decisions() returns it") for each in _checks.sequence(name, found)]
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -165,3 +165,35 @@ def _csv(rows: list[dict]) -> str:
     table.writeheader()
     table.writerows(rows)
     return text.getvalue()
+
+
+def changes(before: Sequence[Decision], after: Sequence[Decision]) -> list[str]:
+    """What changed in the verdicts, a line a claim: the pairs and the interval before and after, and the verdict where it is another.
+
+    Args:
+        before: what :func:`bisam.evidence.decisions.decisions` returned before the runs.
+        after: the same after them.
+
+    Example:
+        >>> from bisam.evidence.decisions import decisions
+        >>> changes(decisions("first_run"), decisions("first_run"))
+        []
+    """
+    known = {each.claim.id: each for each in _all(before, "before")}
+    lines = []
+    for each in _all(after, "after"):
+        old = known.get(each.claim.id)
+        if old is None or (_state(old) == _state(each) and old.verdict == each.verdict):
+            continue
+        verdict = each.verdict if each.verdict == old.verdict else f"{old.verdict} -> {each.verdict.upper()}"
+        if each.pairs < each.claim.fewest:
+            verdict = "no verdict yet"
+        lines.append(f"{each.claim.id}: {_state(old)} -> {_state(each)}: {verdict}")
+    return lines
+
+
+def _state(each: Decision) -> str:
+    if each.result is None:
+        return f"{each.pairs} of {each.claim.fewest} pairs"
+    asked = f" of {each.claim.pairs}" if each.result.pairs < each.claim.pairs else ""
+    return f"{_gap(each.result)} from {each.result.pairs}{asked} pairs"

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import torch
@@ -109,7 +109,7 @@ def _one_by_one(missing: Iterator[Planned], settings: Settings, end: float) -> I
 
 def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
     """Hands out runs as processes become free. The processes end with this one, whatever ends it, and each stays on its device."""
-    running, free = {}, list(settings.devices) * settings.workers
+    running, free, others = {}, list(settings.devices) * settings.workers, set(active_children())
     with contextlib.ExitStack() as stack:
         pools = {device: stack.enter_context(_pool(settings.workers)) for device in settings.devices}
         try:
@@ -126,9 +126,9 @@ def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) ->
                     free.append(device)
                     yield one, _outcome(future)
         except BaseException:
+            for process in set(active_children()) - others:  # they would train on to the end of their runs
+                process.kill()
             for pool in pools.values():
-                for process in list((pool._processes or {}).values()):  # they would train on to the end of their runs
-                    process.kill()
                 pool.shutdown(cancel_futures=True)
             raise
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 
-from ..evidence import places, plans, recording
+from ..evidence import plans, recording
 from ..evidence.listing import experiments
-from ..evidence.places import RESULTS
-from ..evidence.plans import Planned
+from ..evidence.places import RESULTS, LedgerError
 from ..gpu import correctness
 from ..training import History, captured, data
 from ..training.checkpoint import CheckpointError
@@ -75,12 +74,12 @@ class Queue:
     """
 
     stage: Stage
-    waiting: list[Planned]
+    waiting: list[plans.Planned]
     way: Way = field(default_factory=Way)
 
     def __post_init__(self):
         self.all = list(self.waiting)
-        self.begun: dict[int, Planned] = {}
+        self.begun: dict[int, plans.Planned] = {}
         self.fresh: set[int] = set()  # of these, those without a checkpoint
         self.open = {(one.experiment, one.file): 1.0 for one in self.waiting}  # the share that is still to do
         self.counts: dict[tuple, int] = {}
@@ -102,7 +101,7 @@ class Queue:
             self.fresh.add(id(job))
         return job
 
-    def _checkpoint(self, one: Planned) -> Path | None:
+    def _checkpoint(self, one: plans.Planned) -> Path | None:
         if not self.way.checkpoints:
             return None
         path = self.stage.out / "checkpoints" / one.experiment / f"{one.file}.pt"
@@ -114,18 +113,18 @@ class Queue:
         while (job := self.next()) is not None:
             yield job
 
-    def seconds(self, one: Planned) -> float:
+    def seconds(self, one: plans.Planned) -> float:
         """What a run will probably take; 0 for a kind that has not been timed here yet."""
         return self.way.prices.get(kind(one.run), 0.0) * one.passes * self.images(one)
 
-    def images(self, one: Planned) -> int:
+    def images(self, one: plans.Planned) -> int:
         """How many images a run trains on."""
         key = one.run.data, one.run.train_images
         if key not in self.counts:
             self.counts[key] = len(one.run.task(self.stage.root).train)
         return self.counts[key]
 
-    def done(self, job: Job, outcome: History | Exception) -> Planned:
+    def done(self, job: Job, outcome: History | Exception) -> plans.Planned:
         """Takes note of how far a run has come, and of its price; not of one that went on, whose seconds may be those of another machine."""
         planned, is_fresh = self.begun.pop(id(job)), id(job) in self.fresh
         self.fresh.discard(id(job))
@@ -214,9 +213,9 @@ def _way(stage: Stage, trusted: Trust, earlier: list[dict]) -> Way:
     return Way(True, found.width if trusted.side_by_side else 1, trusted.checkpoints, found.prices, tuple(reasons))
 
 
-def _planned(stage: Stage, left_out: frozenset[str]) -> list[Planned]:
+def _planned(stage: Stage, left_out: frozenset[str]) -> list[plans.Planned]:
     """Runs without a record, here or in the ledger of the project, of the experiments that this stage can do; why not is said of the others."""
-    found: list[Planned] = []
+    found: list[plans.Planned] = []
     known = _recorded()
     hindered: dict[str, list[str]] = {}
     for name in for_gpus(stage.out):
@@ -236,7 +235,7 @@ def _recorded() -> set[str]:
     return {*names, *(f"{path.parent.name}/{path.stem}" for path in (RESULTS / "runs").glob("*/*.json"))}
 
 
-def _hindrance(missing: list[Planned], root: str | None) -> str | None:
+def _hindrance(missing: list[plans.Planned], root: str | None) -> str | None:
     for mode in {one.run.compile for one in missing} - {"whole-step"}:
         return f'its runs have compile {mode!r}, and only "whole-step" is run side by side; `bisam reproduce` does the others'
     try:
@@ -247,7 +246,7 @@ def _hindrance(missing: list[Planned], root: str | None) -> str | None:
     return None
 
 
-def _settled(stage: Stage, planned: Planned, job: Job, outcome: History | Exception) -> dict:
+def _settled(stage: Stage, planned: plans.Planned, job: Job, outcome: History | Exception) -> dict:
     if isinstance(outcome, Exception):
         return {"result": "failed", "reason": f"{type(outcome).__name__}: {outcome}"[:500]}
     if not outcome.finished:
@@ -255,7 +254,7 @@ def _settled(stage: Stage, planned: Planned, job: Job, outcome: History | Except
     scale = experiments(stage.out)[planned.experiment].scale
     try:
         path = recording.record(outcome, planned.experiment, planned.file, scale, stage.out, root=stage.root)
-    except places.LedgerError as error:
+    except LedgerError as error:
         return {"result": "failed", "reason": str(error)[:500]}
     if job.path is not None:
         job.path.unlink(missing_ok=True)

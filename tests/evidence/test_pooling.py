@@ -8,10 +8,12 @@ import pytest
 import records
 
 from bisam import cli
-from bisam.evidence import ledger, listing, places, pooling
+from bisam.evidence import ledger, listing, places
+from bisam.evidence import machines as kinds
 from bisam.evidence.claim import Claim
+from bisam.evidence.machines import agreement, machine, machines
 from bisam.evidence.plans import plan
-from bisam.evidence.pooling import agreement, machine, machines, pool
+from bisam.evidence.pooling import pool
 
 TOML = """
 [experiment.e]
@@ -85,7 +87,7 @@ def test_the_kind_of_a_machine(environment, name):
 @pytest.fixture
 def few(monkeypatch):
     """Four pairs of a machine are enough here."""
-    monkeypatch.setattr(pooling, "FEWEST", 4)
+    monkeypatch.setattr(kinds, "FEWEST", 4)
 
 
 def test_machines_that_agree_and_machines_that_do_not(two, few):
@@ -101,9 +103,9 @@ def test_machines_that_agree_and_machines_that_do_not(two, few):
 
 def test_equal_machines_are_rarely_told_apart():
     draw = numpy.random.default_rng(0)
-    small = [pooling._one_difference([list(draw.normal(size=n)) for n in (10, 40)]) < 0.05 for _ in range(2_000)]
+    small = [kinds._one_difference([list(draw.normal(size=n)) for n in (10, 40)]) < 0.05 for _ in range(2_000)]
     assert 0.03 < sum(small) / len(small) < 0.07
-    assert pooling._one_difference([[1.0, 1.0], [0.0, 1.0]]) is None  # a part without a spread
+    assert kinds._one_difference([[1.0, 1.0], [0.0, 1.0]]) is None  # a part without a spread
 
 
 def test_only_pairs_of_one_machine_count(two, few):
@@ -188,4 +190,4 @@ def test_the_command_says_what_came_in_and_what_changed(two, capsys):
 
 def test_everything_recorded_here_has_a_machine():
     assert sum(each.runs for each in machines()) == sum(len(ledger.load(name)) for name in listing.experiments())
-    assert pooling.FEWEST >= 10
+    assert kinds.FEWEST >= 10

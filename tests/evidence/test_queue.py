@@ -19,7 +19,8 @@ from bisam import _files as files
 from bisam import cli
 from bisam.evidence import decisions, experiment, ledger, listing, places, queue, recording, reproduce
 from bisam.evidence.plans import Settings, plan
-from bisam.evidence.queue import changes, gain
+from bisam.evidence.queue import gain
+from bisam.evidence.report import changes
 from bisam.evidence.reproduce import carry_out
 
 ROOT = Path(__file__).resolve().parents[2]
