@@ -30,7 +30,7 @@ MODULES = {
     "captured": "bisam.training.captured", "checkpoint": "bisam.training.checkpoint", "combination": "bisam.axes.combination",
     "crossed": "bisam.evidence.crossed", "data": "bisam.training.data", "decisions": "bisam.evidence.decisions",
     "descriptions": "bisam.evidence.descriptions", "diagnostics": "bisam.step.record", "direction": "bisam.axes.direction",
-    "displacement": "bisam.step.perturbation", "environment": "bisam.training.environment", "experiments": "bisam.evidence.experiments",
+    "displacement": "bisam.step.perturbation", "environment": "bisam.training.environment", "experiments": "bisam.evidence.listing",
     "files": "bisam._files", "geometry": "bisam.axes.geometry", "hypergradient": "bisam.step.hypergradient",
     "landscapes": "bisam.measure", "ledger": "bisam.evidence.ledger", "masks": "bisam.axes.masks", "memory": "bisam.axes.memory",
     "metrics": "bisam.training.metrics", "models": "bisam.training.models", "needed": "bisam.evidence.needed",

@@ -315,7 +315,7 @@ def test_the_page_names_every_field_and_the_package_ships_the_schema():
     page = (root / "book" / "record_schema.md").read_text(encoding="utf-8")
     assert "_generated/record_schema.md" in page and "bisam/evidence/schema/record.json" in page
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    assert schema.SCHEMA_FILE.match(f"bisam/{settings['tool']['setuptools']['package-data']['bisam'][0]}")
+    assert schema.SCHEMA_FILE.match(f"bisam/evidence/{settings['tool']['setuptools']['package-data']['bisam.evidence'][0]}")
 
 
 PLAIN = jsonschema.Draft202012Validator(schema.schema())
