@@ -10,7 +10,7 @@ from ..evidence.record import evaluated
 from ..evidence.selection import entries as entries_of
 from ..evidence.statistics import Paired
 from .effects import Cell, Effect
-from .plots import look
+from .plots import style_of
 from .tables import ends
 
 __all__ = ["draw_cells", "draw_curves", "draw_effects"]
@@ -36,7 +36,7 @@ def draw_cells(axes, cells: Mapping[str, Mapping[float, Cell | None]]) -> None:
         if not there:
             continue
         reach = [0.0 if cell.interval is None else cell.interval[1] - cell.mean for cell in there.values()]
-        axes.errorbar(list(there), [cell.mean for cell in there.values()], yerr=reach, capsize=2, **look(method).line())
+        axes.errorbar(list(there), [cell.mean for cell in there.values()], yerr=reach, capsize=2, **style_of(method).line())
     if not axes.containers:
         _nothing(axes)
 
@@ -65,7 +65,7 @@ def draw_effects(axes, found: Sequence[Effect], which: str) -> None:
         mean = result.mean if isinstance(result, Paired) else result.difference
         if isinstance(result, Paired) and math.isfinite(result.detectable):  # with too few pairs nothing is
             axes.barh(row, 2 * result.detectable, left=-result.detectable, height=0.7, color="0.9", zorder=0)
-        style = look(each.method)
+        style = style_of(each.method)
         axes.plot(ends(result), [row, row], color=style.color)
         axes.plot(mean, row, style.marker, color=style.color, markersize=6)
         drawn += 1
@@ -104,7 +104,7 @@ def draw_curves(
         if not entries:
             continue
         epochs, runs = _epochs(entries[0], column), [_column(entry, column) for entry in entries]
-        length, style = entries[0]["run"]["epochs"], look(method)
+        length, style = entries[0]["run"]["epochs"], style_of(method)
         mean = [statistics.mean(values) for values in zip(*runs, strict=True)]
         axes.plot([epoch / length for epoch in epochs], mean, color=style.color, linestyle=style.linestyle, label=style.label)
         if marked:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .. import _checks
+from ..axes.recipe import SAM, Recipe
+from ..losses.bounds import NegLog, Tanh
+from ..methods.table import RECIPES, recipe
 
-__all__ = ["LOOKS", "Look", "look", "style"]
+__all__ = ["STYLES", "MethodStyle", "style", "style_of"]
 
 
 @dataclass(frozen=True)
-class Look:
+class MethodStyle:
     """The label, colour, line and marker of one method.
 
     Source:
         Most colours are those of Okabe and Ito (2008), which most colour-blind readers can tell apart.
 
     Example:
-        >>> look("sgd").line()["linestyle"]
+        >>> style_of("sgd").line()["linestyle"]
         ':'
     """
 
@@ -31,45 +35,79 @@ class Look:
         return {"label": self.label, "color": self.color, "linestyle": self.linestyle, "marker": self.marker}
 
 
-LOOKS = {
-    "sgd": Look("SGD", "#666666", ":", "o"),
-    "sam": Look("SAM", "#0072B2", "-", "s"),
-    "bisam-log": Look("BiSAM (-log)", "#D55E00", "--", "^"),
-    "bisam-tanh": Look("BiSAM (tanh)", "#009E73", "-.", "D"),
+STYLES = {
+    "sgd": MethodStyle("SGD", "#666666", ":", "o"),
+    "sam": MethodStyle("SAM", "#0072B2", "-", "s"),
+    "bisam-log": MethodStyle("BiSAM (-log)", "#D55E00", "--", "^"),
+    "bisam-tanh": MethodStyle("BiSAM (tanh)", "#009E73", "-.", "D"),
     # Controls.
-    "sam-unsmoothed": Look("SAM, unsmoothed climb", "#CC79A7", "-", "P"),
-    "sam-temperature": Look("SAM, with temperature", "#000000", "--", "x"),
-    "sgd-equal-epochs": Look("SGD, equal epochs", "#666666", "-.", "1"),
+    "sam-unsmoothed": MethodStyle("SAM, unsmoothed climb", "#CC79A7", "-", "P"),
+    "sam-temperature": MethodStyle("SAM, with temperature", "#000000", "--", "x"),
+    "sgd-equal-epochs": MethodStyle("SGD, equal epochs", "#666666", "-.", "1"),
     # Other balls and cheaper steps: the colour is that of the loss that is climbed.
-    "asam-all": Look("ASAM", "#0072B2", "-", "p"),
-    "asam": Look("ASAM (weights only)", "#0072B2", "-", "X"),
-    "a-bisam-log": Look("A-BiSAM (-log)", "#D55E00", "--", "v"),
-    "a-bisam-tanh": Look("A-BiSAM (tanh)", "#009E73", "-.", "d"),
-    "esam": Look("ESAM", "#0072B2", "-", "<"),
-    "e-bisam-log": Look("E-BiSAM (-log)", "#D55E00", "--", ">"),
-    "e-bisam-tanh": Look("E-BiSAM (tanh)", "#009E73", "-.", "*"),
+    "asam-all": MethodStyle("ASAM", "#0072B2", "-", "p"),
+    "asam": MethodStyle("ASAM (weights only)", "#0072B2", "-", "X"),
+    "a-bisam-log": MethodStyle("A-BiSAM (-log)", "#D55E00", "--", "v"),
+    "a-bisam-tanh": MethodStyle("A-BiSAM (tanh)", "#009E73", "-.", "d"),
+    "esam": MethodStyle("ESAM", "#0072B2", "-", "<"),
+    "e-bisam-log": MethodStyle("E-BiSAM (-log)", "#D55E00", "--", ">"),
+    "e-bisam-tanh": MethodStyle("E-BiSAM (tanh)", "#009E73", "-.", "*"),
     # A learned radius stands beside a held one, in the lighter colour.
-    "lets-sam": Look("LETS-SAM", "#56B4E9", ":", "h"),
-    "lets-asam": Look("LETS-ASAM", "#56B4E9", ":", "+"),
-    "lets-bisam-log": Look("LETS-BiSAM (-log)", "#E69F00", ":", "H"),
-    "lets-bisam-tanh": Look("LETS-BiSAM (tanh)", "#882255", ":", "8"),
+    "lets-sam": MethodStyle("LETS-SAM", "#56B4E9", ":", "h"),
+    "lets-asam": MethodStyle("LETS-ASAM", "#56B4E9", ":", "+"),
+    "lets-bisam-log": MethodStyle("LETS-BiSAM (-log)", "#E69F00", ":", "H"),
+    "lets-bisam-tanh": MethodStyle("LETS-BiSAM (tanh)", "#882255", ":", "8"),
 }
 
+# Of the other methods: the colour says on which axis they differ from SAM, the first of these; the line, what they climb.
+COLORS = {
+    "combination": "#332288", "direction": "#882255", "start": "#E69F00", "selection": "#44AA99", "micro_batch": "#999933",
+    "geometry": "#CC79A7", "radius": "#56B4E9",
+}  # fmt: skip
+LINES = {NegLog: "--", Tanh: "-."}
+MARKERS = "sXpDv^<>*hPd"
+WORDS = {
+    "bisam-log": "BiSAM (-log)", "bisam-tanh": "BiSAM (tanh)", "looksam": "LookSAM", "bsam": "bSAM", "msam": "mSAM", "vasso": "VaSSO", "e": "E",
+    "m": "M", "le": "LE", "on": "ON",
+}  # fmt: skip
 
-def look(method: str) -> Look:
-    """The look of a named method.
+
+def style_of(method: str) -> MethodStyle:
+    """The style of a named method.
 
     Args:
-        method: name of a recipe.
+        method: name of a recipe or of a control.
 
     Raises:
-        ValueError: a method without a look; the message lists those that have one.
+        ValueError: an unknown name; the message lists the recipes.
 
     Example:
-        >>> look("sam").label
-        'SAM'
+        >>> style_of("sam").label, style_of("gsam-bisam-log").label, style_of("gsam-bisam-log").linestyle
+        ('SAM', 'GSAM-BiSAM (-log)', '--')
     """
-    return LOOKS[_checks.choice("method", method, tuple(LOOKS))]
+    _checks.text("method", method)
+    return STYLES[method] if method in STYLES else _by_rule(recipe(method))
+
+
+def _by_rule(row: Recipe) -> MethodStyle:
+    axis = next((axis for axis in COLORS if _kind(row, axis) != _kind(SAM, axis)), "radius")
+    line = LINES.get(type(getattr(row.ascent, "phi", None)), "-")
+    base = re.sub("-bisam-(log|tanh)$", "", row.name)  # a method and its products with Q have one marker
+    known = list(RECIPES)
+    number = known.index(base if base in known else row.name) if row.name in known or base in known else 0
+    return MethodStyle(_label(row.name), COLORS[axis], line, MARKERS[number % len(MARKERS)])
+
+
+def _kind(row: Recipe, axis: str) -> object:
+    part = getattr(row, axis)
+    return type(part) if axis != "micro_batch" else part is not None
+
+
+def _label(name: str) -> str:
+    stem, _, variant = re.sub("-(code|printed)$", r"/\1", name).partition("/")
+    words = re.findall("bisam-log|bisam-tanh|[^-]+", stem)
+    label = "-".join(WORDS.get(word, word.upper() if word.endswith("sam") else word) for word in words)
+    return f"{label}, {variant}" if variant else label
 
 
 def style() -> None:

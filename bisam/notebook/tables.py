@@ -14,7 +14,7 @@ from ..evidence.summaries import Unpaired
 from ..evidence.verdicts import direction
 from ..training import History
 from .effects import Cell, Effect
-from .plots import look
+from .plots import style_of
 
 __all__ = ["by_chance", "could_find", "effects", "grid", "joined", "live", "states", "table"]
 
@@ -174,7 +174,7 @@ def live(histories: Mapping[str, Sequence[History]]) -> str:
         )
         tests = (statistics.mean(getattr(each, f"{which}_test_accuracy") for each in runs) for which in ("selected", "last"))
         accuracies = (f"{accuracy:.1f}" for accuracy in (own, validation, *tests))
-        rows.append((look(method).label, first.epochs, f"{first.epochs * first.recipe.passes:.1f}", *accuracies))
+        rows.append((style_of(method).label, first.epochs, f"{first.epochs * first.recipe.passes:.1f}", *accuracies))
     header = ("", "epochs", "passes", "own labels", "validation", "test, chosen", "test, last")
     return table(header, rows, ("<", *["  >"] * 6))
 

@@ -357,7 +357,7 @@ GOOD = {
     "bisam.training.models.mlp": (models.mlp, {"shape": (4,), "classes": 3, "width": 2, "depth": 1, "dropout": 0.1}),
     "bisam.training.models.mlp, a size": (lambda size: models.mlp((size, 2), 3), {"size": 2}, {"size": "shape"}),
     "bisam.training.models.small_conv": (models.small_conv, {"shape": (1, 4, 4), "classes": 3, "width": 2}),
-    "bisam.notebook.plots.look": (plots.look, {"method": "sam"}),
+    "bisam.notebook.plots.style_of": (plots.style_of, {"method": "sam"}, {"method": "recipe"}),
     "bisam.training.fit": (
         bisam.training.fit,
         {"run": SMALL, "checkpoint_path": None, "root": None, "progress": False, "stop_after": None,
@@ -487,7 +487,7 @@ GOOD |= {f"bisam.training.models.{name}": (on_meta(name), {"shape": (3, 32, 32),
 # Public names without a call in the table, and why.
 NOT_CALLED = {
     "holds what the library has made, and is given back as it is": (
-        "bisam.step.Diagnostics", "bisam.measure.Flips", "bisam.training.History", "bisam.notebook.plots.Look", "bisam.evidence.crossed.Crossed", "bisam.evidence.statistics.Paired",
+        "bisam.step.Diagnostics", "bisam.measure.Flips", "bisam.training.History", "bisam.notebook.plots.MethodStyle", "bisam.evidence.crossed.Crossed", "bisam.evidence.statistics.Paired",
         "bisam.evidence.summaries.Unpaired", "bisam.evidence.summaries.Pooled", "bisam.evidence.decisions.Decision", "bisam.evidence.verify.Verified",
     ),
     "takes nothing": (

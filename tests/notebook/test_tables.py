@@ -13,9 +13,10 @@ from bisam.evidence.decisions import Decision
 from bisam.evidence.published import PUBLISHED_AS
 from bisam.evidence.statistics import Paired, paired
 from bisam.evidence.summaries import welch
+from bisam.methods.table import RECIPES
 from bisam.notebook import drawing, effects, tables
 from bisam.notebook.effects import Cell, Effect
-from bisam.notebook.plots import LOOKS
+from bisam.notebook.plots import STYLES, style_of
 from bisam.training import History, Run
 
 matplotlib.use("Agg")
@@ -168,12 +169,23 @@ def test_what_chance_resolves_is_counted_over_claims_with_records():
 
 def test_every_method_of_the_experiments_has_a_look_and_its_published_name_as_label():
     used = {name for experiment in listing.experiments().values() for name in experiment.methods}
-    assert used <= set(LOOKS)
+    assert used <= set(STYLES)
     for name, label in PUBLISHED_AS.items():
-        assert LOOKS[name].label == label
-    looks = [(look.color, look.linestyle, look.marker) for look in LOOKS.values()]
+        assert STYLES[name].label == label
+    looks = [(look.color, look.linestyle, look.marker) for look in STYLES.values()]
     assert len(set(looks)) == len(looks)
-    assert len({look.marker for look in LOOKS.values()}) == len(LOOKS), "told apart without colour"
+    assert len({look.marker for look in STYLES.values()}) == len(STYLES), "told apart without colour"
+
+
+def test_every_row_of_the_table_has_a_style_and_a_label_of_its_own():
+    styles = {name: style_of(name) for name in RECIPES}
+    assert len({(each.color, each.linestyle, each.marker) for each in styles.values()}) == len(RECIPES)
+    assert len({each.label for each in styles.values()}) == len(RECIPES)
+    for name, each in styles.items():
+        climbs = "log" if name.endswith("bisam-log") else "tanh" if name.endswith("bisam-tanh") else ""
+        assert name in STYLES or each.linestyle == {"log": "--", "tanh": "-.", "": "-"}[climbs] or "printed" in name
+    with pytest.raises(ValueError, match="recipe must be one of sgd, sam"):
+        style_of("no such method")
 
 
 # -- runs made here -------------------------------------------------------------------------------------------------------
