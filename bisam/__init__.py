@@ -9,8 +9,7 @@ from .axes import (
     ByLearningRate,
     Constant,
     Decomposed,
-    Learned,
-    Look,
+    LookSAM,
     LossBudget,
     Lp,
     Masked,
@@ -23,7 +22,20 @@ from .axes import (
     TopK,
 )
 from .losses import CrossEntropy, NegLog, Surrogate, Tanh
-from .methods import ASAM, BISAM_LOG, BISAM_TANH, ESAM, GSAM, LOOKSAM, RECIPES, SAM, SGD, Variational, recipe
+from .methods import (
+    ASAM,
+    BISAM_LOG,
+    BISAM_TANH,
+    ESAM,
+    GSAM,
+    LOOKSAM,
+    RECIPES,
+    SAM,
+    SGD,
+    Learned,
+    Variational,
+    recipe,
+)
 from .step import Batch, SharpnessAware
 
 _start.done()
@@ -42,7 +54,7 @@ __all__ = [  # noqa: RUF022  by what they are for
     "Constant", "Schedule", "ByLearningRate", "Phase", "LossBudget", "Learned",
     "RandomStart", "Averaged",
     "MostSensitive", "TopK",
-    "Decomposed", "Look",
+    "Decomposed", "LookSAM",
 ]  # fmt: skip
 
 __getattr__ = _moved.attribute  # names of version 0.1.0

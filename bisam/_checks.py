@@ -199,10 +199,18 @@ def offers(part: object, method: str) -> bool:
     return callable(getattr(part, method, None))
 
 
-def a_set(name: str, value: object):
-    """A set to climb in: it can say where the worst point is, at once or after it is prepared for a step."""
-    methods = ("prepared",) if offers(value, "prepared") else ("perturbation", "dual_norm")
-    return part(name, value, methods, "a set such as L2()")
+def protocol(name: str, value: object, wanted: type, words: str):
+    """The part itself, if it has all that the step asks of its axis: as a subclass of the protocol, or member by member."""
+    if wanted in type(value).__mro__:
+        return value
+    members = [member for member in {**vars(wanted), **wanted.__annotations__} if not member.startswith("_")]
+    found = [] if isinstance(value, (type, Collection, numbers.Number)) or torch.is_tensor(value) else [m for m in members if hasattr(value, m)]
+    if len(found) < len(members):
+        lacks = [member for member in members if member not in found] if found else []
+        more = f", which lacks {', '.join(lacks)}: make it a subclass of {wanted.__module__}.{wanted.__name__}" if lacks else ""
+        stop = ";" if "," in words else ","
+        raise TypeError(f"{name} must be {words}{stop} got {shown(value)} of type {type(value).__name__}{more}")
+    return value
 
 
 def sequence(name: str, value: object) -> Sequence:

@@ -20,7 +20,9 @@ NAMES = {
     **{name: f"from bisam.losses import {name}" for name in ("gap", "margins", "zero_one")},
     **{name: f"from bisam.measure import {name}" for name in _MEASURES},
     **{name: f"from bisam.methods import {name}" for name in _METHODS},
-    **{name: f"from bisam.step import {name}" for name in ("Diagnostics", "Noise", "held_buffers")},
+    **{name: f"from bisam.step import {name}" for name in ("Diagnostics", "held_buffers")},
+    "Noise": "from bisam.step import RNGState",
+    "Look": "from bisam import LookSAM",
     **{name: f"from bisam.training import {name}" for name in ("History", "Run", "fit")},
 }
 
@@ -31,7 +33,7 @@ MODULES = {
     "crossed": "bisam.evidence.crossed", "data": "bisam.training.data", "decisions": "bisam.evidence.decisions",
     "descriptions": "bisam.evidence.descriptions", "diagnostics": "bisam.step.record", "direction": "bisam.axes.direction",
     "displacement": "bisam.step.perturbation", "environment": "bisam.training.environment", "experiments": "bisam.evidence.listing",
-    "files": "bisam._files", "geometry": "bisam.axes.geometry", "hypergradient": "bisam.step.hypergradient",
+    "files": "bisam._files", "geometry": "bisam.axes.geometry", "hypergradient": "bisam.methods.lets",
     "landscapes": "bisam.measure", "ledger": "bisam.evidence.ledger", "masks": "bisam.axes.masks", "memory": "bisam.axes.memory",
     "metrics": "bisam.training.metrics", "models": "bisam.training.models", "needed": "bisam.evidence.needed",
     "optimizer": "bisam.step.optimizer", "own_code": "bisam.training.own_code", "own_ledger": "bisam.evidence.own_ledger",

@@ -6,24 +6,65 @@ there but has another scale if it is Q.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .. import _checks
 from .._kinds import kind
-from .geometry import Tensors, euclidean_norm
 from .memory import Memory
+from .tensors import Tensors, dot, euclidean_norm, linear
 
-__all__ = ["Decomposed", "Look", "dot"]
+__all__ = ["AT_W", "Combination", "Decomposed", "LookSAM"]
 
 AT_W = ("descent", "ascent")
 
 
+class Combination(Protocol):
+    r"""The axis of combination: what the base is given, of the gradients r at w and p at :math:`w + \epsilon`.
+
+    A combination of your own is a subclass with :meth:`combined`; the rest has neutral defaults, and the step calls all of it.
+    """
+
+    at_w: str | None = None  #: which gradient r is: of the ``"descent"`` or the ``"ascent"`` loss, or ``None`` if it is not needed
+    climbing_share: float = 1.0  #: the share of the steps that climb, in a long training
+    has_one_climb: bool = False  #: it remembers something of the climb, so that a step must have one climb for the whole batch
+
+    @abstractmethod
+    def combined(self, r: Tensors, p: Tensors, memory: Memory, share: float = 1.0) -> Tensors:
+        """The gradient that the base is given, by name.
+
+        Args:
+            r: name to tensor, at w; empty if ``at_w`` is ``None``.
+            p: name to tensor, at the worst point.
+            memory: of the optimiser.
+            share: the part of the batch that this is.
+        """
+
+    def climbs(self, memory: Memory) -> bool:
+        """Whether this step has two passes."""
+        return True
+
+    def alone(self, r: Tensors, memory: Memory) -> Tensors:
+        """What the base is given in a step without a climb."""
+        return r
+
+    def before_base(self, named: Tensors, memory: Memory) -> None:
+        """What else the base has to know before it moves the weights."""
+
+    def forget(self, memory: Memory) -> None:
+        """The gradients have been cleared without a step of the base."""
+
+    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
+        """A ``TypeError`` or ``ValueError`` for a base optimiser that this cannot be used with."""
+
+
 @kind("Decomposed")
 @dataclass(frozen=True)
-class Decomposed:
+class Decomposed(Combination):
     r"""Also follows the part of the gradient at w that the gradient at the worst point does not see, backwards.
 
     .. math:: p - \alpha\,r_\perp, \qquad r_\perp = r - \frac{\langle r, p\rangle}{\|p\|^2}\,p
@@ -55,23 +96,16 @@ class Decomposed:
         _checks.choice("at_w", self.at_w, AT_W)
 
     def combined(self, r: Tensors, p: Tensors, memory: Memory, share: float = 1.0) -> Tensors:
-        """The gradient that the base is given.
-
-        Args:
-            r: name to tensor, at w.
-            p: at the worst point.
-            memory: not needed here.
-            share: not needed here; the part of the batch that this is.
-        """
+        """The gradient that the base is given, as in :class:`Combination`."""
         if self.alpha == 0:
             return p
         factor = 1 + self.alpha * _share(r, p)
-        return _sum(p, factor, r, -self.alpha)
+        return linear(p, factor, r, -self.alpha)
 
 
 @kind("Look")
 @dataclass(frozen=True)
-class Look:
+class LookSAM(Combination):
     r"""Climbs in every k-th step only, and remembers what the climb changed.
 
     .. math::
@@ -94,19 +128,25 @@ class Look:
     Example:
         >>> memory = Memory(torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1), seed=0)
         >>> r, p = {"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([2.0, 3.0])}
-        >>> look = Look(every=5, alpha=0.5)
-        >>> look.combined(r, p, memory), look.alone(r, memory)
+        >>> every_fifth = LookSAM(every=5, alpha=0.5)
+        >>> every_fifth.combined(r, p, memory), every_fifth.alone(r, memory)
         ({'w': tensor([2., 3.])}, {'w': tensor([1.0000, 0.5000])})
     """
 
     every: int = 5
     alpha: float = 0.7
     at_w: str = "descent"
+    has_one_climb = True
 
     def __post_init__(self):
         _checks.keep(self, _checks.whole, "every")
         _checks.keep(self, _checks.nonnegative, "alpha")
         _checks.choice("at_w", self.at_w, AT_W)
+
+    @property
+    def climbing_share(self) -> float:
+        """One step in ``every``."""
+        return 1 / self.every
 
     def climbs(self, memory: Memory) -> bool:
         """Whether this step has two passes."""
@@ -114,55 +154,20 @@ class Look:
 
     def combined(self, r: Tensors, p: Tensors, memory: Memory, share: float = 1.0) -> Tensors:
         """The gradient p; what is at right angles to r in it is remembered."""
-        memory.of("combination").clear()
-        memory.of("combination").update(_sum(p, 1.0, r, -_share(p, r)))
+        memory.state("combination").clear()
+        memory.state("combination").update(linear(p, 1.0, r, -_share(p, r)))
         return p
 
     def alone(self, r: Tensors, memory: Memory) -> Tensors:
         """The gradient at w with the remembered direction added."""
-        kept = memory.of("combination").items()  # a parameter of another shape under an old name is another one
+        kept = memory.state("combination").items()  # a parameter of another shape under an old name is another one
         v = {name: part.to(r[name]) for name, part in kept if name in r and part.shape == r[name].shape}
         size = euclidean_norm(v)
         ratio = self.alpha * euclidean_norm(r) / size
-        return _sum(r, 1.0, v, torch.where(torch.isfinite(ratio), ratio, 0.0))  # nothing remembered: r alone
-
-
-def dot(a: Tensors, b: Tensors) -> Tensor:
-    r"""The inner product :math:`\langle a, b\rangle` over the names that both have, summed in float32 at least.
-
-    Args:
-        a: name to tensor.
-        b: name to tensor, of the same shapes.
-
-    Source:
-        Ours.
-
-    Example:
-        >>> dot({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 4.0])})
-        tensor(11.)
-    """
-    parts = [_inner(a[name], b[name]) for name in a if name in b]
-    return torch.stack([part.to(parts[0].device) for part in parts]).sum() if parts else torch.zeros(())
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    return torch.dot(a.detach().to(wide).flatten(), b.detach().to(wide).flatten())
+        return linear(r, 1.0, v, torch.where(torch.isfinite(ratio), ratio, 0.0))  # nothing remembered: r alone
 
 
 def _share(a: Tensors, b: Tensors) -> Tensor:
     r"""The factor :math:`\langle a, b\rangle / \|b\|^2`, and 0 if b is zero."""
     share = dot(a, b) / dot(b, b)
     return torch.where(torch.isfinite(share), share, 0.0)
-
-
-def _sum(a: Tensors, x: Tensor | float, b: Tensors, y: Tensor | float) -> Tensors:
-    """The names of a, and x a + y b; a name that b lacks has only its own part."""
-    names = list(dict.fromkeys([*a, *b]))
-    return {name: _term(a.get(name), x, b.get(name), y) for name in names}
-
-
-def _term(a: Tensor | None, x: Tensor | float, b: Tensor | None, y: Tensor | float) -> Tensor:
-    if a is None:
-        return (b * y).to(b.dtype)
-    return (a * x).to(a.dtype) if b is None else (a * x + b * y).to(a.dtype)

@@ -1,28 +1,47 @@
-r"""Which way to climb: the gradient itself, mixed with its average over the steps, or taken at a random place nearby.
+r"""Which way to climb: the gradient itself, or mixed with its average over the steps.
 
 .. math:: d_t = a\,g_t + b\,m, \qquad m_t = \lambda\,m_{t-1} + (1 - \lambda)\,g_t
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from .. import _checks
 from .._kinds import kind
-from .geometry import Tensors
 from .memory import Memory
+from .tensors import Tensors
 
-__all__ = ["Averaged", "RandomStart"]
+__all__ = ["Averaged", "Direction"]
 
 STARTS = ("gradient", "zero")
 
 
+class Direction(Protocol):
+    """The axis of the direction: what is made of the ascent gradient before the climb.
+
+    A direction of your own is a subclass with :meth:`filtered`.
+    """
+
+    has_one_climb: bool = False  #: it remembers something of the climb, so that a step must have one climb for the whole batch
+
+    @abstractmethod
+    def filtered(self, gradient: Tensors, memory: Memory) -> Tensors:
+        """The direction of this step, by name.
+
+        Args:
+            gradient: name to tensor, the gradient of the ascent loss.
+            memory: of the optimiser; what has to be remembered is kept in ``memory.state("direction")``.
+        """
+
+
 @kind("Averaged")
 @dataclass(frozen=True)
-class Averaged:
+class Averaged(Direction):
     r"""Climbs along a mixture of the gradient and its exponential average.
 
     .. math:: d_t = a\,g_t + b\,m_t, \qquad m_t = \lambda\,m_{t-1} + (1 - \lambda)\,g_t
@@ -59,6 +78,7 @@ class Averaged:
     decay: float
     lagged: bool = False
     start: str = "gradient"
+    has_one_climb = True
 
     def __post_init__(self):
         _checks.keep(self, _checks.real, "gradient", "average")
@@ -75,7 +95,7 @@ class Averaged:
             gradient: name to tensor, the gradient of the ascent loss.
             memory: of the optimiser; the average is kept in it.
         """
-        before = memory.of("direction")
+        before = memory.state("direction")
         found = {name: self._one(g, before.get(name)) for name, g in gradient.items()}
         before.update({name: average for name, (_, average) in found.items()})
         return {name: direction for name, (direction, _) in found.items()}
@@ -91,59 +111,3 @@ class Averaged:
         if mixed is None:
             return g, average
         return self.gradient * g + self.average * mixed, average
-
-
-@kind("RandomStart")
-@dataclass(frozen=True)
-class RandomStart:
-    r"""Takes the ascent gradient at a random place nearby, which smooths the loss that is climbed.
-
-    .. math::
-        \delta_l = s\,\|w_l\|\,\frac{n_l}{\|n_l\|}, \quad n_l \sim \mathcal N(0, I), \qquad
-        \hat\epsilon = \rho\,\frac{\nabla A(w + \delta)}{\|\nabla A(w + \delta)\|}
-
-    for each tensor :math:`w_l` of the weights.
-
-    Args:
-        scale: the length of the random move as a share s of the tensor's, 0 or greater.
-        kept: the descent gradient is taken at :math:`w + \delta + \hat\epsilon`; otherwise at :math:`w + \hat\epsilon`.
-
-    Raises:
-        TypeError, ValueError: ``scale`` is not a finite number or below 0; ``kept`` is not True or False.
-
-    Source:
-        Liu et al. (2022), "Random sharpness-aware minimization". The scale and whether the random part is kept are not
-        settled by the texts at hand; the defaults are those of a public third-party implementation.
-
-    Example:
-        >>> memory = Memory(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), seed=0)
-        >>> offset = RandomStart(scale=0.1).offset({"w": torch.tensor([3.0, 4.0])}, memory)["w"]
-        >>> round(offset.norm().item(), 4)
-        0.5
-    """
-
-    scale: float = 0.1
-    kept: bool = True
-
-    def __post_init__(self):
-        _checks.keep(self, _checks.nonnegative, "scale")
-        _checks.flag("kept", self.kept)
-
-    def offset(self, weights: Tensors, memory: Memory) -> Tensors:
-        r"""The random move :math:`\delta`, by name.
-
-        Args:
-            weights: name to tensor, where the step begins.
-            memory: of the optimiser; the random numbers are its own.
-        """
-        found = {}
-        for name, weight in weights.items():
-            weight = weight.detach()
-            wide = torch.promote_types(weight.dtype, torch.float32)
-            noise = torch.randn(
-                weight.shape, generator=memory.generator(weight.device), device=weight.device, dtype=wide
-            )
-            length = torch.linalg.vector_norm(noise).clamp_(min=torch.finfo(wide).tiny)
-            size = self.scale * torch.linalg.vector_norm(weight, dtype=wide)
-            found[name] = (noise * (size / length)).to(weight.dtype)
-        return found

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from .. import _checks
 from .._kinds import kind
-from .geometry import L2, Tensors
+from .geometry import L2, Ball, Geometry
 from .memory import Memory
+from .tensors import Tensors
 
 __all__ = ["Masked", "Only"]
 
@@ -22,7 +23,7 @@ NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RM
 
 @kind("Masked")
 @dataclass(frozen=True)
-class Masked:
+class Masked(Geometry):
     r"""Perturbs a random part of the weights, and that part further.
 
     .. math::
@@ -57,23 +58,37 @@ class Masked:
         {'w': tensor([0.6000, 0.0000])}
     """
 
-    inner: object = field(default_factory=L2)
+    inner: Geometry = field(default_factory=L2)
     keep: float = 0.5
     per: str = "coordinate"
     divisor: str = "kept"
 
     def __post_init__(self):
-        _checks.a_set("inner", self.inner)
+        _checks.protocol("inner", self.inner, Geometry, "a set such as L2()")
         _checks.keep(self, _checks.share, "keep")
         _checks.choice("per", self.per, ("coordinate", "tensor"))
         _checks.choice("divisor", self.divisor, ("kept", "dropped"))
         if self.divisor == "dropped" and self.keep == 1:
             raise ValueError('keep must be below 1 with divisor="dropped", which divides by 1 - keep; got 1')
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether whole tensors are drawn."""
+        return self.per == "tensor" or self.inner.is_drawn
+
+    @property
+    def drawn_share(self) -> float:
+        """The share of the parameters that may climb, on average."""
+        return (self.keep if self.per == "tensor" else 1.0) * self.inner.drawn_share
+
+    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
+        """As the inner set has it."""
+        self.inner.check_base(base, recipe)
+
     def active(self, model: nn.Module, memory: Memory) -> set[str] | None:
         """The names of the parameters that this step may move, or ``None`` for all of them."""
-        inner = self.inner.active(model, memory) if hasattr(self.inner, "active") else None
-        chosen = memory.of("geometry").get("active") if self.per == "tensor" else None
+        inner = self.inner.active(model, memory)
+        chosen = memory.state("geometry").get("active") if self.per == "tensor" else None
         if chosen is None:
             return inner
         allowed = {name for name, _ in model.named_parameters()} if inner is None else inner
@@ -87,7 +102,7 @@ class Masked:
             memory: of the optimiser; the random numbers are its own.
         """
         if self.per == "tensor":
-            chosen = memory.of("geometry").get("active", {})
+            chosen = memory.state("geometry").get("active", {})
             return {name: torch.tensor(chosen.get(name, True)) for name in weights}
         return {
             name: torch.rand(w.shape, generator=memory.generator(w.device), device=w.device) < self.keep
@@ -96,22 +111,23 @@ class Masked:
 
     def prepared(self, weights: Tensors, memory: Memory) -> _Drawn:
         """The set of this step, with its mask."""
-        inner = self.inner.prepared(weights, memory) if hasattr(self.inner, "prepared") else self.inner
+        inner = self.inner.prepared(weights, memory)
         scale = 1 / (self.keep if self.divisor == "kept" else 1 - self.keep)
         return _Drawn(inner, self.mask(weights, memory), scale, self.per)
 
     def after_step(self, names: list[str], memory: Memory) -> None:
         """Draws the tensors of the next step."""
+        self.inner.after_step(names, memory)
         if self.per == "tensor":
             draws = torch.rand(len(names), generator=memory.generator(torch.device("cpu"))) < self.keep
-            memory.of("geometry")["active"] = dict(zip(names, draws.tolist(), strict=True))
+            memory.state("geometry")["active"] = dict(zip(names, draws.tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
-class _Drawn:
+class _Drawn(Ball):
     """A masked set in one step."""
 
-    inner: object
+    inner: Ball
     mask: Tensors
     scale: float
     per: str
@@ -137,7 +153,7 @@ class _Drawn:
 
 @kind("Only")
 @dataclass(frozen=True)
-class Only:
+class Only(Geometry):
     r"""Perturbs the parameters of the normalisation layers only.
 
     .. math:: \epsilon = \hat\epsilon(g_{\text{norm}}), \qquad \epsilon_i = 0 \text{ elsewhere}
@@ -162,12 +178,26 @@ class Only:
         ['1.bias', '1.weight']
     """
 
-    inner: object = field(default_factory=L2)
+    inner: Geometry = field(default_factory=L2)
     layers: str = "norm"
 
     def __post_init__(self):
-        _checks.a_set("inner", self.inner)
+        _checks.protocol("inner", self.inner, Geometry, "a set such as L2()")
         _checks.choice("layers", self.layers, ("norm",))
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the inner set draws whole tensors."""
+        return self.inner.is_drawn
+
+    @property
+    def drawn_share(self) -> float:
+        """The share of the inner set: how many weights the normalisation layers have is the model's affair."""
+        return self.inner.drawn_share
+
+    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
+        """As the inner set has it."""
+        self.inner.check_base(base, recipe)
 
     def active(self, model: nn.Module, memory: Memory) -> set[str]:
         """The names of the parameters that may move.
@@ -179,14 +209,13 @@ class Only:
         names = {name for name, parameter in model.named_parameters() if id(parameter) in norm}
         if not names:
             raise ValueError("layers must name layers that the model has; it has no normalisation layer with parameters")
-        inner = self.inner.active(model, memory) if hasattr(self.inner, "active") else None
+        inner = self.inner.active(model, memory)
         return names if inner is None else names & inner
 
-    def prepared(self, weights: Tensors, memory: Memory):
+    def prepared(self, weights: Tensors, memory: Memory) -> Ball:
         """The set of this step: the inner one, which sees these parameters only."""
-        return self.inner.prepared(weights, memory) if hasattr(self.inner, "prepared") else self.inner
+        return self.inner.prepared(weights, memory)
 
     def after_step(self, names: list[str], memory: Memory) -> None:
         """Lets the inner set draw what it needs for the next step."""
-        if hasattr(self.inner, "after_step"):
-            self.inner.after_step(names, memory)
+        self.inner.after_step(names, memory)

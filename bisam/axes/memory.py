@@ -22,13 +22,10 @@ class Memory:
         seed: of the masks and starts that a method draws. They come from generators of their own, so that a
             training draws the same dropout masks and batches whatever its method draws.
 
-    Source:
-        Ours.
-
     Example:
         >>> weight = torch.nn.Parameter(torch.zeros(2))
         >>> memory = Memory(torch.optim.SGD([weight], lr=0.1), seed=0)
-        >>> memory.of("radius")["rho"] = 0.05
+        >>> memory.state("radius")["rho"] = 0.05
         >>> memory.step, memory.lr, memory.rho
         (0, 0.1, 0.05)
     """
@@ -43,7 +40,7 @@ class Memory:
         self._generators: dict[str, torch.Generator] = {}
         self._states: dict[str, torch.Tensor] = {}  # loaded ones, of devices not used yet (or not there)
 
-    def of(self, axis: str) -> dict:
+    def state(self, axis: str) -> dict:
         """The values of one axis. Replace them, never edit a tensor in place: a step that fails is taken back."""
         return self._kept.setdefault(axis, {})
 
@@ -55,7 +52,7 @@ class Memory:
     @property
     def rho(self) -> float | None:
         """The learned radius, where one is learned."""
-        return self.of("radius").get("rho")
+        return self.state("radius").get("rho")
 
     def generator(self, device: torch.device) -> torch.Generator:
         """The generator of this memory on a device."""
@@ -79,20 +76,24 @@ class Memory:
         alike = [name for name in self._states if torch.device(name).type == device.type]
         return str(device) if str(device) in alike else alike[0] if len(alike) == 1 else None
 
-    def now(self) -> dict[str, dict]:
+    def snapshot(self) -> dict[str, dict]:
         """What is kept at this moment, to come back to."""
         return {axis: dict(values) for axis, values in self._kept.items() if values}
 
-    def back_to(self, moment: dict[str, dict]) -> None:
-        """Forgets what has been kept since :meth:`now`."""
+    def restore(self, moment: dict[str, dict]) -> None:
+        """Forgets what has been kept since :meth:`snapshot`."""
         self._kept = moment
 
-    def back_where(self, bad: torch.Tensor, moment: dict[str, dict]) -> None:
-        """:meth:`back_to` for the tensors that were kept then too, where a tensor on the device says so, without a look at it."""
+    def restore_where(self, bad: torch.Tensor, moment: dict[str, dict]) -> None:
+        """:meth:`restore` for the tensors that were kept then too, where a tensor on the device says so, without a look at it."""
         for axis, values in self._kept.items():
             homes = moment.get(axis, {})
             there = [name for name, value in values.items() if isinstance(value, torch.Tensor) and name in homes]
             values.update({name: torch.where(bad, homes[name], values[name]) for name in there})
+
+    def can_be_restored_where(self, moment: dict[str, dict]) -> bool:
+        """Whether :meth:`restore_where` would leave what was there then: whatever has changed since is a tensor that was there."""
+        return all(_is_like(values[name], moment.get(axis, {}).get(name)) for axis, values in self._kept.items() for name in values)
 
     def keep_in(self, moment: dict[str, dict]) -> None:
         """Writes the tensors that are kept now into those of an earlier moment, so that the next step finds them where this one did."""
@@ -105,7 +106,7 @@ class Memory:
     def save(self) -> dict:
         """Everything as tensors and plain values."""
         states = {**self._states, **{device: generator.get_state() for device, generator in self._generators.items()}}
-        return {"step": self.step, "seed": self.seed, "kept": self.now(), "generators": states}
+        return {"step": self.step, "seed": self.seed, "kept": self.snapshot(), "generators": states}
 
     def load(self, saved: dict) -> None:
         """Takes over what :meth:`save` wrote; tensors are copied."""
@@ -113,3 +114,9 @@ class Memory:
         self._kept = copy.deepcopy(saved.get("kept", {}))
         self._generators = {}
         self._states = dict(saved.get("generators", {}))
+
+
+def _is_like(value: object, before: object) -> bool:
+    if isinstance(value, torch.Tensor):
+        return isinstance(before, torch.Tensor) and value.shape == before.shape
+    return before is not None and (value is before or value == before)

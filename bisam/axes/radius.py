@@ -1,4 +1,4 @@
-r"""How far the inner player may go: the radius :math:`\rho`, constant, scheduled, bought with a loss budget, or learned.
+r"""How far the inner player may go: the radius :math:`\rho`, constant, scheduled, or bought with a loss budget.
 
 Every radius answers two questions: how large it is in this step (``now``), where 0 means a step of the base optimiser
 alone; and how long the climb is once the gradient is known (``length``).
@@ -8,24 +8,81 @@ from __future__ import annotations
 
 import bisect
 import math
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .. import _checks
 from .._kinds import kind
-from .geometry import check_range
 from .memory import Memory
+from .tensors import Tensors, check_range
 
-__all__ = ["ByLearningRate", "Constant", "Learned", "LossBudget", "Phase", "Schedule"]
+__all__ = ["ByLearningRate", "Constant", "LossBudget", "Phase", "Radius", "Schedule"]
 
-FORMS = ("exact", "difference", "diagonal")
+
+class Radius(Protocol):
+    r"""The axis of the radius: how far a step climbs.
+
+    A radius of your own is a subclass with ``rho`` and :meth:`now`; the rest has neutral defaults, and the step calls all of it.
+    """
+
+    rho: float  #: the largest radius, or the first of one that changes; 0 is the base optimiser alone
+    climbing_share: float = 1.0  #: the share of the steps that climb, in a long training
+    learns: bool = False  #: needs a validation batch, and the whole training batch in one call
+    at_w: str | None = None  #: ``"descent"`` if it needs the gradient of the descent loss at w
+    extra_passes: float = 0.0  #: forward-backward passes a step, on average, beside those of the climb
+
+    @abstractmethod
+    def now(self, memory: Memory) -> float:
+        """The radius of this step; 0 is a step of the base optimiser alone."""
+
+    def length(self, now: float, dual_norm: Tensor) -> float | Tensor:
+        """How far the climb goes when the gradient has this dual norm."""
+        return now
+
+    def with_rho(self, rho: float) -> Radius:
+        """A copy with another ``rho``, greater than 0."""
+        return replace(self, rho=rho)
+
+    def check_recipe(self, recipe) -> None:
+        """A ``ValueError`` for choices along other axes that this radius cannot be used with."""
+
+    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
+        """A ``TypeError`` or ``ValueError`` for a base optimiser that this radius cannot be used with."""
+
+    def learner(self, pieces: list, validation, descent) -> Learner | None:
+        """What watches a step on these batches in order to change the radius; ``None`` for a radius that does not learn.
+
+        Args:
+            pieces: the training batch, in parts.
+            validation: the validation batch, or ``None`` if there is none.
+            descent: the descent loss.
+        """
+        return None
+
+
+class Learner(Protocol):
+    """What watches one step for a radius that learns. The step calls these in this order; tensors are by name."""
+
+    def check(self, logits: Tensor) -> None:
+        """Looks at the validation batch while nothing has moved; ``logits`` are the first ones of the training batch."""
+
+    def climbed(self, moves: Tensors, rho: float) -> None:
+        """The perturbation of the parameters that share the radius."""
+
+    def descended(self, parameters: Tensors, pieces: list, share: float, at_w: Tensors, at_worst: Tensors) -> None:
+        """At the worst point of some pieces, a share of the batch: the descent gradients at w, where asked for, and there."""
+
+    def moved(self, parameters: Tensors, memory: Memory) -> None:
+        """The base has made its step."""
 
 
 @kind("Constant")
 @dataclass(frozen=True)
-class Constant:
+class Constant(Radius):
     r"""One radius for the whole training.
 
     .. math:: \rho_t = \rho
@@ -56,7 +113,7 @@ class Constant:
 
 @kind("Schedule")
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Radius):
     r"""A radius that runs along straight lines between given steps.
 
     .. math:: \rho_t = \rho_k + (\rho_{k+1} - \rho_k)\,\frac{t - t_k}{t_{k+1} - t_k} \quad (t_k \le t \le t_{k+1})
@@ -67,9 +124,6 @@ class Schedule:
 
     Raises:
         TypeError, ValueError: corners that do not rise, radii below 0, not as many of one as of the other.
-
-    Source:
-        Ours; a ramp that spares the first steps is common practice.
 
     Example:
         >>> ramp = Schedule(steps=(0, 100), rhos=(0.0, 0.05))
@@ -95,6 +149,11 @@ class Schedule:
         """The largest radius."""
         return max(self.rhos)
 
+    def with_rho(self, rho: float) -> Schedule:
+        """The same line, higher or lower."""
+        scale = rho / self.rho
+        return Schedule(self.steps, tuple(scale * r for r in self.rhos))
+
     def now(self, memory: Memory) -> float:
         """The radius of this step."""
         k = bisect.bisect_right(self.steps, memory.step)
@@ -106,7 +165,7 @@ class Schedule:
 
 @kind("ByLearningRate")
 @dataclass(frozen=True)
-class ByLearningRate:
+class ByLearningRate(Radius):
     r"""A radius that falls with the learning rate.
 
     .. math::
@@ -152,7 +211,7 @@ class ByLearningRate:
         top = self.lr_max
         if top is None:
             started = memory.base.param_groups[0].get("initial_lr")
-            top = float(memory.of("radius").setdefault("lr_max", memory.lr) if started is None else started)
+            top = float(memory.state("radius").setdefault("lr_max", memory.lr) if started is None else started)
         if top <= self.lr_min:
             return self.rho
         share = min(1.0, max(0.0, (memory.lr - self.lr_min) / (top - self.lr_min)))
@@ -161,7 +220,7 @@ class ByLearningRate:
 
 @kind("Phase")
 @dataclass(frozen=True)
-class Phase:
+class Phase(Radius):
     r"""A radius in some of the steps; the others are steps of the base optimiser, at the cost of one pass.
 
     .. math:: \rho_t = \rho\;\mathbb 1\big[t \ge t_0 \text{ and } (t - t_0) \bmod k = 0\big]
@@ -196,6 +255,11 @@ class Phase:
         _checks.keep(self, _checks.whole, "start", least=0)
         _checks.keep(self, _checks.whole, "every")
 
+    @property
+    def climbing_share(self) -> float:
+        """One step in ``every``."""
+        return 1 / self.every
+
     def now(self, memory: Memory) -> float:
         """The radius of this step."""
         since = memory.step - self.start
@@ -204,7 +268,7 @@ class Phase:
 
 @kind("LossBudget")
 @dataclass(frozen=True)
-class LossBudget:
+class LossBudget(Radius):
     r"""As far as a fixed rise of the linearised loss pays for.
 
     .. math:: \rho_t = \min\Big(\frac{\sigma_t}{\|g\|_*},\; \rho_{\max}\Big), \qquad \langle g, \epsilon\rangle = \sigma_t
@@ -262,71 +326,3 @@ class LossBudget:
         """How far the climb goes when the gradient has this dual norm."""
         check_range(self.rho, [dual_norm])
         return torch.clamp(now / dual_norm, max=self.rho)  # at a gradient of zero the cap, and no climb
-
-
-@kind("Learned")
-@dataclass(frozen=True)
-class Learned:
-    r"""A radius that follows the gap between validation and training loss, by the gradient of its square.
-
-    .. math::
-        \rho \leftarrow \rho - \beta h, \qquad
-        h = -\eta\,(L^{vl} - L^{tr})\,\big(\nabla L^{vl} - \nabla L^{tr}\big)^\top_{w_{t+1}}\;
-        \nabla^2 L^{tr}(w_t + \epsilon)\,u, \qquad u = \epsilon / \rho
-
-    h is the derivative of :math:`\tfrac12 (L^{vl} - L^{tr})^2` at the new weights for the radius of the step just made, for a base whose
-    step is :math:`-\eta` times the gradient. The Hessian times u in three forms: ``"exact"``, by differentiating twice; ``"difference"``,
-    :math:`(\nabla L(w + \epsilon) - \nabla L(w)) / \rho` from gradients that the step has computed; ``"diagonal"``, the squared gradient
-    in place of the Hessian.
-
-    Args:
-        rho: the radius to begin with, greater than 0.
-        rate: :math:`\beta`, 0 or greater, in units of radius squared over loss squared. As :math:`h` holds the learning rate
-            :math:`\eta`, a rate fits a learning rate too, and with a schedule that ends at zero the radius comes to rest in any case.
-        form: how the Hessian is handled.
-        every: update after every so many steps.
-        least: the smallest radius, greater than 0.
-        most: the largest.
-
-    Raises:
-        TypeError, ValueError: a number out of its range, an unknown ``form``.
-
-    Source:
-        Wang et al. (2024), LETS. The paper replaces the Hessian by a diagonal; that it is the squared gradient is likely
-        but not certain. The rate, the limits and the period of its runs are not known to us.
-
-    Example:
-        >>> Learned(rho=0.05, rate=100.0).form
-        'diagonal'
-    """
-
-    rho: float
-    rate: float
-    form: str = "diagonal"
-    every: int = 1
-    least: float = 1e-3
-    most: float = 1.0
-
-    def __post_init__(self):
-        _checks.keep(self, _checks.nonnegative, "rate")
-        _checks.choice("form", self.form, FORMS)
-        _checks.keep(self, _checks.whole, "every")
-        _checks.keep(self, _checks.positive, "least", "most", "rho")
-        if self.least > self.most:
-            raise ValueError(f"least must be at most most = {self.most!r}, got {self.least!r}")
-        if not self.least <= self.rho <= self.most:
-            raise ValueError(f"rho must be from least = {self.least!r} to most = {self.most!r}, got {self.rho!r}")
-
-    def now(self, memory: Memory) -> float:
-        """The radius of this step."""
-        return memory.of("radius").setdefault("rho", self.rho)
-
-    def is_due(self, memory: Memory) -> bool:
-        """Whether the step that is being made ends with an update of the radius."""
-        return (memory.step + 1) % self.every == 0
-
-    def update(self, hypergradient: float, memory: Memory) -> None:
-        """One step of gradient descent on the radius, within its limits."""
-        if math.isfinite(hypergradient):
-            moved = self.now(memory) - self.rate * hypergradient
-            memory.of("radius")["rho"] = min(self.most, max(self.least, moved))

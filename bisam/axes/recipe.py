@@ -18,13 +18,13 @@ import torch
 from .. import _checks
 from .._kinds import built, kind, plain
 from ..losses.cross_entropy import CrossEntropy
-from ..losses.surrogate import Surrogate
-from .combination import Decomposed, Look
-from .direction import Averaged, RandomStart
-from .geometry import L2, Adaptive, Lp, Unnormalised
-from .masks import Masked, Only
-from .radius import ByLearningRate, Constant, Learned, LossBudget, Phase, Schedule
-from .selection import MostSensitive, TopK
+from ..losses.loss import Loss
+from .combination import Combination
+from .direction import Direction
+from .geometry import L2, Geometry
+from .radius import Constant, Radius
+from .selection import Selection
+from .start import Start
 
 __all__ = ["SAM", "Recipe"]
 
@@ -55,9 +55,6 @@ class Recipe:
     Raises:
         TypeError, ValueError: a field that is not of its axis, or fields that exclude each other.
 
-    Source:
-        The axes are ours; each method's row cites its own paper.
-
     Example:
         >>> wide = SAM.replace(radius=Constant(0.2))
         >>> wide.radius.rho, wide.passes
@@ -65,45 +62,62 @@ class Recipe:
     """
 
     name: str
-    ascent: Surrogate | CrossEntropy | None = None
-    descent: CrossEntropy = dataclasses.field(default_factory=CrossEntropy)
-    geometry: L2 | Lp | Adaptive | Unnormalised | Masked | Only = dataclasses.field(default_factory=L2)
-    radius: Constant | Schedule | ByLearningRate | Phase | LossBudget | Learned = dataclasses.field(
-        default_factory=lambda: Constant(0.0)
-    )
-    start: RandomStart | None = None
-    direction: Averaged | None = None
-    selection: MostSensitive | TopK | None = None
+    ascent: Loss | None = None
+    descent: Loss = dataclasses.field(default_factory=CrossEntropy)
+    geometry: Geometry = dataclasses.field(default_factory=L2)
+    radius: Radius = dataclasses.field(default_factory=lambda: Constant(0.0))
+    start: Start | None = None
+    direction: Direction | None = None
+    selection: Selection | None = None
     micro_batch: int | None = None
-    combination: Decomposed | Look | None = None
+    combination: Combination | None = None
     same_noise: bool = True
 
     def __post_init__(self):
         _checks.line("name", self.name)
-        for field, method, words in _AXES:
+        for field, axis, words in _AXES:
             value = getattr(self, field)
             if value is not None or field not in _OPTIONAL:
-                _checks.part(field, value, (method,), words)
-        _checks.a_set("geometry", self.geometry)
-        if not hasattr(self.radius, "rho"):
-            raise TypeError(f"radius must be a radius with a rho, got {_checks.shown(self.radius)}")
+                _checks.protocol(field, value, axis, words)
+        if self.selection is not None:
+            _checks.choice("selection: when", self.selection.when, ("before", "after"))
+            _checks.share("selection: fraction", self.selection.fraction)
         _checks.keep(self, _checks.optional, "micro_batch", of=_checks.whole)
         _checks.flag("same_noise", self.same_noise)
-        if isinstance(self.combination, Look) and self.micro_batch is not None:
-            raise ValueError("combination Look remembers one direction a step; micro_batch must be None with it")
+        self._check_products()
+
+    def _check_products(self) -> None:
+        """Refuses choices that exclude each other, whatever the model."""
+        if self.radius.rho == 0:
+            return  # no climb: the base alone
+        for field in ("direction", "combination"):
+            part = getattr(self, field)
+            if self.micro_batch is not None and part is not None and part.has_one_climb:
+                raise ValueError(
+                    f"micro_batch must be None with {field} {type(part).__name__}, which remembers one climb a step; got {self.micro_batch}"
+                )
+        if self.combination is not None and self.combination.climbing_share < 1 and self.radius.climbing_share < 1:
+            raise ValueError(
+                f"radius must climb in every step with combination {type(self.combination).__name__}, which leaves steps out itself; "
+                f"got {_short(self.radius)}"
+            )
+        self.radius.check_recipe(self)
 
     @property
-    def raised(self) -> Surrogate | CrossEntropy:
+    def raised(self) -> Loss:
         """The loss that the perturbation raises, ``ascent`` or the descent loss if that is ``None``."""
         return self.descent if self.ascent is None else self.ascent
 
     @property
     def gradient_at_w(self) -> str | None:
         """The gradient at w that is needed beside the climb, ``"ascent"``, ``"descent"``, or ``None``."""
-        needed = getattr(self.combination, "at_w", None)
-        if isinstance(self.radius, Learned) and self.radius.form == "difference":
-            needed = "descent"
+        needed = self.radius.at_w or (self.combination.at_w if self.combination is not None else None)
         return "ascent" if needed == "descent" and self.raised is self.descent else needed
+
+    @property
+    def has_one_climb(self) -> bool:
+        """Whether something is remembered of the climb, so that a step must have one climb for the whole batch."""
+        return any(part is not None and part.has_one_climb for part in (self.direction, self.combination))
 
     @property
     def passes(self) -> float:
@@ -122,6 +136,16 @@ class Recipe:
         found = {name: _short(getattr(self, name)) for name in fields if getattr(self, name) != getattr(neutral, name)}
         return {"ascent": "the descent loss", **found} if self.radius.rho else {}
 
+    def with_ascent(self, ascent: Loss, name: str) -> Recipe:
+        """A copy that raises another loss.
+
+        Args:
+            ascent: such as a :class:`~bisam.losses.surrogate.Surrogate`.
+            name: of the copy.
+        """
+        selection = None if self.selection is None else self.selection.with_ascent(ascent)
+        return self.replace(name=name, ascent=ascent, selection=selection)
+
     def with_rho(self, rho: float) -> Recipe:
         """A copy with another radius of the same kind; 0 is the base optimiser.
 
@@ -136,10 +160,7 @@ class Recipe:
             return self.replace(radius=Constant(0.0))
         if self.radius.rho == 0:
             raise ValueError(f"rho must be 0 for the recipe {self.name}, got {rho}; use another recipe, such as sam")
-        if isinstance(self.radius, Schedule):
-            scale = rho / self.radius.rho
-            return self.replace(radius=Schedule(self.radius.steps, tuple(scale * r for r in self.radius.rhos)))
-        return self.replace(radius=dataclasses.replace(self.radius, rho=rho))
+        return self.replace(radius=self.radius.with_rho(rho))
 
     def check_base(self, base: torch.optim.Optimizer) -> None:
         """A ``TypeError`` or ``ValueError`` if the recipe cannot work with this base optimiser."""
@@ -149,8 +170,8 @@ class Recipe:
             raise ValueError(
                 "base must not have maximize=True: the climb would lead where the base wants to go; minimise the negative loss"
             )
-        for part in (self.geometry, self.start, self.combination):
-            if hasattr(part, "check_base"):
+        for part in (self.geometry, self.radius, self.start, self.combination):
+            if part is not None:
                 part.check_base(base, self.name)
 
     def replace(self, **changes) -> Recipe:
@@ -179,13 +200,14 @@ class Recipe:
 
 
 _AXES = (
-    ("ascent", "values", "a loss such as CrossEntropy() or Surrogate()"),
-    ("descent", "values", "a loss such as CrossEntropy()"),
-    ("radius", "now", "a radius such as Constant(0.05)"),
-    ("start", "offset", "a choice such as RandomStart(), or None"),
-    ("direction", "filtered", "a choice such as Averaged(0.0, 1.0, decay=0.6), or None"),
-    ("selection", "chosen", "a choice such as MostSensitive(0.5), or None"),
-    ("combination", "combined", "a choice such as Decomposed(alpha=0.4), or None"),
+    ("ascent", Loss, "a loss such as CrossEntropy() or Surrogate()"),
+    ("descent", Loss, "a loss such as CrossEntropy()"),
+    ("geometry", Geometry, "a set such as L2()"),
+    ("radius", Radius, "a radius such as Constant(0.05)"),
+    ("start", Start, "a choice such as RandomStart(), or None"),
+    ("direction", Direction, "a choice such as Averaged(0.0, 1.0, decay=0.6), or None"),
+    ("selection", Selection, "a choice such as MostSensitive(0.5), or None"),
+    ("combination", Combination, "a choice such as Decomposed(alpha=0.4), or None"),
 )
 _OPTIONAL = ("ascent", "start", "direction", "selection", "combination")
 
@@ -193,24 +215,20 @@ _OPTIONAL = ("ascent", "start", "direction", "selection", "combination")
 def _passes(recipe: Recipe) -> float:
     if recipe.radius.rho == 0:
         return 1
-    first, second = 1.0, 1.0
-    if isinstance(recipe.selection, TopK):
-        first = recipe.selection.fraction + FORWARD  # the ranking sees the whole batch
-        second = recipe.selection.fraction
-    if isinstance(recipe.selection, MostSensitive):
-        second = FORWARD + recipe.selection.fraction
+    selection = recipe.selection
+    chosen = 1.0 if selection is None else selection.fraction
+    seen = chosen if selection is not None and selection.when == "before" else 1.0  # by the first pass
+    first, second = seen, chosen
+    first += FORWARD * (seen < 1)  # the ranking before the climb sees the whole batch
+    second += FORWARD * (chosen < 1 and seen == 1)  # and so does the ranking after it
     if recipe.start is not None:  # the first pass is elsewhere; what is said of w takes a forward pass there
-        first += FORWARD * (recipe.selection.fraction if isinstance(recipe.selection, TopK) else 1)
-    if isinstance(recipe.geometry, Masked) and recipe.geometry.per == "tensor":
-        first -= (1 - recipe.geometry.keep) * FORWARD  # half of the backward pass: the gradients of the weights
+        first += FORWARD * seen
+    if recipe.gradient_at_w != "ascent":  # half of a backward pass are the gradients of the weights
+        first -= (1 - recipe.geometry.drawn_share) * FORWARD * seen
     if recipe.gradient_at_w == "descent":
-        second += BACKWARD
-    climbing = first + second
-    every = getattr(recipe.combination, "every", 1) * (recipe.radius.every if isinstance(recipe.radius, Phase) else 1)
-    total = (climbing + every - 1) / every
-    if isinstance(recipe.radius, Learned):
-        hessian = {"exact": 1 + 2 * BACKWARD}.get(recipe.radius.form, 0)
-        total += (2 + hessian) / recipe.radius.every
+        second += BACKWARD * seen
+    every = 1 / (recipe.radius.climbing_share * (1 if recipe.combination is None else recipe.combination.climbing_share))
+    total = (first + second + every - 1) / every + recipe.radius.extra_passes
     return int(total) if total == int(total) else total
 
 

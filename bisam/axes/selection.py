@@ -6,7 +6,9 @@ r"""Which samples the gradients are taken on: all, those that the climb hits har
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,23 +16,22 @@ from torch import Tensor
 from .. import _checks
 from .._kinds import kind
 
-__all__ = ["MostSensitive", "TopK"]
+__all__ = ["MostSensitive", "Selection", "TopK", "highest"]
 
 
-def chosen(scores: Tensor, fraction: float) -> Tensor:
+def highest(scores: Tensor, fraction: float) -> Tensor:
     """The places of the highest scores, in the order of the batch: exactly max(1, round(fraction n)), ties included.
 
     Args:
         scores: one number a sample, shape ``(n,)``; among equal ones the earlier sample is taken, NaN counts as largest.
         fraction: share of the samples, in (0, 1].
 
-    Source:
-        Ours; a comparison with the k-th largest value would take too few samples, and none if all tie.
+    A comparison with the k-th largest value would take too few samples, and none if all tie.
 
     Example:
-        >>> chosen(torch.tensor([1.0, 3.0, 3.0, 2.0]), fraction=0.5)
+        >>> highest(torch.tensor([1.0, 3.0, 3.0, 2.0]), fraction=0.5)
         tensor([1, 2])
-        >>> chosen(torch.zeros(5), fraction=0.6)
+        >>> highest(torch.zeros(5), fraction=0.6)
         tensor([0, 1, 2])
     """
     k = max(1, round(fraction * len(scores)))
@@ -38,9 +39,35 @@ def chosen(scores: Tensor, fraction: float) -> Tensor:
     return order[:k].sort().values
 
 
+class Selection(Protocol):
+    """The axis of selection: the samples that the gradients are taken on.
+
+    A selection of your own is a subclass with ``fraction``, ``when`` and :meth:`chosen`.
+    """
+
+    fraction: float = 1.0  #: the share of the samples that are chosen; with 1 nothing is ranked
+    when: str = "after"  #: ranked ``"before"`` the climb, for both passes, or ``"after"`` it, for the descent
+
+    @abstractmethod
+    def chosen(self, at_w: Tensor, at_worst: Tensor | None, targets: Tensor, ascent, descent) -> Tensor:
+        r"""The places of the chosen samples, in the order of the batch.
+
+        Args:
+            at_w: logits at w, shape ``(n, K)``.
+            at_worst: logits at :math:`w + \epsilon`, or ``None`` before the climb.
+            targets: true classes, shape ``(n,)``.
+            ascent: the ascent loss.
+            descent: the descent loss.
+        """
+
+    def with_ascent(self, ascent) -> Selection:
+        """The selection that goes with another ascent loss."""
+        return self
+
+
 @kind("MostSensitive")
 @dataclass(frozen=True)
-class MostSensitive:
+class MostSensitive(Selection):
     r"""Descends on the samples whose ascent loss the climb has raised most.
 
     .. math:: s_i = a_i(w + \epsilon) - a_i(w)
@@ -58,8 +85,10 @@ class MostSensitive:
         version, where a is Q.
 
     Example:
-        >>> MostSensitive(0.5).chosen(torch.tensor([0.0, 1.0]), torch.tensor([0.3, 1.1]))
-        tensor([0])
+        >>> from bisam import CrossEntropy
+        >>> right, torn = torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([[9.0, 0.0], [1.0, 0.0]])
+        >>> MostSensitive(0.5).chosen(right, torn, torch.tensor([0, 0]), CrossEntropy(), CrossEntropy())
+        tensor([1])
     """
 
     fraction: float = 0.5
@@ -67,19 +96,14 @@ class MostSensitive:
     def __post_init__(self):
         _checks.keep(self, _checks.share, "fraction")
 
-    def chosen(self, at_w: Tensor, at_worst: Tensor) -> Tensor:
-        """The places of the chosen samples, in the order of the batch.
-
-        Args:
-            at_w: ascent losses of the samples at w, shape ``(n,)``.
-            at_worst: the same at w + epsilon.
-        """
-        return chosen(at_worst - at_w, self.fraction)
+    def chosen(self, at_w: Tensor, at_worst: Tensor | None, targets: Tensor, ascent, descent) -> Tensor:
+        """The places of the samples whose ascent loss has risen most."""
+        return highest(ascent.values(at_worst, targets) - ascent.values(at_w, targets), self.fraction)
 
 
 @kind("TopK")
 @dataclass(frozen=True)
-class TopK:
+class TopK(Selection):
     r"""Climbs and descends on the samples with the largest loss at w only.
 
     Ranking is one forward pass of the whole batch. Q ranks samples last that are right by a wide margin, and gives no
@@ -104,24 +128,22 @@ class TopK:
 
     fraction: float = 0.5
     by: str = "descent"
+    when = "before"
 
     def __post_init__(self):
         _checks.keep(self, _checks.share, "fraction")
         _checks.choice("by", self.by, ("descent", "ascent", "gradient"))
 
-    def chosen(self, logits: Tensor, targets: Tensor, ascent, descent) -> Tensor:
-        """The places of the chosen samples, in the order of the batch.
-
-        Args:
-            logits: at w, shape ``(n, K)``.
-            targets: true classes, shape ``(n,)``.
-            ascent: the ascent loss.
-            descent: the descent loss.
-        """
+    def chosen(self, at_w: Tensor, at_worst: Tensor | None, targets: Tensor, ascent, descent) -> Tensor:
+        """The places of the samples that rank highest at w."""
         if self.by != "gradient":
             loss = descent if self.by == "descent" else ascent
-            return chosen(loss.values(logits.detach(), targets), self.fraction)
-        leaf = logits.detach().requires_grad_()
+            return highest(loss.values(at_w.detach(), targets), self.fraction)
+        leaf = at_w.detach().requires_grad_()
         with torch.enable_grad():
             ascent.values(leaf, targets).sum().backward()
-        return chosen(torch.linalg.vector_norm(leaf.grad, dim=1), self.fraction)
+        return highest(torch.linalg.vector_norm(leaf.grad, dim=1), self.fraction)
+
+    def with_ascent(self, ascent) -> TopK:
+        """Ranked by the gradient: a bounded loss has none where it is largest."""
+        return replace(self, by="gradient")

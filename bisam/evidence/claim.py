@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .. import _checks
-from ..methods.table import RECIPES
+from ..methods.table import RECIPES, is_recipe
 from .experiment import CONTROLS
 from .verdicts import FEWEST
 
@@ -70,7 +70,8 @@ class Claim:
 
     def __post_init__(self):
         for name in ("ours", "theirs"):
-            _checks.choice(name, getattr(self, name), (*RECIPES, *CONTROLS))
+            if not is_recipe(getattr(self, name)):
+                _checks.choice(name, getattr(self, name), (*RECIPES, *CONTROLS))
         _checks.choice("metric", self.metric, METRICS)
         if _checks.whole("rule", self.rule) not in FEWEST:
             raise ValueError(f"rule must be one of {', '.join(map(str, FEWEST))}; got {self.rule} in claim {self.id}")

@@ -6,7 +6,8 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from ..axes.radius import Constant, Learned
+from ..axes.radius import Constant
+from ..methods.lets import Learned
 from ..methods.table import SGD
 from ..training import Run
 from .record import run_of

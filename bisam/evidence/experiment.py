@@ -9,12 +9,12 @@ import re
 from dataclasses import dataclass, field
 
 from .. import _checks
-from ..axes.radius import Learned
 from ..axes.recipe import Recipe
 from ..losses.bounds import Identity
 from ..losses.cross_entropy import CrossEntropy
 from ..losses.surrogate import Surrogate
-from ..methods.table import BISAM_LOG, RECIPES, SAM, SGD
+from ..methods.lets import Learned
+from ..methods.table import BISAM_LOG, RECIPES, SAM, SGD, is_recipe, recipe
 from ..training import Run, equal_budget
 
 __all__ = ["CONTROLS", "SCALES", "Experiment", "method"]
@@ -51,8 +51,9 @@ def method(name: str) -> Recipe:
         >>> method("sam-unsmoothed").ascent.smoothing, method("sam").ascent
         (0.0, None)
     """
-    known = {**RECIPES, **CONTROLS}
-    return known[_checks.choice("method", name, tuple(known))]
+    if name in CONTROLS:
+        return CONTROLS[name]
+    return recipe(name) if is_recipe(name) else _checks.choice("method", name, (*RECIPES, *CONTROLS))
 
 
 @dataclass(frozen=True)

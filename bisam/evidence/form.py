@@ -15,8 +15,9 @@ from dataclasses import MISSING
 
 from .. import _checks
 from .. import _files as files
-from ..axes.radius import Constant, Learned
+from ..axes.radius import Constant
 from ..losses.cross_entropy import CrossEntropy
+from ..methods.lets import Learned
 from ..training import Run
 from .experiment import AXES, Experiment
 from .published import published

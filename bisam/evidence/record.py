@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 from torch import Tensor
 
-from ..axes.radius import Learned
 from ..axes.recipe import Recipe
+from ..methods.lets import Learned
 from ..training import Run, own_code
 from .places import LedgerError
 

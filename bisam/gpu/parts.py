@@ -50,7 +50,7 @@ def _time(stage: Stage, logits: Tensor, targets: Tensor, loss: Callable, of_valu
 def perturb(stage: Stage, model: str) -> dict:
     """The climb and the way back, in units of a step of fused SGD on the same weights."""
     net = models.build(model, (3, 32, 32), 10).to(stage.device)
-    base = torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.9, fused=True if stage.is_cuda else None)
+    base, alone = (torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.9, fused=True if stage.is_cuda else None) for _ in range(2))
     opt = SharpnessAware(base, RECIPES["sam"], nonfinite="skip")
     gradients = [torch.ones_like(p) for p in net.parameters()]
 
@@ -63,10 +63,9 @@ def perturb(stage: Stage, model: str) -> dict:
     def base_alone() -> None:
         for parameter, gradient in zip(net.parameters(), gradients, strict=True):
             parameter.grad = gradient
-        base.step()
+        alone.step()
 
     climb = seconds_of(there_and_back, stage)
-    opt._licensed = False
     step = seconds_of(base_alone, stage)
     return {"seconds": climb, "in steps of SGD": climb / step}
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from ..axes import memory
-from ..axes.radius import Learned, Phase
+from ..axes.radius import Phase
 from ..axes.recipe import Recipe
+from ..methods.lets import Learned
 from ..methods.table import RECIPES
 from ..step.batch import Batch
 from ..step.optimizer import SharpnessAware

@@ -2,6 +2,7 @@
 
 from .bounds import Bound, Identity, NegLog, Tanh, heaviside
 from .cross_entropy import CrossEntropy, zero_one
+from .loss import Loss
 from .surrogate import Surrogate, gap, margins
 
-__all__ = ["Bound", "CrossEntropy", "Identity", "NegLog", "Surrogate", "Tanh", "gap", "heaviside", "margins", "zero_one"]
+__all__ = ["Bound", "CrossEntropy", "Identity", "Loss", "NegLog", "Surrogate", "Tanh", "gap", "heaviside", "margins", "zero_one"]

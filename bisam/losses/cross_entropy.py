@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from .. import _checks
 from .._kinds import kind
+from .loss import Loss
 
 __all__ = ["CONVENTIONS", "CrossEntropy", "zero_one"]
 
@@ -25,7 +26,7 @@ CONVENTIONS = ("all", "others")
 
 @kind("CrossEntropy")
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Loss):
     r"""Cross-entropy with label smoothing in either published convention.
 
     .. math::

@@ -19,6 +19,7 @@ from torch.nn import functional
 from .. import _checks
 from .._kinds import kind
 from .bounds import Bound, NegLog, Tanh
+from .loss import Loss
 
 __all__ = ["Surrogate", "gap", "margins"]
 
@@ -80,7 +81,7 @@ def gap(mu: float, classes: int) -> float:
 
 @kind("Surrogate")
 @dataclass(frozen=True)
-class Surrogate:
+class Surrogate(Loss):
     r"""The ascent loss of BiSAM: a smooth lower bound of the 0-1 loss, with its gradient in closed form.
 
     .. math::

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks
-from ..axes.geometry import Tensors
+from ..axes.tensors import Tensors
 from ..losses.cross_entropy import zero_one
-from ..step.batch import unwrapped
+from ..step.modules import unwrapped
 from .batches import Batches, batches, check_classes, outputs_of
 from .held import held, moved
 

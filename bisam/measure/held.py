@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from .. import _checks
-from ..step.batch import held_buffers
+from ..step.buffers import held_buffers
 from ..step.perturbation import Displacement
 
 __all__ = ["held", "moved", "trainable"]

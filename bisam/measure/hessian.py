@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .. import _checks
 from .._progress import bar
-from ..step.batch import unwrapped
+from ..step.modules import unwrapped
 from .batches import Advance, Batches, Loss, batches, check_loss, count, loss_of, loss_value, outputs_of
 from .held import held, trainable
 

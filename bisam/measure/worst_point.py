@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from .. import _checks
 from .._progress import bar
-from ..axes.geometry import L2, Tensors, Unnormalised
-from ..step.batch import unwrapped
+from ..axes.geometry import L2, Unnormalised
+from ..axes.tensors import Tensors
+from ..step.modules import unwrapped
 from .batches import Loss, batches, check_finite, check_loss, loss_and_gradient, mean_loss
 from .held import held, moved, trainable
 

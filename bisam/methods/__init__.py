@@ -1,6 +1,7 @@
 """The table of methods with its sources, and the parts that one method alone needs."""
 
 from .bsam import Handed, Posterior, Precision, Variational
+from .lets import Learned
 from .table import *  # noqa: F403  the rows of the table, listed there
 from .table import (
     E_BISAM_LOG_PRINTED,
@@ -14,6 +15,6 @@ from .table import __all__ as _rows
 
 __all__ = [
     *_rows,
-    "E_BISAM_LOG_PRINTED", "E_BISAM_TANH_PRINTED", "Handed", "LETS_ASAM", "LETS_BISAM_LOG", "LETS_BISAM_TANH", "Posterior",
+    "E_BISAM_LOG_PRINTED", "E_BISAM_TANH_PRINTED", "Handed", "LETS_ASAM", "LETS_BISAM_LOG", "LETS_BISAM_TANH", "Learned", "Posterior",
     "Precision", "SAM_INF", "Variational",
 ]  # fmt: skip

@@ -22,9 +22,11 @@ from torch import Tensor
 
 from .. import _checks
 from .._kinds import kind
-from ..axes.combination import AT_W
-from ..axes.geometry import Tensors, euclidean_norm
+from ..axes.combination import AT_W, Combination
+from ..axes.geometry import Ball, Geometry
 from ..axes.memory import Memory
+from ..axes.start import Start
+from ..axes.tensors import Tensors, euclidean_norm
 
 __all__ = ["Handed", "Posterior", "Precision", "Variational"]
 
@@ -141,7 +143,7 @@ class Variational(torch.optim.Optimizer):
 
 @kind("Posterior")
 @dataclass(frozen=True)
-class Posterior:
+class Posterior(Start):
     r"""Takes the first gradient at a draw from the posterior; the draw is not kept for the second.
 
     .. math:: \delta \sim \mathcal N\big(0, \tfrac{1}{N s}\big) \quad\text{elementwise}
@@ -156,9 +158,9 @@ class Posterior:
 
     kept = False
 
-    def check_base(self, base: torch.optim.Optimizer, name: str) -> None:
+    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
         """A ``TypeError`` for a base that has no precision."""
-        _needs_variational(self, base, name)
+        _needs_variational(self, base, recipe)
 
     def offset(self, weights: Tensors, memory: Memory) -> Tensors:
         r"""The random move :math:`\delta`, by name."""
@@ -172,7 +174,7 @@ class Posterior:
 
 @kind("Precision")
 @dataclass(frozen=True)
-class Precision:
+class Precision(Geometry):
     r"""Climbs along the gradient divided by the precision, without a norm.
 
     .. math:: \epsilon = \rho\,\frac{g}{s}
@@ -190,9 +192,9 @@ class Precision:
         {'w': tensor([ 0.2000, -0.1000])}
     """
 
-    def check_base(self, base: torch.optim.Optimizer, name: str) -> None:
+    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
         """A ``TypeError`` for a base that has no precision."""
-        _needs_variational(self, base, name)
+        _needs_variational(self, base, recipe)
 
     def prepared(self, weights: Tensors, memory: Memory) -> _Scaled:
         """The climb of this step, with the precision as it is now."""
@@ -201,7 +203,7 @@ class Precision:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scaled:
+class _Scaled(Ball):
     s: Tensors
 
     def norm(self, perturbation: Tensors, weights: Tensors) -> Tensor:
@@ -218,7 +220,7 @@ class _Scaled:
 
 @kind("Handed")
 @dataclass(frozen=True)
-class Handed:
+class Handed(Combination):
     r"""Descends with the gradient at :math:`w + \epsilon` and hands the one of the first pass to the base.
 
     .. math:: p \text{ moves the mean}, \qquad r \text{ moves the precision}
@@ -243,23 +245,27 @@ class Handed:
     def __post_init__(self):
         _checks.choice("at_w", self.at_w, AT_W)
 
-    def check_base(self, base: torch.optim.Optimizer, name: str) -> None:
+    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
         """A ``TypeError`` for a base that has no precision."""
-        _needs_variational(self, base, name)
+        _needs_variational(self, base, recipe)
 
     def combined(self, r: Tensors, p: Tensors, memory: Memory, share: float = 1.0) -> Tensors:
         """The gradient p; r is kept for the base, summed over the parts of a batch by their shares."""
-        kept = memory.of("combination")
+        kept = memory.state("combination")
         kept.update({name: share * part + kept.get(name, 0.0) for name, part in r.items()})
         return p
 
-    def before_base(self, named: dict[str, Tensor], memory: Memory) -> None:
+    def before_base(self, named: Tensors, memory: Memory) -> None:
         """Gives the base the gradients that were kept, by parameter."""
-        kept = memory.of("combination")
+        kept = memory.state("combination")
         if not kept:
             return
         memory.base.hand({parameter: kept[name] for name, parameter in named.items() if name in kept})
         kept.clear()
+
+    def forget(self, memory: Memory) -> None:
+        """Gradients that were cleared are not handed on."""
+        memory.state("combination").clear()
 
 
 def _needs_variational(part: object, base: torch.optim.Optimizer, name: str) -> None:

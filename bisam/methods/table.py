@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 
 from .. import _checks
-from ..axes.combination import Decomposed, Look
-from ..axes.direction import Averaged, RandomStart
-from ..axes.geometry import L2, Adaptive, Lp, Unnormalised
+from ..axes.combination import Decomposed, LookSAM
+from ..axes.direction import Averaged
+from ..axes.geometry import L2, Adaptive, Unnormalised
+from ..axes.lp import Lp
 from ..axes.masks import Masked, Only
-from ..axes.radius import ByLearningRate, Constant, Learned, LossBudget, Phase
+from ..axes.radius import ByLearningRate, Constant, LossBudget, Phase
 from ..axes.recipe import SAM, Recipe
 from ..axes.selection import MostSensitive, TopK
+from ..axes.start import RandomStart
 from ..losses.bounds import NegLog, Tanh
 from ..losses.surrogate import Surrogate
 from .bsam import Handed, Posterior, Precision
+from .lets import Learned
 
 __all__ = [
     "ASAM", "ASAM_ALL", "A_BISAM_LOG", "A_BISAM_TANH", "BISAM_LOG", "BISAM_TANH", "BSAM", "ESAM", "ESAM_CODE", "E_BISAM_LOG",
     "E_BISAM_TANH", "FSAM", "GSAM", "KSAM", "LATE_SAM", "LETS_SAM", "LE_SAM", "LOOKSAM", "MSAM", "M_BISAM_LOG", "M_BISAM_TANH", "RECIPES",
-    "RSAM", "SAM", "SAM_EVERY_K", "SAM_ON", "SGD", "VASSO", "recipe",
+    "RSAM", "SAM", "SAM_EVERY_K", "SAM_ON", "SGD", "VASSO", "is_recipe", "recipe",
 ]  # fmt: skip
 
 # Without a perturbation every recipe is its base optimiser: SGD, AdamW or whatever is wrapped.
@@ -150,7 +153,7 @@ LATE_SAM = SAM.replace(name="late-sam", radius=Phase(rho=0.05, start=1000))
 SAM_EVERY_K = SAM.replace(name="sam-every-k", radius=Phase(rho=0.05, every=5))
 
 # Liu et al. 2022: k = 5 and alpha = 0.7. Their rho is for large batches; this is SAM's.
-LOOKSAM = SAM.replace(name="looksam", combination=Look(every=5, alpha=0.7))
+LOOKSAM = SAM.replace(name="looksam", combination=LookSAM(every=5, alpha=0.7))
 
 # Moellenhoff and Khan 2023, CIFAR with a ResNet-18; the base must be bisam.Variational.
 BSAM = SAM.replace(
@@ -161,43 +164,49 @@ BSAM = SAM.replace(
     radius=Constant(0.01),
 )
 
-# Methods that climb cross-entropy in their papers, and here may climb Q as well.
-_COMBINABLE = (GSAM, RSAM, KSAM, FSAM, VASSO, SAM_ON, LE_SAM, LATE_SAM, SAM_EVERY_K, LOOKSAM, BSAM)
-
-
-def _products(row: Recipe) -> tuple[Recipe, Recipe]:
-    """A method with the two surrogates in its ascent; nobody has published runs of these."""
-    by = TopK(row.selection.fraction, by="gradient") if isinstance(row.selection, TopK) else row.selection
-    return tuple(
-        row.replace(name=f"{row.name}-{bisam.name}", ascent=bisam.ascent, selection=by) for bisam in (BISAM_LOG, BISAM_TANH)
-    )
-
-
 RECIPES = {
     row.name: row
     for row in (
         *(SGD, SAM, BISAM_LOG, BISAM_TANH, SAM_INF, ASAM, ASAM_ALL, A_BISAM_LOG, A_BISAM_TANH),
         *(ESAM, ESAM_CODE, E_BISAM_LOG, E_BISAM_TANH, E_BISAM_LOG_PRINTED, E_BISAM_TANH_PRINTED),
         *(MSAM, M_BISAM_LOG, M_BISAM_TANH, LETS_SAM, LETS_ASAM, LETS_BISAM_LOG, LETS_BISAM_TANH),
-        *(variant for row in _COMBINABLE for variant in (row, *_products(row))),
+        *(GSAM, RSAM, KSAM, FSAM, VASSO, SAM_ON, LE_SAM, LATE_SAM, SAM_EVERY_K, LOOKSAM, BSAM),
     )
 }
 
 
 def recipe(name: str) -> Recipe:
-    """The named row of the table of methods.
+    """The named row of the table of methods, or a row with one of BiSAM's surrogates in its ascent.
 
     Args:
-        name: one of ``RECIPES``, such as ``"sam"`` or ``"a-bisam-log"``.
+        name: one of ``RECIPES``, such as ``"sam"`` or ``"a-bisam-log"``; or a row that raises its descent loss, with ``-bisam-log`` or
+            ``-bisam-tanh`` behind it, such as ``"gsam-bisam-log"``: nobody has published runs of these.
 
     Raises:
         ValueError: an unknown name; the message lists those that exist.
 
-    Source:
-        The table in this module, where each default carries its own.
-
     Example:
-        >>> recipe("bisam-log").ascent.mu
-        1.5
+        >>> recipe("bisam-log").ascent.mu, recipe("gsam-bisam-log").ascent.mu
+        (1.5, 1.5)
     """
-    return RECIPES[_checks.choice("recipe", name, tuple(RECIPES))]
+    row, surrogate = _parts_of(name)
+    if row is None:
+        allowed = f"one of {', '.join(RECIPES)}, or a row that raises its descent loss with -bisam-log or -bisam-tanh behind it"
+        raise ValueError(f"recipe must be {allowed}; got {_checks.shown(name)}")
+    return row if surrogate is None else row.with_ascent(surrogate.ascent, name)
+
+
+def is_recipe(name: object) -> bool:
+    """Whether :func:`recipe` knows a name."""
+    return _parts_of(name)[0] is not None
+
+
+def _parts_of(name: object) -> tuple[Recipe | None, Recipe | None]:
+    """The row, and the row whose ascent loss it is to have."""
+    if not isinstance(name, str) or name in RECIPES:
+        return RECIPES.get(name) if isinstance(name, str) else None, None
+    for surrogate in (BISAM_LOG, BISAM_TANH):
+        row = RECIPES.get(name.removesuffix(f"-{surrogate.name}"))
+        if row is not None and row.ascent is None and row.radius.rho:
+            return row, surrogate
+    return None, None

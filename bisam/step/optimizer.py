@@ -3,14 +3,12 @@ r"""The step of every method: climb from w to the edge of the ball, take the gra
 .. math:: \epsilon_t = \arg\max_{\|\epsilon\| \le \rho} \langle \nabla A(w_t), \epsilon\rangle, \qquad
     w_{t+1} = \mathrm{base}\big(w_t, \nabla L(w_t + \epsilon_t)\big)
 
-This module is the outside: an optimiser like any other of torch. What happens between the two points is in
-:mod:`bisam.step.two_pass`.
+This module is the outside: an optimiser like any other of torch, with its state, and with the rule that every step of the base
+uses up one gradient that was made for it. What happens between the two points is in :mod:`bisam.step.two_pass`.
 """
 
 from __future__ import annotations
 
-import sys
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,16 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks
-from ..axes.combination import Decomposed, Look
-from ..axes.geometry import Tensors, euclidean_norm
 from ..axes.memory import Memory
-from ..axes.radius import Learned
 from ..axes.recipe import SAM, Recipe
-from .batch import Batch, Noise, Statistics, is_replayed, unwrapped
-from .hypergradient import Lesson
+from ..axes.tensors import Tensors, euclidean_norm
+from . import gradients
+from .batch import Batch
+from .buffers import Statistics
+from .modules import draws_noise, is_graphed, names_of
+from .nonfinite import NonFinite, all_finite, tell_the_scaler
 from .perturbation import Displacement
 from .record import Diagnostics
-from .two_pass import Ascent, Outcome, own_radii
+from .rng import RNGState
+from .step import Step
+from .two_pass import at_worst_point, gradient_at_worst_point
 
 __all__ = ["SharpnessAware"]
 
@@ -189,32 +190,48 @@ class SharpnessAware(torch.optim.Optimizer):
         """
         pieces, scaler = self._check(batch, validation), _enabled(scaler)
         weight = _checks.positive("weight", weight)
-        model, earlier = pieces[0].model, self._take()
+        model, parameters = pieces[0].model, self._parameters(pieces[0].model)
+        earlier = gradients.take(parameters)
         if not earlier:
-            self._drop_handed()  # of gradients that were cleared without a step
-        elif self._lesson is not None:
-            self._add(earlier, 1.0)
+            self._forget()  # of gradients that were cleared without a step
+        elif self._is_ready and (self.recipe.radius.learns or self.recipe.has_one_climb):
+            gradients.add(parameters, earlier, 1.0)
             raise RuntimeError(
-                "a learned radius needs the whole batch in one call before the step: opt.backward([part, part], ...)"
+                f"recipe {self.recipe.name!r} remembers one climb a step, and needs the whole batch in one call before it: "
+                "opt.backward([part, part], ...)"
             )
-        moment = self.memory.now()
-        lesson = Lesson(pieces, validation) if isinstance(self.recipe.radius, Learned) else None
-        statistics = Statistics(model)
+        moment, statistics = self.memory.snapshot(), Statistics(model)
+        step = self._new_step(model, parameters, scaler=scaler, weight=weight)
+        step.learner = self.recipe.radius.learner(pieces, validation, self.recipe.descent)
         try:
-            outcome = Ascent(self, model, scaler, lesson, weight).of_batch(pieces)
-            self._finish(outcome, moment, scaler, statistics)
+            gradient_at_worst_point(step, pieces)
+            is_kept = self._judged(step, moment, statistics)
         except BaseException:
             self.base.zero_grad()
-            self.memory.back_to(moment)
-            self._add(earlier, 1.0)
+            self.memory.restore(moment)
+            gradients.add(parameters, earlier, 1.0)
             raise
-        self._add(earlier, weight)
-        self._lesson = lesson if outcome.is_kept else None
-        self._licensed = True
-        return outcome.loss
+        gradients.add(parameters, earlier, weight)
+        self._learner = step.learner if is_kept else None
+        self._is_ready = True
+        return step.outcome.loss
+
+    def _new_step(self, model: nn.Module, parameters: Tensors, **more) -> Step:
+        self._given, self.memory.named = parameters, parameters
+        return Step(
+            recipe=self.recipe,
+            memory=self.memory,
+            model=model,
+            parameters=parameters,
+            own_radii=self._own_radii(parameters),
+            away=self.displacement,
+            per_worker=self.per_worker,
+            record=self.record,
+            **more,
+        )
 
     def _step_after_block(self, closure: Callable[[], None] | None = None) -> None:
-        if not self._licensed:
+        if not self._is_ready:
             raise RuntimeError(
                 "step() without a batch must follow a `with opt.perturbed(model):` block or opt.backward(batch); "
                 "otherwise the base optimiser would run alone under another name"
@@ -229,40 +246,32 @@ class SharpnessAware(torch.optim.Optimizer):
         torch.clear_autocast_cache()  # a step without a climb may stand in an autocast context as well
 
     def _before_base(self) -> None:
-        if self._inside:
+        if self._is_inside:
             raise RuntimeError(
                 "the base must be stepped after the `with opt.perturbed(model):` block, not inside it: "
                 "the weights stand elsewhere there and are put back at its end"
             )
-        if not self._licensed:
+        if not self._is_ready:
             return
-        if hasattr(self.recipe.combination, "before_base"):
-            self.recipe.combination.before_base(dict(self.named_parameters(self._names)), self.memory)
-        if self._alarm is not None:
-            self.base.grad_scale, self.base.found_inf = None, self._alarm
+        if self.recipe.combination is not None:
+            self.recipe.combination.before_base(self._given, self.memory)
+        self._nonfinite.before_base()
 
     def _after_base(self) -> None:
-        alarm, self._alarm = self._alarm, None
-        if alarm is not None and "found_inf" in self.base.__dict__:
-            del self.base.grad_scale, self.base.found_inf
-            if self._skipped_there is None:
-                self._skipped_there = torch.zeros_like(alarm)
-            self._skipped_there.add_(alarm)  # in place: a captured step finds it there again
-        if not self._licensed:
+        self._nonfinite.after_base()
+        if not self._is_ready:
             return
-        self._licensed = False
-        lesson, self._lesson = self._lesson, None
+        self._is_ready = False
+        learner, self._learner = self._learner, None
         try:
-            if lesson is not None and self.recipe.radius.is_due(self.memory):
-                self.recipe.radius.update(lesson.hypergradient(self), self.memory)
+            if learner is not None:
+                learner.moved(self._given, self.memory)
         finally:  # the weights have moved, whatever the validation batch does
-            if hasattr(self.recipe.geometry, "after_step"):
-                names = [name for name, _ in self.named_parameters(self._names)]
-                self.recipe.geometry.after_step(names, self.memory)
+            self.recipe.geometry.after_step(list(self._given), self.memory)
             self.memory.step += 1
 
     @contextmanager
-    def perturbed(self, model: nn.Module, noise: Noise | None = None) -> Iterator[None]:
+    def perturbed(self, model: nn.Module, noise: RNGState | None = None) -> Iterator[None]:
         r"""Inside, the weights stand at :math:`w + \epsilon`; after it they are bitwise back, come what may.
 
         The gradients found on entering are those of the ascent loss: the climb uses them up, so that after the block
@@ -270,7 +279,7 @@ class SharpnessAware(torch.optim.Optimizer):
 
         Args:
             model: its buffers (batch-norm statistics) are held during the block.
-            noise: a :class:`~bisam.step.batch.Noise` taken before the first pass; the block then draws the same dropout masks.
+            noise: a :class:`~bisam.step.rng.RNGState` taken before the first pass; the block then draws the same dropout masks.
                 Needed if the model draws noise, unless the recipe says ``same_noise=False``.
 
         Raises:
@@ -293,40 +302,40 @@ class SharpnessAware(torch.optim.Optimizer):
             ...     descent(model(x), y).backward()
             >>> sgd.step(); sgd.zero_grad()
         """
-        known = self._check_block(model, noise)
+        self._check_block(model, noise)
         self._check_outside()
-        self._names = known
-        gradient = self._take()
-        if is_replayed(model):
+        parameters = self._parameters(model)
+        gradient = gradients.take(parameters)
+        if is_graphed(model):
             gradient = {name: g.clone() for name, g in gradient.items()}
         if not gradient:
             raise RuntimeError(
                 "no parameter of the base optimiser has a gradient: call backward() on the ascent loss first, "
                 "of a model whose parameters the base holds"
             )
-        moment = self.memory.now()
+        moment, step = self.memory.snapshot(), self._new_step(model, parameters)
         try:
-            with Ascent(self, model).block(gradient, noise if self.recipe.same_noise else None) as outcome:
-                self._inside = True
+            with at_worst_point(step, gradient, noise if self.recipe.same_noise else None):
+                self._is_inside = True
                 yield
         except BaseException:
-            self.memory.back_to(moment)
+            self.memory.restore(moment)
             raise
         finally:
-            self._inside = False
-        self._finish(outcome, moment)
-        self._licensed = True
+            self._is_inside = False
+        self._judged(step, moment)
+        self._is_ready = True
 
-    def _check_block(self, model: nn.Module, noise: Noise | None) -> dict[Tensor, str]:
-        """The names of the model's parameters, or an error before anything is touched."""
+    def _check_block(self, model: nn.Module, noise: RNGState | None) -> None:
+        """An error before anything is touched."""
         recipe, known = self.recipe, names_of(_checks.module("model", model))
         if not any(parameter in known for group in self.param_groups for parameter in group["params"]):
             raise ValueError("model must be the one whose parameters the base holds; none of this model's are among them")
         if noise is not None:
-            _checks.part("noise", noise, Noise, "a bisam.Noise")
+            _checks.part("noise", noise, RNGState, "a bisam.step.RNGState")
         extra = [field for field in ("start", "selection", "micro_batch") if getattr(recipe, field) is not None]
-        extra += ["radius"] if isinstance(recipe.radius, Learned) else []
-        if isinstance(recipe.combination, Look) or recipe.gradient_at_w == "descent":
+        extra += ["radius"] if recipe.radius.learns else []
+        if recipe.gradient_at_w == "descent" or (recipe.combination is not None and recipe.combination.climbing_share < 1):
             extra.append("combination")
         if extra:
             raise ValueError(
@@ -335,83 +344,50 @@ class SharpnessAware(torch.optim.Optimizer):
             )
         if noise is None and recipe.same_noise and draws_noise(model):
             raise ValueError(
-                "noise must be given for a model with active dropout: take noise = bisam.Noise(device) before the "
+                "noise must be given for a model with active dropout: take noise = bisam.step.RNGState(device) before the "
                 "first pass and call perturbed(model, noise); or use a recipe with same_noise=False"
             )
-        return known
 
     # -- accidents ------------------------------------------------------------------------------------------------
 
-    def _finish(self, outcome: Outcome, moment: dict, scaler=None, statistics: Statistics | None = None) -> None:
-        """Looks whether all was finite. If not, the gradients go, and what the recipe remembered of this step."""
-        norms = {"ascent": outcome.size, "descent": euclidean_norm(self._gradients())}
+    def _judged(self, step: Step, moment: dict, statistics: Statistics | None = None) -> bool:
+        """Whether all was finite. If not, the gradients go, and what the recipe remembered of this step."""
+        found = gradients.gradients(step.parameters)
+        norms = {"ascent": step.outcome.dual_norm, "descent": euclidean_norm(found)}
         norms = {name: norm for name, norm in norms.items() if norm is not None}
-        self.last = Diagnostics.of(outcome, norms, self, scaler) if self.record else None
-        device = norms["descent"].device  # the ascent may have drawn no tensor, and its norm is then on the CPU
-        if device.type == "meta":
-            return  # there are shapes and no numbers
-        finite = torch.isfinite(torch.stack([norm.detach().to(device) for norm in norms.values()])).all()
-        if scaler is not None:
-            self._tell_the_scaler(outcome)
-            if self.memory.now() and not finite:  # the scaler will skip the step, and knows nothing of the memory
-                self.memory.back_to(moment)
-                outcome.is_kept = False
-            return
-        if self.nonfinite == "skip" and self._base_can_skip(device) and self._memory_can_go_back(moment):
-            self.memory.back_where(~finite, moment)
-            alarm = (~finite).to(torch.float32)  # read by the base on the device; nobody waits for it
-            self._alarm = alarm if self._alarm is None else torch.maximum(self._alarm, alarm)  # of any part
-            return
-        if finite:
-            return
-        if statistics is not None:
-            statistics.mend()
-        self.zero_grad()
-        self.memory.back_to(moment)
-        outcome.is_kept = False
-        bad = " and ".join(name for name, norm in norms.items() if not torch.isfinite(norm))
-        message = f"the {bad} gradient of {self.recipe.name} holds inf or NaN; the weights are as before the step"
-        if self.nonfinite == "raise":
-            raise FloatingPointError(message + "; look for inf or NaN among the inputs and logits")
-        self.skipped += 1
-        if self.skipped == 1:
-            message += "; the step is skipped, later ones are only counted"
-            warnings.warn(message, RuntimeWarning, stacklevel=_levels_to_the_caller())
-
-    def _base_can_skip(self, device: torch.device) -> bool:
-        """Whether a bad step can be left to a fused base, without waiting for the device to say that it is bad.
-
-        Not in its first step, which would leave its momentum unset.
-        """
-        if looking_is_free(device):
+        if self.record:
+            scale = 1.0 if step.scaler is None else step.scaler.get_scale()
+            self.last = Diagnostics.of(step.outcome, norms, found, step=self.memory.step, skipped=self.skipped, scale=scale)
+        if step.scaler is None:
+            learns = step.learner is not None
+            is_fine = self._nonfinite.is_fine(norms, self.recipe.name, self.memory, moment, learns, statistics)
+            if not is_fine:
+                self.zero_grad()
+                self.memory.restore(moment)
+            return is_fine
+        tell_the_scaler(step.outcome.dual_norm, found)
+        if self.memory.snapshot() and norms["descent"].device.type != "meta" and not all_finite(norms):
+            self.memory.restore(moment)  # the scaler will skip the step, and knows nothing of the memory
             return False
-        moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        keeps_nothing = all(group.get("momentum") == 0 for group in self.param_groups)
-        return all(group.get("fused") for group in self.param_groups) and (keeps_nothing or all(p in self.state for p in moved))
-
-    def _memory_can_go_back(self, moment: dict) -> bool:
-        """Whether what a bad step has left in the memory can be taken back on the device: averages that were there before it."""
-        recipe = self.recipe
-        if not isinstance(recipe.combination, (Decomposed, type(None))) or isinstance(recipe.radius, Learned):
-            return False
-        kept, before = self.memory.of("direction"), moment.get("direction", {})
-        return all(name in before and before[name].shape == average.shape for name, average in kept.items())
+        return True
 
     @property
     def skipped(self) -> int:
         """How many steps were skipped because a gradient was not finite."""
-        return self._skipped + (0 if self._skipped_there is None else int(self._skipped_there))
+        return self._nonfinite.skipped
 
     @skipped.setter
     def skipped(self, count: int) -> None:
-        self._skipped, self._skipped_there = count, None
+        self._nonfinite.skipped = count
 
-    def _tell_the_scaler(self, outcome: Outcome) -> None:
-        """Passes an overflow of the first pass on to the gradients of the second, where the scaler looks for it."""
-        gradients = list(self._gradients().values())
-        if outcome.size is not None and gradients:
-            alarm = torch.where(torch.isfinite(outcome.size), 1.0, torch.nan)
-            gradients[0].mul_(alarm.to(gradients[0]))
+    @property
+    def nonfinite(self) -> str:
+        """What to do when a gradient is not finite: ``"raise"`` or ``"skip"``."""
+        return self._nonfinite.mode
+
+    @nonfinite.setter
+    def nonfinite(self, mode: str) -> None:
+        self._nonfinite.mode = _checks.choice("nonfinite", mode, ("raise", "skip"))
 
     # -- gradients and parameters -----------------------------------------------------------------------------------
 
@@ -426,7 +402,7 @@ class SharpnessAware(torch.optim.Optimizer):
             raise TypeError(f"the model of the batch must be a torch.nn.Module, got {type(model).__name__}")
         if any(piece.model is not model for piece in pieces):
             raise TypeError("the parts of a batch must have the same model")
-        learns = isinstance(self.recipe.radius, Learned)
+        learns = self.recipe.radius.learns
         if not isinstance(validation, Batch) if learns else validation is not None:
             wanted = "must be a bisam.Batch" if learns else "must be left out"
             raise TypeError(f"validation {wanted} for recipe {self.recipe.name!r}, got {type(validation).__name__}")
@@ -436,63 +412,47 @@ class SharpnessAware(torch.optim.Optimizer):
             field = "recipe must have no learned radius" if learns else "record must be False"
             raise ValueError(f"{field} on the meta device, where there are shapes and no numbers")
         self._check_outside()
-        self._names = names_of(model)
         return pieces
 
     def _check_outside(self) -> None:
         self.recipe.check_base(self.base)  # its groups may have changed
-        if self._inside:
+        if self._is_inside:
             raise RuntimeError("a `with opt.perturbed(model):` block must be left before the next step or block begins")
         if not torch.is_grad_enabled():
             raise RuntimeError("gradients must be enabled for a step; leave torch.no_grad() or inference_mode() first")
-        for g, rho in own_radii(self).items():
+        for g, rho in self._radii_of_groups().items():
             if _checks.nonnegative(f"rho of parameter group {g}", rho) > 0 and self.recipe.radius.rho == 0:
                 raise ValueError(
                     f"rho of parameter group {g} must be 0 for recipe {self.recipe.name!r}, which has no radius; "
                     f"got {rho!r}"
                 )
 
-    def named_parameters(self, names: dict[Tensor, str]) -> Iterator[tuple[str, Tensor]]:
+    def _radii_of_groups(self) -> dict[int, float]:
+        """The radii of the parameter groups that have one of their own; Adadelta has a ``rho`` that is something else."""
+        if "rho" in self.defaults:
+            return {}
+        found = {g: group["rho"] for g, group in enumerate(self.param_groups) if "rho" in group}
+        return {g: float(rho) if isinstance(rho, Tensor) else rho for g, rho in found.items()}
+
+    def _own_radii(self, parameters: Tensors) -> list[tuple[list[str], float]]:
+        """The names of the parameters of each such group, with its radius."""
+        members = {id(p): g for g, group in enumerate(self.param_groups) for p in group["params"]}
+        owner = {name: members[id(p)] for name, p in parameters.items()}
+        return [([name for name, g in owner.items() if g == own], rho) for own, rho in self._radii_of_groups().items()]
+
+    def _parameters(self, model: nn.Module) -> Tensors:
         """The base's parameters by the names that the model gives them; by place for those that it does not hold."""
-        for g, group in enumerate(self.param_groups):
-            for k, parameter in enumerate(group["params"]):
-                yield names.get(parameter, f"parameter {k} of group {g}"), parameter
-
-    def _gradients(self) -> Tensors:
-        found = {name: p.grad for name, p in self.named_parameters(self._names) if p.grad is not None}
-        for name, gradient in found.items():
-            if gradient.is_sparse:
-                raise TypeError(f"parameter {name} has a sparse gradient; use sparse=False in its embedding")
-            if gradient.is_complex():
-                raise TypeError(f"parameter {name} is complex ({gradient.dtype}); the climb is defined for real parameters")
-        return found
-
-    def _take(self) -> Tensors:
-        """The gradients by name; the parameters have none afterwards."""
-        # A view is one of a buffer that several workers share, and that the next backward pass writes to.
-        found = {name: g.clone() if g._is_view() else g for name, g in self._gradients().items()}
-        self.base.zero_grad()
-        return found
-
-    def _add(self, earlier: Tensors, weight: float) -> None:
-        """Puts gradients from before back, and adds what is new."""
-        if not earlier and weight == 1:
-            return
-        for name, parameter in self.named_parameters(self._names):
-            if parameter.grad is not None and weight != 1:
-                parameter.grad.mul_(weight)
-            if name in earlier:
-                parameter.grad = earlier[name] if parameter.grad is None else earlier[name].add_(parameter.grad)
+        return dict(gradients.named_parameters(self.param_groups, names_of(model)))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears the gradients of all parameters."""
         self.base.zero_grad(set_to_none)
-        self._alarm = None
-        self._drop_handed()
+        self._nonfinite.clear()
+        self._forget()
 
-    def _drop_handed(self) -> None:
-        if hasattr(self.recipe.combination, "before_base"):
-            self.memory.of("combination").clear()
+    def _forget(self) -> None:
+        if self.recipe.combination is not None:
+            self.recipe.combination.forget(self.memory)
 
     # -- one optimiser to the outside: groups, state and hooks are the base's ---------------------------------------
 
@@ -540,17 +500,19 @@ class SharpnessAware(torch.optim.Optimizer):
         return {**{key: getattr(self, key) for key in kept}, "memory": (self.memory.seed, self.memory.save())}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update({name: value for name, value in state.items() if name not in ("recipe", "skipped")})
+        self.__dict__.update({name: state[name] for name in ("base", "per_worker", "record")})
+        self._nonfinite = NonFinite(state["nonfinite"], self.base)
         self.recipe, self.skipped = state["recipe"], state["skipped"]
+        self.memory = state["memory"]
         if isinstance(self.memory, tuple):
             seed, saved = self.memory
             self.memory = Memory(self.base, seed)
             self.memory.load(saved)
         self.last: Diagnostics | None = None
-        self._licensed, self._lesson, self._names, self._alarm = False, None, {}, None
         self.displacement = Displacement()
-        self._inside = False
-        # However the base is stepped, one block licenses one step. The hooks do not keep the wrapper alive.
+        self._is_ready = self._is_inside = False  # whether a gradient waits for the base; whether a block is open
+        self._learner, self._given = None, {}
+        # However the base is stepped, one gradient is good for one step. The hooks do not keep the wrapper alive.
         before, after = weakref.WeakMethod(self._before_base), weakref.WeakMethod(self._after_base)
         for hook in (
             self.base.register_step_pre_hook(lambda *_: before()() if before() else None),
@@ -576,35 +538,3 @@ def _enabled(scaler):
     if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
         _checks.part("scaler", scaler, ("is_enabled", "scale", "unscale_", "step", "update"), "a torch.amp.GradScaler")
     return scaler if scaler is not None and scaler.is_enabled() else None
-
-
-def looking_is_free(device: torch.device) -> bool:
-    """Whether reading a number does not make the program wait for a device."""
-    return device.type == "cpu"
-
-
-def names_of(model: nn.Module) -> dict[Tensor, str]:
-    """The parameters of a model by name, the same whether it is wrapped for several workers, compiled or bare."""
-    return {parameter: name for name, parameter in unwrapped(model).named_parameters()}
-
-
-def draws_noise(model: nn.Module) -> bool:
-    """Whether a pass through the model draws random numbers, as far as its modules show."""
-    return any(module.training and _noise_of(module) > 0 for module in model.modules())
-
-
-def _noise_of(module: nn.Module) -> float:
-    if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
-        return module.dropout
-    if isinstance(module, nn.modules.dropout._DropoutNd):
-        return module.p
-    return float(isinstance(module, nn.RReLU))
-
-
-def _levels_to_the_caller() -> int:
-    """How far up the stack the code that uses this package is, for a warning to point to."""
-    level, frame = 1, sys._getframe(1)
-    package = __name__.rpartition(".")[0]
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith((package, "contextlib")):
-        level, frame = level + 1, frame.f_back
-    return level

@@ -26,9 +26,6 @@ class Displacement:
     - Where nobody else sees the storage of a parameter (on the CPU, where this can be found out cheaply), the sum
       :math:`w + \epsilon` is made in the memory of :math:`\epsilon`, and the parameter looks at it until it comes back. Nothing is copied.
 
-    Source:
-        Ours.
-
     Example:
         >>> weight, away = torch.nn.Parameter(torch.tensor([1.0, 2.0])), Displacement()
         >>> away.leave([weight])
@@ -110,8 +107,7 @@ def are_unheld(tensors: dict[str, Tensor]) -> bool:
     Args:
         tensors: by name.
 
-    Source:
-        Ours. The number of references that a tensor has inside this function is found out with one that nobody else holds.
+    The number of references that a tensor has inside this function is found out with one that nobody else holds.
 
     Example:
         >>> tensors = {"w": torch.ones(2)}

@@ -1,14 +1,36 @@
-r"""Is my variant on? What happened in the last step, in a few numbers."""
+r"""Is my variant on? What happened in a step: gathered while it is made, and kept in a few numbers."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
+import torch
 from torch import Tensor
 
-from ..axes.combination import dot
+from ..axes.tensors import Tensors, dot
 
-__all__ = ["Diagnostics"]
+__all__ = ["Diagnostics", "Outcome"]
+
+
+@dataclass
+class Outcome:
+    """What a step has led to, beside the gradients that the parameters hold.
+
+    ``dual_norm`` is that of the ascent gradient, the largest among the parts of a batch. The rest is for a record.
+    """
+
+    rho: float = 0.0
+    loss: Tensor | float = 0.0
+    dual_norm: Tensor | None = None
+    ascent_gradient: Tensors = field(default_factory=dict)
+    rise: Tensor | float = 0.0
+    zero_one_rise: Tensor | float = 0.0
+    length: Tensor | None = None
+    has_losses: bool = False
+
+    def note_norm(self, size: Tensor) -> None:
+        """Takes note of the norm of one more gradient."""
+        self.dual_norm = size if self.dual_norm is None else torch.maximum(self.dual_norm, size)  # keeps a NaN
 
 
 @dataclass(frozen=True)
@@ -34,9 +56,6 @@ class Diagnostics:
         cosine: of the ascent gradient g and the gradient p that the base is given.
         skipped: steps skipped so far because a gradient was not finite.
 
-    Source:
-        Ours.
-
     Example:
         >>> import torch
         >>> from bisam import SAM, Batch, SharpnessAware
@@ -59,21 +78,21 @@ class Diagnostics:
     skipped: int
 
     @classmethod
-    def of(cls, outcome, norms: dict[str, Tensor], optimizer, scaler=None) -> Diagnostics:
-        """The record of a step of an optimiser."""
+    def of(cls, outcome: Outcome, norms: dict[str, Tensor], gradient: Tensors, *, step: int, skipped: int, scale: float = 1.0) -> Diagnostics:
+        """The record of a step that has led to this gradient, which a scaler may have scaled."""
         climbed = outcome.length is not None
         known = outcome.has_losses and climbed
         return cls(
-            step=optimizer.memory.step,
+            step=step,
             loss=float(outcome.loss) if outcome.has_losses else None,
             loss_rise=float(outcome.rise) if known else None,
             zero_one_rise=float(outcome.zero_one_rise) if known else None,
             rho=float(outcome.rho) if climbed else 0.0,
             length=float(outcome.length) if climbed else None,
             ascent_norm=float(norms["ascent"]) if "ascent" in norms else None,
-            descent_norm=float(norms["descent"]) / (1.0 if scaler is None else scaler.get_scale()),
-            cosine=_cosine(outcome.at_w, optimizer._gradients()) if climbed else None,
-            skipped=optimizer.skipped,
+            descent_norm=float(norms["descent"]) / scale,
+            cosine=_cosine(outcome.ascent_gradient, gradient) if climbed else None,
+            skipped=skipped,
         )
 
     def to_dict(self) -> dict:

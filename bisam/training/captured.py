@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from ..axes.radius import Learned, LossBudget, Schedule
+from ..axes.radius import LossBudget, Schedule
 from ..axes.recipe import Recipe
-from ..step.two_pass import is_drawn
+from ..methods.lets import Learned
 from ..training import graphs as cuda_graphs
 
 __all__ = ["WholeStep", "check", "refusal"]
@@ -56,7 +56,7 @@ def refusal(recipe: Recipe) -> str | None:
         return "its combination looks at the number of the step"
     if hasattr(recipe.combination, "before_base"):
         return "its base optimiser cannot leave out a step that is not finite without being told"
-    if is_drawn(recipe.geometry):
+    if recipe.geometry.is_drawn:
         return "the tensors that climb are drawn in Python"
     return None
 
@@ -179,7 +179,7 @@ class WholeStep:
         """What is captured. It reads and writes nothing but memory that is there before and after."""
         state, memory = self.state, self.state.optimizer.memory
         batch = state.batch(state.train, self._order.index_select(0, self._place)[0], self._changed)
-        before = memory.now()
+        before = memory.snapshot()
         loss = state.optimizer.step(batch)
         memory.keep_in(before)
         self.sums.add(batch, loss)

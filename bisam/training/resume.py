@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..axes.radius import Constant, Learned
+from ..axes.radius import Constant
+from ..methods.lets import Learned
 from .checkpoint import CheckpointError, check_form
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from .. import _checks
-from ..step.optimizer import draws_noise
+from ..step.modules import draws_noise
 from ..training import checkpoint
 from .devices import exact_kernels
 from .history import History

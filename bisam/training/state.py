@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..axes.radius import Learned
+from ..methods.lets import Learned
 from ..step.batch import Batch
 from ..step.optimizer import SharpnessAware
 from ..training import augment, captured, evaluation, models, resume

@@ -20,7 +20,7 @@ class SharpTrainer(Trainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         opt = self.optimizer.optimizer  # ours, inside that of Accelerate
-        noise = bisam.step.Noise(self.args.device)
+        noise = bisam.step.RNGState(self.args.device)
         loss = super().training_step(model, dict(inputs), num_items_in_batch)
         with opt.perturbed(model, noise):
             super().training_step(model, dict(inputs), num_items_in_batch)

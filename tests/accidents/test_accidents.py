@@ -58,7 +58,7 @@ def test_a_step_of_the_base_is_a_step_of_the_method(recipe):
 
 
 def test_a_fused_base_that_is_stepped_directly_skips_as_well(monkeypatch):
-    monkeypatch.setattr("bisam.step.optimizer.looking_is_free", lambda device: False)
+    monkeypatch.setattr("bisam.step.nonfinite.looking_is_free", lambda device: False)
     model = reference.net()
     base = sgd(model, momentum=0.9, fused=True)
     opt = SharpnessAware(base, nonfinite="skip")
@@ -117,12 +117,26 @@ def test_what_was_cleared_is_not_handed(clear):
     assert torch.equal(precisions(one, plain), precisions(other, cleared))
 
 
+@pytest.mark.parametrize("name", ["vasso", "fsam", "looksam"])
+def test_what_remembers_a_climb_wants_the_whole_batch_at_once(name):
+    model = reference.net()
+    opt = SharpnessAware(sgd(model), bisam.recipe(name))
+    opt.backward(batch(model), weight=0.5)
+    left = reference.bits([p.grad for p in model.parameters()])
+    with pytest.raises(RuntimeError, match=f"'{name}' remembers one climb a step, and needs the whole batch in one call"):
+        opt.backward(batch(model, 1), weight=0.5)
+    assert reference.bits([p.grad for p in model.parameters()]) == left
+    opt.step()
+    opt.backward([batch(model), batch(model, 1)])
+    opt.step()
+
+
 def test_a_learned_radius_wants_the_whole_batch_at_once():
     model = reference.net()
     opt = SharpnessAware(sgd(model), bisam.methods.LETS_SAM)
     opt.backward(batch(model), validation=batch(model, 9), weight=0.5)
     left = reference.bits([p.grad for p in model.parameters()])
-    with pytest.raises(RuntimeError, match="a learned radius needs the whole batch in one call"):
+    with pytest.raises(RuntimeError, match="'lets-sam' remembers one climb a step, and needs the whole batch in one call"):
         opt.backward(batch(model, 1), validation=batch(model, 9), weight=0.5)
     assert reference.bits([p.grad for p in model.parameters()]) == left
     opt.step()
@@ -290,7 +304,7 @@ def test_copies_do_not_outlive_their_parameters():
     assert len(opt.displacement._copies) == 4
     opt.base.param_groups[0]["params"] = []
     opt.base.state.clear()
-    opt.memory.named, opt._names = {}, {}
+    opt.memory.named, opt._given = {}, {}
     del model
     assert len(opt.displacement._copies) == 0
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import bisam
 from bisam import RECIPES, Batch, SharpnessAware, Variational
-from bisam.step import Noise
+from bisam.step import RNGState
 
 FILE = Path(__file__).with_name("frozen.json")
 STEPS, SAMPLES, FEATURES, CLASSES = 6, 160, 6, 4  # 160 samples are two parts of m-SAM's 128
@@ -36,13 +37,15 @@ BASES = {
     "adamw": lambda weights: torch.optim.AdamW(weights, lr=0.01, weight_decay=0.1),
     "variational": lambda weights: Variational(weights, lr=0.1, samples=1000),
 }
+COMPOSED = ("gsam", "rsam", "ksam", "fsam", "vasso", "sam-on", "le-sam", "late-sam", "sam-every-k", "looksam", "bsam")
 STYLES = ("step", "backward", "block")
 
 
 def cases() -> list[tuple[str, str, str, str, str]]:
     """Recipe, net, base, style of loop and dtype."""
     found = []
-    for name in RECIPES:
+    names = [*RECIPES, *(f"{name}-{surrogate}" for name in COMPOSED for surrogate in ("bisam-log", "bisam-tanh"))]
+    for name in names:
         bases = ("variational",) if name.startswith("bsam") else ("sgd", "adamw")
         found += [(name, net, base, "step", "float64") for net in NETS for base in bases]
         found += [(name, "norm and dropout", bases[0], style, "float64") for style in ("backward", "block")]
@@ -56,7 +59,7 @@ def after(name: str, net: str, base: str, style: str, dtype: str) -> dict:
     model = NETS[net]().to(getattr(torch, dtype))
     inputs = torch.randn(2 * STEPS, SAMPLES, FEATURES, dtype=torch.float64).to(getattr(torch, dtype))
     targets = torch.randint(CLASSES, (2 * STEPS, SAMPLES))
-    recipe = RECIPES[name]
+    recipe = bisam.recipe(name)
     if recipe.radius.rho and hasattr(recipe.radius, "start"):
         recipe = recipe.replace(radius=type(recipe.radius)(recipe.radius.rho, start=2, every=recipe.radius.every))
     opt = SharpnessAware(BASES[base](model.parameters()), recipe, seed=1)
@@ -83,13 +86,13 @@ def _one_step(opt, batch: Batch, validation: dict, style: str) -> None:
     if style == "backward":
         half = SAMPLES // 2
         parts = [Batch(batch.model, x, y) for x, y in zip(batch.inputs.split(half), batch.targets.split(half), strict=True)]
-        if validation:
+        if validation or opt.recipe.has_one_climb:
             opt.backward(parts, **validation)
         else:
             for part in parts:
                 opt.backward(part, weight=0.5)
     else:
-        noise = Noise()
+        noise = RNGState()
         opt.recipe.raised(batch.model(batch.inputs), batch.targets).backward()
         with opt.perturbed(batch.model, noise):
             opt.recipe.descent(batch.model(batch.inputs), batch.targets).backward()

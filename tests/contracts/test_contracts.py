@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import bisam
-from bisam import Batch, Constant, Learned, Look, Phase, SharpnessAware
+from bisam import Batch, Constant, Learned, LookSAM, Phase, SharpnessAware
 
 
 def exercised(recipe):
@@ -20,15 +20,17 @@ def exercised(recipe):
         recipe = recipe.replace(micro_batch=3)
     if isinstance(recipe.radius, Phase):
         recipe = recipe.replace(radius=Phase(0.05, start=min(1, recipe.radius.start), every=min(2, recipe.radius.every)))
-    if isinstance(recipe.combination, Look):
-        recipe = recipe.replace(combination=Look(every=2, at_w=recipe.combination.at_w))
+    if isinstance(recipe.combination, LookSAM):
+        recipe = recipe.replace(combination=LookSAM(every=2, at_w=recipe.combination.at_w))
     if isinstance(recipe.radius, Learned):
         large = Learned(recipe.radius.rho, 10.0, recipe.radius.form, least=recipe.radius.least, most=recipe.radius.most)
         recipe = recipe.replace(radius=large)
     return recipe
 
 
-ROWS = {name: exercised(row) for name, row in bisam.RECIPES.items()}
+# Every row, and for each axis a product with Q: what a product does is decided axis by axis.
+NAMES = (*bisam.RECIPES, "gsam-bisam-log", "ksam-bisam-tanh", "bsam-bisam-log")
+ROWS = {name: exercised(bisam.recipe(name)) for name in NAMES}
 VARIANTS = {
     "lets-exact": ROWS["lets-sam"].replace(radius=Learned(0.05, 10.0, form="exact")),
     "lets-difference": ROWS["lets-bisam-log"].replace(radius=Learned(0.05, 10.0, form="difference")),
@@ -39,6 +41,13 @@ VARIANTS = {
         geometry=bisam.Masked(bisam.ASAM.geometry, 0.7),
         start=bisam.RandomStart(0.05),
         direction=ROWS["fsam"].direction,
+        selection=bisam.MostSensitive(0.7),
+        combination=bisam.Decomposed(0.3),
+    ),
+    "everything but an average, in parts": bisam.ASAM.replace(
+        ascent=bisam.BISAM_LOG.ascent,
+        geometry=bisam.Masked(bisam.ASAM.geometry, 0.7),
+        start=bisam.RandomStart(0.05),
         selection=bisam.MostSensitive(0.7),
         micro_batch=5,
         combination=bisam.Decomposed(0.3),
@@ -227,14 +236,14 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_leaves_no_trace(on_pass, v
 def backward_passes(name):
     """Gradients of the first layer in the third step that reach the climb or the base."""
     recipe = ALL[name]
-    skips = isinstance(recipe.combination, Look) or isinstance(recipe.radius, Phase)
+    skips = isinstance(recipe.combination, LookSAM) or isinstance(recipe.radius, Phase)
     if name == "sgd" or (skips and not climbs_in_third(recipe)):
         return 1
     return 2
 
 
 def climbs_in_third(recipe):
-    if isinstance(recipe.combination, Look):
+    if isinstance(recipe.combination, LookSAM):
         return True
     return (2 - recipe.radius.start) % recipe.radius.every == 0
 

@@ -8,12 +8,13 @@ import shutil
 import pytest
 import records
 
-from bisam.axes.radius import Constant, Learned
+from bisam.axes.radius import Constant
 from bisam.cli import main
 from bisam.evidence import listing
 from bisam.evidence.copies import training
 from bisam.evidence.places import LedgerError
 from bisam.evidence.verify import verify
+from bisam.methods.lets import Learned
 from bisam.methods.table import SAM as SAM_
 from bisam.training import Run
 

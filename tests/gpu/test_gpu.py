@@ -15,7 +15,7 @@ import bisam
 from bisam import RECIPES, Batch, SharpnessAware
 from bisam.axes.memory import Memory
 from bisam.evidence import plans, reproduce
-from bisam.step import batch
+from bisam.step import modules
 from bisam.training import Run
 from bisam.training.devices import exact_kernels
 from bisam.training.rng import seeded_rng
@@ -89,7 +89,7 @@ def test_a_graph_may_write_over_what_it_returned(name, micro_batches, monkeypatc
         recipe = recipe.replace(micro_batch=4)
     if name == "lets-sam":
         recipe = recipe.replace(radius=dataclasses.replace(recipe.radius, form="difference"))
-    monkeypatch.setattr("bisam.step.two_pass.is_replayed", lambda model: True)
+    monkeypatch.setattr("bisam.step.step.is_graphed", lambda model: True)
     for mine, theirs in zip(course(recipe, True, micro_batches), course(recipe, False, micro_batches), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -106,7 +106,7 @@ def test_the_block_of_a_loop_that_is_not_ours_keeps_the_first_gradient_too(monke
         return model.weight.detach()
 
     assert not torch.equal(weights(True), weights(False))
-    monkeypatch.setattr("bisam.step.optimizer.is_replayed", lambda model: True)
+    monkeypatch.setattr("bisam.step.optimizer.is_graphed", lambda model: True)
     assert torch.equal(weights(True), weights(False))
 
 
@@ -116,12 +116,12 @@ def test_without_copies_the_stand_in_spoils_a_gradient_that_is_kept():
 
 def test_only_a_compiled_network_on_a_gpu_is_replayed():
     model = reference.net()
-    assert not batch.is_replayed(model) and not batch.is_replayed(torch.compile(model, backend="eager"))
+    assert not modules.is_graphed(model) and not modules.is_graphed(torch.compile(model, backend="eager"))
     model.register_parameter("there", OnGpu(torch.zeros(1)))
-    assert batch.is_replayed(torch.compile(model, backend="eager")) and not batch.is_replayed(model)
-    assert batch.is_replayed(nn.Sequential(torch.compile(model, backend="eager")))  # a part is enough
+    assert modules.is_graphed(torch.compile(model, backend="eager")) and not modules.is_graphed(model)
+    assert modules.is_graphed(nn.Sequential(torch.compile(model, backend="eager")))  # a part is enough
     model.compile(backend="eager")
-    assert batch.is_replayed(model) and batch.is_replayed(nn.Sequential(model))
+    assert modules.is_graphed(model) and modules.is_graphed(nn.Sequential(model))
 
 
 class OnGpu(nn.Parameter):
@@ -138,8 +138,8 @@ def test_a_wrapper_of_several_workers_is_seen_through_a_compiled_one(tmp_path):
     try:
         model = reference.net()
         wrapped = nn.parallel.DistributedDataParallel(model)
-        assert batch.distributed(wrapped) is wrapped is batch.distributed(torch.compile(wrapped, backend="eager"))
-        assert batch.distributed(model) is None is batch.distributed(torch.compile(model, backend="eager"))
+        assert modules.distributed(wrapped) is wrapped is modules.distributed(torch.compile(wrapped, backend="eager"))
+        assert modules.distributed(model) is None is modules.distributed(torch.compile(model, backend="eager"))
     finally:
         dist.destroy_process_group()
 
@@ -294,7 +294,7 @@ def test_a_gpu_that_is_lost_ends_the_sweep_and_a_full_one_does_not():
 
 
 def test_a_fused_base_that_keeps_nothing_can_skip_from_its_first_step(monkeypatch):
-    monkeypatch.setattr("bisam.step.optimizer.looking_is_free", lambda device: False)
+    monkeypatch.setattr("bisam.step.nonfinite.looking_is_free", lambda device: False)
     model = reference.net()
     opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1, fused=True), nonfinite="skip")
     before = [p.detach().clone() for p in model.parameters()]

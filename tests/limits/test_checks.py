@@ -25,7 +25,7 @@ PARTS = {
     "budget": lambda x: bisam.LossBudget(x, x, numpy.int64(2), numpy.int64(5)), "learned": lambda x: bisam.Learned(x, x, least=x, most=x),
     "masked": lambda x: bisam.Masked(keep=x), "adaptive": lambda x: bisam.Adaptive(x), "lp": lambda x: bisam.Lp(x + 1),
     "averaged": lambda x: bisam.Averaged(x, x, x), "start": lambda x: bisam.RandomStart(x), "sensitive": lambda x: bisam.MostSensitive(x),
-    "top": lambda x: bisam.TopK(x), "decomposed": lambda x: bisam.Decomposed(x), "look": lambda x: bisam.Look(numpy.int64(3), x),
+    "top": lambda x: bisam.TopK(x), "decomposed": lambda x: bisam.Decomposed(x), "look": lambda x: bisam.LookSAM(numpy.int64(3), x),
     "augment": lambda x: bisam.training.augment.Augment(numpy.int64(1), cutout_probability=x), "run": lambda x: bisam.training.Run(lr=x, momentum=x, weight_decay=x, seed=numpy.int64(3)),
 }  # fmt: skip
 

@@ -19,6 +19,8 @@ from bisam import (
     Surrogate,
     Tanh,
 )
+from bisam.axes.geometry import Ball
+from bisam.losses.loss import Loss
 
 BASES = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4),
@@ -30,7 +32,7 @@ each_base = pytest.mark.parametrize("base", BASES.values(), ids=BASES)
 each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 
 
-class Point:
+class Point(Ball):
     """The set that holds zero alone: whatever its radius, nothing moves."""
 
     def norm(self, perturbation, weights):
@@ -125,7 +127,7 @@ def test_a_small_radius_is_near_the_base_and_the_distance_shrinks_with_it():
 
 def test_a_small_mu_makes_the_surrogate_the_mean_over_classes():
     # log-sum-exp at mu -> 0 is the plain mean; so is the direction of its gradient.
-    class MeanOverClasses:
+    class MeanOverClasses(Loss):
         def values(self, logits, targets):
             return torch.tanh(logits - logits.gather(1, targets[:, None])).mean(1)
 
@@ -154,7 +156,7 @@ NEUTRAL = {
     "the gradient without an average": {"direction": bisam.Averaged(1.0, 0.0, decay=0.9)},
     "an average that forgets at once": {"direction": bisam.Averaged(0.0, 1.0, decay=0.0)},
     "a decomposition of weight zero": {"combination": bisam.Decomposed(alpha=0.0)},
-    "a look in every step": {"combination": bisam.Look(every=1)},
+    "a look in every step": {"combination": bisam.LookSAM(every=1)},
     "a phase of the whole training": {"radius": bisam.Phase(0.05)},
     "a schedule that stands still": {"radius": bisam.Schedule((0, 3), (0.05, 0.05))},
     "a radius that ignores the rate": {"radius": bisam.ByLearningRate(0.05, least=0.05)},
@@ -271,7 +273,7 @@ def test_a_mask_of_tensors_climbs_rho_over_the_share_that_is_kept():
 
 @pytest.mark.parametrize("name", ["gsam", "le-sam", "bsam", "e-bisam-log-printed"])
 def test_the_scale_of_the_ascent_loss_matters_where_nothing_normalises_it(name):
-    class Scaled:
+    class Scaled(Loss):
         def __init__(self, factor):
             self.factor = factor
 

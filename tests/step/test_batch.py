@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bisam import Batch
-from bisam.step import Noise, held_buffers
+from bisam.step import RNGState, held_buffers
 
 NORMS = ("norm", "cumulative norm")
 
@@ -61,7 +61,7 @@ def test_norms_without_statistics_are_no_obstacle():
 
 
 def test_replayed_noise_is_the_same_and_leaves_no_trace():
-    noise = Noise()
+    noise = RNGState()
     first, after = torch.rand(3), torch.get_rng_state()
     for _ in range(2):
         with noise.replayed():
@@ -70,7 +70,7 @@ def test_replayed_noise_is_the_same_and_leaves_no_trace():
 
 
 def test_noise_is_put_back_when_the_pass_raises():
-    noise = Noise()
+    noise = RNGState()
     torch.rand(3)
     after = torch.get_rng_state()
     with pytest.raises(ZeroDivisionError), noise.replayed():

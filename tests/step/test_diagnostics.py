@@ -13,14 +13,14 @@ import torch
 from torch.nn import functional
 
 import bisam
-from bisam import Batch, Learned, Look, Phase, RandomStart, SharpnessAware, TopK
+from bisam import Batch, Learned, LookSAM, Phase, RandomStart, SharpnessAware, TopK
 from bisam.training import evaluation
 
 ROWS = {
     **bisam.RECIPES,
     "late-sam": bisam.methods.LATE_SAM.replace(radius=Phase(0.05, start=2)),
     "late-sam-bisam-log": bisam.recipe("late-sam-bisam-log").replace(radius=Phase(0.05, start=1, every=2)),
-    "looksam": bisam.LOOKSAM.replace(combination=Look(every=2)),
+    "looksam": bisam.LOOKSAM.replace(combination=LookSAM(every=2)),
     **{name: bisam.recipe(name).replace(micro_batch=8) for name in ("msam", "m-bisam-log", "m-bisam-tanh")},
     "ksam in parts": bisam.methods.KSAM.replace(micro_batch=8),
     "rsam in parts": bisam.methods.RSAM.replace(micro_batch=8),

@@ -17,8 +17,9 @@ from torch import nn
 
 import bisam
 from bisam import SAM, Batch, Constant, SharpnessAware
-from bisam.axes.radius import Learned
-from bisam.step import Noise
+from bisam.losses.loss import Loss
+from bisam.methods.lets import Learned
+from bisam.step import RNGState
 
 CODE = Path(__file__).resolve().parents[2] / "book" / "code"
 NAMES = ("sam", "bisam-log", "asam", "esam", "gsam", "looksam", "vasso", "lets-sam")
@@ -103,7 +104,7 @@ def test_the_block_is_the_one_step_to_the_bit(recipe, kind):
             x, y = reference.samples(k)
             if spelled:
                 opt.zero_grad()
-                noise = Noise()
+                noise = RNGState()
                 recipe.raised(model(x), y).backward()
                 with opt.perturbed(model, noise):
                     recipe.descent(model(x), y).backward()
@@ -244,13 +245,13 @@ def test_an_overflow_in_either_pass_alone_is_a_skipped_step_and_nothing_else(rec
         scaled_step(opt, model, scaler, k, max_norm, torch.float64)
         scaled_step(opt_2, twin, scaler_2, k, max_norm, torch.float64)
     before, momentum = weights_of(model), reference.bits(opt.base.state_dict())
-    kept, steps = reference.bits(opt.memory.now()), opt.memory.step
+    kept, steps = reference.bits(opt.memory.snapshot()), opt.memory.step
     hook = poison(model, {on_pass})
     scaled_step(opt, model, scaler, 5, max_norm, torch.float64)
     hook.remove()
     assert weights_of(model) == before and reference.bits(opt.base.state_dict()) == momentum
     assert scaler.get_scale() == 2.0**9 and opt.memory.step == steps
-    assert reference.bits(opt.memory.now()) == kept
+    assert reference.bits(opt.memory.snapshot()) == kept
     for k in range(6, 9):
         scaled_step(opt, model, scaler, k, max_norm, torch.float64)
         scaled_step(opt_2, twin, scaler_2, k, max_norm, torch.float64)
@@ -288,7 +289,7 @@ def test_parts_that_climb_by_themselves_are_micro_batches(recipe, size):
 
 @pytest.mark.parametrize("bad", [0, 1])
 def test_a_bad_part_spoils_the_step_and_not_the_weights_also_where_nobody_looks(bad, monkeypatch):
-    monkeypatch.setattr("bisam.step.optimizer.looking_is_free", lambda device: False)  # as on a GPU
+    monkeypatch.setattr("bisam.step.nonfinite.looking_is_free", lambda device: False)  # as on a GPU
     model = reference.net(dtype=torch.float32)
     sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
     opt = SharpnessAware(sgd, SAM, nonfinite="skip")
@@ -553,7 +554,7 @@ JOBS = {
 }  # fmt: skip
 
 
-class Accident:
+class Accident(Loss):
     """Cross-entropy, but for the first batch of the second worker."""
 
     def __init__(self):

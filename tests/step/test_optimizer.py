@@ -12,7 +12,8 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from bisam import BISAM_LOG, BISAM_TANH, SAM, SGD, Batch, Constant, CrossEntropy, SharpnessAware
-from bisam.step import Noise
+from bisam.losses.loss import Loss
+from bisam.step import RNGState
 
 TWO_PASS = {"sam": SAM, "bisam-log": BISAM_LOG, "bisam-tanh": BISAM_TANH}
 each_recipe = pytest.mark.parametrize("recipe", TWO_PASS.values(), ids=TWO_PASS)
@@ -52,7 +53,7 @@ def wrapped(model, recipe=SAM, **options):
 def spelled_out(opt, model, x, y):
     """The step in the words of the documentation."""
     opt.zero_grad()
-    noise = Noise()
+    noise = RNGState()
     opt.recipe.raised(model(x), y).backward()
     with opt.perturbed(model, noise):
         opt.recipe.descent(model(x), y).backward()
@@ -128,7 +129,7 @@ def test_two_lines_and_spelled_out_are_the_same_to_the_last_bit(kind, recipe):
 @each_recipe
 @pytest.mark.parametrize("factor", [1e-6, 1e-3, 7.0, 1e6])
 def test_rescaling_the_ascent_loss_changes_nothing(factor, recipe):
-    class Scaled:
+    class Scaled(Loss):
         def values(self, logits, targets):
             return factor * recipe.raised.values(logits, targets)
 
@@ -723,7 +724,7 @@ def test_a_block_whose_model_draws_noise_needs_the_noise(make):
     opt = wrapped(model)
     SAM.raised(model(x), y).backward()
     with (
-        pytest.raises(ValueError, match=r"noise must be given .* bisam\.Noise\(device\) .* same_noise=False"),
+        pytest.raises(ValueError, match=r"noise must be given .* bisam\.step\.RNGState\(device\) .* same_noise=False"),
         opt.perturbed(model),
     ):
         pass
@@ -745,7 +746,7 @@ def test_no_noise_is_asked_for_where_none_is_drawn_or_fresh_is_wanted(make):
 @pytest.mark.parametrize("on_pass", [1, 2])
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
 def test_a_fused_base_skips_without_anybody_looking(make, on_pass, value, monkeypatch):
-    monkeypatch.setattr("bisam.step.optimizer.looking_is_free", lambda device: False)
+    monkeypatch.setattr("bisam.step.nonfinite.looking_is_free", lambda device: False)
     more = {"momentum": 0.9} if make is torch.optim.SGD else {}
     model = reference.net()
     opt = SharpnessAware(make(model.parameters(), lr=0.1, fused=True, **more), BISAM_LOG, nonfinite="skip")
@@ -761,7 +762,7 @@ def test_a_fused_base_skips_without_anybody_looking(make, on_pass, value, monkey
 
 
 def test_the_first_step_of_a_fused_base_is_looked_at(monkeypatch):
-    monkeypatch.setattr("bisam.step.optimizer.looking_is_free", lambda device: False)
+    monkeypatch.setattr("bisam.step.nonfinite.looking_is_free", lambda device: False)
     model = reference.net()
     opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True), nonfinite="skip")
     poison(model, 2, torch.nan)

@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import bisam
 from bisam import RECIPES
 from bisam.losses import surrogate
-from bisam.step import optimizer
-from bisam.step import two_pass as ascent
+from bisam.step import climb, nonfinite
 from bisam.training import (
     Run,
     augment,
@@ -162,9 +161,9 @@ def test_a_step_that_is_not_finite_is_told_as_always(monkeypatch):
 @pytest.fixture
 def gpu(monkeypatch):
     """The CPU does as a GPU would: no look at numbers, a fused base that skips by itself, no short cut for near margins."""
-    monkeypatch.setattr(optimizer, "looking_is_free", lambda device: False)
+    monkeypatch.setattr(nonfinite, "looking_is_free", lambda device: False)
     monkeypatch.setattr(surrogate, "_near_margins", lambda *_: None)
-    monkeypatch.setattr(ascent, "_is_known_not_finite", lambda number: False)
+    monkeypatch.setattr(climb, "is_known_not_finite", lambda number: False)
     monkeypatch.setattr(state, "base_optimizer", lambda run, model, samples: torch.optim.SGD(
         model.parameters(), lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay, fused=True))  # fmt: skip
     create = state.SharpnessAware
@@ -337,7 +336,7 @@ def test_a_step_stays_on_its_device(name, monkeypatch):
         sums = Sums(torch.device("meta"))
         with Places() as places:
             batch = bisam.Batch(model, row.changed(images, task, drawn), targets)
-            before = opt.memory.now()
+            before = opt.memory.snapshot()
             loss = opt.step(batch)
             opt.memory.keep_in(before)
             sums.add(batch, loss)

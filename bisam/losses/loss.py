@@ -1,0 +1,27 @@
+"""What the two players are given: a loss of the logits."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Protocol
+
+from torch import Tensor
+
+__all__ = ["Loss"]
+
+
+class Loss(Protocol):
+    """A loss of logits, sample by sample. One of your own is a subclass with :meth:`values`."""
+
+    @abstractmethod
+    def values(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each sample, shape ``(n,)``, with a graph that leads to the logits; the step has checked its arguments.
+
+        Args:
+            logits: scores, shape ``(n, K)``.
+            targets: true classes, shape ``(n,)``.
+        """
+
+    def gradient(self, logits: Tensor, targets: Tensor, scale: float | Tensor = 1.0) -> Tensor | None:
+        """The gradient of the mean for the logits times ``scale``, shape ``(n, K)``, where there is a closed form; ``None`` without one."""
+        return None

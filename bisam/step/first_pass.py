@@ -1,0 +1,132 @@
+r"""Line 3 of Algorithm 1: the gradient of the ascent loss, :math:`\nabla A(w)`."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from ..axes.tensors import Tensors, euclidean_norm, linear
+from . import gradients
+from .batch import Batch
+from .buffers import held_buffers
+from .passes import (
+    backward,
+    counted,
+    note_loss,
+    on_this_worker,
+    parts_of,
+    remember_noise,
+    weighted,
+    with_graph,
+)
+from .step import Step
+
+__all__ = ["ascent_gradient", "look_at_w", "ranked"]
+
+_NO_GRADIENT = (
+    "no parameter of the base optimiser has a gradient after the first pass: "
+    "the base must hold the parameters of the model, and some of those that may climb must require gradients"
+)
+
+
+def ranked(step: Step, pieces: list[Batch]) -> tuple[list[Batch], bool]:
+    """The samples that both passes see, and whether they were ranked: in a pass that is the one that statistics count."""
+    recipe, found = step.recipe, []
+    if recipe.selection is None or recipe.selection.when != "before" or recipe.selection.fraction == 1:
+        return pieces, False
+    for piece in pieces:
+        remember_noise(step, piece)
+        with torch.no_grad(), counted(step, piece):
+            piece.at_w = piece.logits().clone()
+        note_loss(step, piece)
+        piece.chosen = piece.subset(recipe.selection.chosen(piece.at_w, None, piece.targets, recipe.raised, recipe.descent))
+        found.append(piece.chosen)
+    return found, True
+
+
+def ascent_gradient(step: Step, pieces: list[Batch], is_ranked: bool) -> tuple[Tensors, Tensors]:
+    """The ascent gradient, and the descent gradient at the same place where the recipe needs it too."""
+    recipe, found, descent_at_w = step.recipe, {}, {}
+    inputs = _inputs(step)
+    for piece, part in parts_of(pieces):
+        if not is_ranked:
+            remember_noise(step, piece)
+        # The backward passes belong inside: norm layers look at their statistics again.
+        with on_this_worker(step), held_buffers(step.model) if is_ranked else counted(step, piece):
+            with piece.replayed() if is_ranked else nullcontext():
+                logits = with_graph(piece.logits())
+            if recipe.gradient_at_w == "descent":
+                loss = weighted(recipe.descent.values(logits, piece.targets).mean(), part)
+                descent_at_w = linear(descent_at_w, 1, _gradient_beside(step, loss), 1)
+            at_w = piece.at_w  # there already where this pass is not at w
+            value = _raise(step, logits, piece, part, inputs)
+            if recipe.start is not None:
+                piece.at_w, value = at_w, None
+        if len(pieces) > 1:
+            found = linear(found, 1, gradients.take(step.parameters), 1)
+        if not is_ranked:
+            note_loss(step, piece, value)
+        if step.learner is not None:
+            step.learner.check(logits)
+    found = found if len(pieces) > 1 else gradients.take(step.parameters)
+    if not found and inputs != [] and (inputs is None or not recipe.geometry.is_drawn):
+        raise RuntimeError(_NO_GRADIENT)
+    if descent_at_w:
+        step.outcome.note_norm(euclidean_norm(descent_at_w))  # nobody else would notice that it is not finite
+    return gradients.unscaled_(found, step.scaler), descent_at_w
+
+
+def _raise(step: Step, logits: Tensor, piece: Batch, part: float, inputs: list[Tensor] | None) -> Tensor | None:
+    """Backward from the ascent loss; from its gradient for the logits where the loss knows it in closed form.
+
+    Returns the descent loss, where that is what is raised.
+    """
+    piece.at_w = logits.detach().clone()
+    loss = step.recipe.raised
+    if inputs == []:
+        return None  # no tensor was drawn: nothing climbs
+    # Factors come before the rounding to half precision, in which a gradient of far margins would vanish.
+    scale = part if step.scaler is None else gradients.scaled(torch.ones((), device=logits.device), step.scaler) * part
+    slope = loss.gradient(logits, piece.targets, scale)
+    if slope is not None:
+        logits.backward(slope, inputs=inputs)
+        if step.is_graphed:
+            gradients.copied(step.parameters)
+        return None
+    value = loss.values(logits, piece.targets).mean()
+    backward(step, weighted(value, part), inputs)
+    return value if loss is step.recipe.descent else None
+
+
+def _inputs(step: Step) -> list[Tensor] | None:
+    """The parameters whose ascent gradient is needed, or ``None`` for all."""
+    if step.keeps_ascent or step.is_joint:  # workers wait for the gradients of all parameters
+        return None
+    names = step.active()
+    if names is None:
+        return None
+    found = [p for name, p in step.parameters.items() if name in names and p.requires_grad]
+    may_be_none = step.recipe.geometry.is_drawn
+    if not found and not (may_be_none and any(not gradients.is_foreign(name) for name in step.parameters)):
+        raise RuntimeError(_NO_GRADIENT)
+    return found
+
+
+def _gradient_beside(step: Step, loss: Tensor) -> Tensors:
+    """The gradient of a loss by name, on the side: the parameters keep theirs. The graph is kept as well."""
+    named = {name: p for name, p in step.parameters.items() if p.requires_grad}
+    if not named:
+        return {}
+    found = torch.autograd.grad(gradients.scaled(loss, step.scaler), list(named.values()), retain_graph=True, allow_unused=True)
+    gradient = {name: g.clone() if step.is_graphed else g for name, g in zip(named, found, strict=True) if g is not None}
+    return gradients.unscaled_(gradients.mean_over_workers(gradient, step.shared) if step.is_joint else gradient, step.scaler)
+
+
+def look_at_w(step: Step, pieces: list[Batch], is_ranked: bool) -> None:
+    """A pass at w for the record, where the first pass is elsewhere: it draws the same numbers and leaves no trace."""
+    with torch.no_grad(), held_buffers(step.model), pieces[0].random_state().replayed():
+        for piece in pieces:
+            with piece.replayed() if is_ranked else nullcontext():
+                piece.at_w = piece.logits().clone()

@@ -1,0 +1,69 @@
+"""What one step is made with: plain values, which the functions of the other modules are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from ..axes.memory import Memory
+from ..axes.radius import Learner
+from ..axes.recipe import Recipe
+from ..axes.tensors import Tensors
+from .buffers import SharedStatistics
+from .modules import distributed, is_graphed, unwrapped
+from .perturbation import Displacement
+from .record import Outcome
+
+__all__ = ["Step"]
+
+
+@dataclass
+class Step:
+    """What one step is made with, and what comes of it.
+
+    Args:
+        recipe: the method.
+        memory: what the method remembers.
+        model: the network.
+        parameters: of the base, by the names that the model gives them.
+        own_radii: names and radius of every parameter group that is a ball of its own.
+        away: where the weights are kept while they are elsewhere.
+        scaler: a ``GradScaler``, if the losses are scaled.
+        learner: what a learned radius sees of the step.
+        weight: factor of the gradient that is added.
+        per_worker: every worker climbs by itself.
+        record: note what happens.
+    """
+
+    recipe: Recipe
+    memory: Memory
+    model: nn.Module
+    parameters: Tensors
+    own_radii: list[tuple[list[str], float]]
+    away: Displacement
+    scaler: object = None
+    learner: Learner | None = None
+    weight: float = 1.0
+    per_worker: bool = False
+    record: bool = False
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def __post_init__(self):
+        self.rho = self.outcome.rho = self.recipe.radius.now(self.memory)
+        combination = self.recipe.combination
+        self.climbs = self.rho != 0 and (combination is None or combination.climbs(self.memory))
+        self.shared, self.is_graphed = distributed(self.model), is_graphed(self.model)
+        # Whether somebody needs the ascent gradient after the climb, which may otherwise be made in its memory.
+        self.keeps_ascent = self.recipe.gradient_at_w == "ascent" or self.record
+        self.total = 0  # samples
+        self.statistics: SharedStatistics | None = None
+
+    def active(self) -> set[str] | None:
+        """The names of the parameters that may climb, or ``None`` for all."""
+        return self.recipe.geometry.active(unwrapped(self.model), self.memory)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the ascent gradient is that of several workers together."""
+        return self.shared is not None and not self.per_worker

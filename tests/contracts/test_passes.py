@@ -1,0 +1,122 @@
+"""What `Recipe.passes` says is what a step costs: real passes, counted over 20 steps for every pair of choices along two axes."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import bisam
+from bisam import (  # fmt: skip
+    SAM,
+    Adaptive,
+    Averaged,
+    Batch,
+    ByLearningRate,
+    Constant,
+    Decomposed,
+    Learned,
+    LookSAM,
+    LossBudget,
+    Lp,
+    Masked,
+    MostSensitive,
+    Only,
+    Phase,
+    RandomStart,
+    Schedule,
+    SharpnessAware,
+    TopK,
+    Unnormalised,
+)
+
+STEPS, SAMPLES, LAYERS, WIDTH = 20, 20, 4, 5
+CHOICES = {
+    "ascent": {"Q": bisam.BISAM_LOG.ascent},
+    "geometry": {
+        "adaptive": Adaptive(), "a mask over coordinates": Masked(keep=0.5), "a mask over tensors": Masked(keep=0.5, per="tensor"),
+        "norm layers": Only(), "no norm": Unnormalised(), "box": Lp(float("inf")),
+    },
+    "radius": {
+        "a ramp": Schedule((0, 10), (0.01, 0.05)), "by learning rate": ByLearningRate(0.05), "every fifth": Phase(0.05, every=5),
+        "a budget": LossBudget(0.05, 0.5), "learned": Learned(0.05, 1.0), "learned every second": Learned(0.05, 1.0, every=2),
+        "learned by differences": Learned(0.05, 1.0, form="difference"),
+    },
+    "start": {"random": RandomStart(), "random, not kept": RandomStart(kept=False)},
+    "direction": {"averaged": Averaged(0.0, 1.0, decay=0.6)},
+    "selection": {
+        "half after": MostSensitive(0.5), "half before": TopK(0.5), "half before, by Q": TopK(0.5, by="ascent"), "all": TopK(1.0),
+        "all after": MostSensitive(1.0),
+    },
+    "micro_batch": {"parts": 10},
+    "combination": {
+        "decomposed": Decomposed(0.4), "decomposed by the ascent": Decomposed(0.4, at_w="ascent"), "LookSAM": LookSAM(5),
+        "LookSAM by the ascent": LookSAM(5, at_w="ascent"),
+    },
+}  # fmt: skip
+ONE = [((axis, name),) for axis, choices in CHOICES.items() for name in choices]
+PAIRS = ONE + [a + b for a, b in itertools.combinations(ONE, 2) if a[0][0] != b[0][0]]
+
+
+class Counted(torch.autograd.Function):
+    """The tensor itself; notes how often it is gone through, forward and backward."""
+
+    @staticmethod
+    def forward(ctx, tensor, counter, ahead, back):
+        counter.thirds += ahead
+        ctx.counter, ctx.back = counter, back
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        ctx.counter.thirds += ctx.back
+        return gradient, None, None, None
+
+
+class Net(nn.Module):
+    """Layers of one size. A pass forward, the gradients of the layers' outputs and those of their weights are a third each."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weights = nn.ParameterList(torch.randn(WIDTH, WIDTH) / 2 for _ in range(LAYERS))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.thirds = 0.0
+
+    def forward(self, x):
+        share = len(x) / SAMPLES / LAYERS
+        for weight in self.weights:
+            x = torch.tanh(Counted.apply(x @ Counted.apply(weight, self, 0.0, share), self, share, share))
+        return self.norm(x)
+
+
+def recipe(pair):
+    return SAM.replace(**{"radius": Constant(0.05), **{axis: CHOICES[axis][name] for axis, name in pair}})
+
+
+def real_passes(method):
+    model = Net()
+    opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.01), method, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        x, y = torch.randn(SAMPLES, WIDTH, generator=generator), torch.randint(WIDTH, (SAMPLES,), generator=generator)
+        opt.step(Batch(model, x, y), **({"validation": Batch(model, x, y)} if method.radius.learns else {}))
+    return model.thirds / 3 / STEPS
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: " x ".join(name for _, name in pair))
+def test_a_step_costs_what_the_recipe_says(pair):
+    try:
+        method = recipe(pair)
+    except ValueError as refused:  # a product that cannot be: by name, when the recipe is built
+        assert all(axis in str(refused) for axis, _ in pair), refused
+        return
+    found = real_passes(method)
+    if ("geometry", "norm layers") in pair:  # how many weights the norm layers have is the model's affair
+        assert found <= method.passes + 1e-9
+    else:
+        assert found == pytest.approx(method.passes, abs=0.06 if ("geometry", "a mask over tensors") in pair else 1e-9)
+
+
+def test_the_base_alone_costs_one_pass():
+    assert real_passes(bisam.SGD) == pytest.approx(1)
