@@ -329,7 +329,7 @@ def test_a_step_stays_on_its_device(name, monkeypatch):
     monkeypatch.setattr(bisam.axes.memory.Memory, "generator", lambda self, device: None)  # that device draws nothing, and takes no generator
     model, task, row = net((3, 8, 8), 4).to("meta"), tiny(), augment.AUGMENTATIONS["crop-flip-cutout"]
     recipe = run_of(name).recipe
-    opt = optimizer.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), recipe, nonfinite="skip", seed=0)
+    opt = bisam.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), recipe, nonfinite="skip", seed=0)
     images, targets = torch.empty(8, 3, 8, 8, dtype=torch.uint8, device="meta"), torch.empty(8, dtype=torch.int64, device="meta")
     drawn = {which: targets for which in ("top", "left", "flip", "row", "column", "hit")}
     for _ in range(3):
