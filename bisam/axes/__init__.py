@@ -1,13 +1,15 @@
 """One file an axis: its protocol, the choices along it, and the recipe that holds one of each."""
 
+from .adaptive import Adaptive
 from .combination import Combination, Decomposed, LookSAM
 from .direction import Averaged, Direction
-from .geometry import L2, Adaptive, Ball, Geometry, Unnormalised
+from .geometry import L2, Ball, Geometry, Unnormalised
 from .lp import Lp
 from .masks import Masked, Only
 from .memory import Memory
-from .radius import ByLearningRate, Constant, LossBudget, Phase, Radius, Schedule
+from .radius import Constant, Radius
 from .recipe import Recipe
+from .schedules import ByLearningRate, LossBudget, Phase, Schedule
 from .selection import MostSensitive, Selection, TopK
 from .start import RandomStart, Start
 

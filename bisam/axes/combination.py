@@ -31,6 +31,7 @@ class Combination(Protocol):
 
     at_w: str | None = None  #: which gradient r is: of the ``"descent"`` or the ``"ascent"`` loss, or ``None`` if it is not needed
     climbing_share: float = 1.0  #: the share of the steps that climb, in a long training
+    hands_over: bool = False  #: the base is given more than a gradient, and cannot skip a step without being told
     has_one_climb: bool = False  #: it remembers something of the climb, so that a step must have one climb for the whole batch
 
     @abstractmethod

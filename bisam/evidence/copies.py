@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from ..axes.radius import Constant
-from ..methods.lets import Learned
 from ..methods.table import SGD
 from ..training import Run
 from .record import run_of
@@ -32,9 +31,9 @@ def gist(record: dict) -> dict:
 def training(run: Run) -> Run:
     """A run without what leaves the weights as they are: two of the same training may have the same bits."""
     recipe = run.recipe.replace(name="")
-    if isinstance(recipe.radius, Learned) and recipe.radius.rate == 0:
+    if recipe.radius.learns and recipe.radius.rate == 0:
         recipe = recipe.replace(radius=Constant(recipe.radius.rho))
-    if isinstance(recipe.radius, Constant) and recipe.radius.rho == 0:
+    if recipe.radius == Constant(0.0):
         recipe = SGD.replace(name="", descent=recipe.descent)
     reading = run.noise_reading if run.label_noise else "other"
     return run.replace(

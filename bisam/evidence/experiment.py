@@ -13,7 +13,6 @@ from ..axes.recipe import Recipe
 from ..losses.bounds import Identity
 from ..losses.cross_entropy import CrossEntropy
 from ..losses.surrogate import Surrogate
-from ..methods.lets import Learned
 from ..methods.table import BISAM_LOG, RECIPES, SAM, SGD, is_recipe, recipe
 from ..training import Run, equal_budget
 
@@ -156,7 +155,7 @@ class Experiment:
         if rho is not None and chosen.radius.rho:
             chosen = chosen.with_rho(rho)
         rate = fields.pop("rate", self.rate)
-        if rate is not None and isinstance(chosen.radius, Learned):
+        if rate is not None and chosen.radius.learns:
             chosen = chosen.replace(radius=dataclasses.replace(chosen.radius, rate=rate))
         length = fields.pop("epochs", self.epochs)
         return Run(recipe=chosen, epochs=self._epochs(epochs or length, chosen), seed=seed, **fields)

@@ -15,7 +15,6 @@ import numpy as np
 from torch import Tensor
 
 from ..axes.recipe import Recipe
-from ..methods.lets import Learned
 from ..training import Run, own_code
 from .places import LedgerError
 
@@ -157,9 +156,9 @@ def _run_misfits(found: dict) -> Iterator[str]:
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         yield f"run describes no run of this version: {error}"
         return
-    if "rho" in found["curve"] and not isinstance(run.recipe.radius, Learned):
+    if "rho" in found["curve"] and not run.recipe.radius.learns:
         yield "curve.rho must not be there: the radius of this run is not learned"
-    if found["schema"] >= 3 and "rho" not in found["curve"] and isinstance(run.recipe.radius, Learned):
+    if found["schema"] >= 3 and "rho" not in found["curve"] and run.recipe.radius.learns:
         yield "curve lacks rho, the learned radius"
     if found["schema"] >= 3:
         again = run.to_dict()

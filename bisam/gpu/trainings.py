@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..axes.radius import Phase
+from ..axes.schedules import Phase
 from ..methods.table import RECIPES
 from ..training import History, Run, data
 from ..training.devices import exact_kernels
@@ -51,7 +51,7 @@ def task(side: int = 16, images: int = 320, others: int = 60) -> data.Data:
 
 def run_of(stage: Stage, name: str = "bisam-log", precision: str = "float32", model: str = "resnet8", **more) -> Run:
     recipe = RECIPES[name]
-    if isinstance(recipe.radius, Phase):
+    if recipe.name in ("late-sam", "sam-every-k"):
         recipe = recipe.replace(radius=Phase(recipe.radius.rho, start=7))
     recipe = recipe.replace(micro_batch=16) if recipe.micro_batch else recipe
     settings = {"epochs": 3, "batch_size": 32, "lr": 0.05, "augment": "crop-flip-cutout", "compile": "whole-step", **more}

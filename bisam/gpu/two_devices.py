@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from ..axes import memory
-from ..axes.radius import Phase
 from ..axes.recipe import Recipe
-from ..methods.lets import Learned
+from ..axes.schedules import Phase
 from ..methods.table import RECIPES
 from ..step.batch import Batch
 from ..step.optimizer import SharpnessAware
@@ -55,7 +54,7 @@ def _after(name: str, device: str, precision: str, steps: int) -> nn.Module:
     with drawn_on_the_cpu():
         for _ in range(steps):
             batch, lesson = (_batch(model, device, precision, generator) for _ in range(2))
-            opt.step(batch, validation=lesson if isinstance(recipe.radius, Learned) else None)
+            opt.step(batch, validation=lesson if recipe.radius.learns else None)
     return model
 
 
@@ -66,7 +65,7 @@ def _batch(model: nn.Module, device: str, precision: str, generator: torch.Gener
 
 def _exercised(recipe: Recipe) -> Recipe:
     """The method with settings at which two steps show what it does."""
-    if isinstance(recipe.radius, Phase):
+    if recipe.name in ("late-sam", "sam-every-k"):
         recipe = recipe.replace(radius=Phase(recipe.radius.rho, start=1))
     return recipe.replace(micro_batch=8) if recipe.micro_batch else recipe
 

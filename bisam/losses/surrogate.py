@@ -7,25 +7,20 @@ r"""The lower bound of the 0-1 loss that BiSAM's inner player maximises.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.nn import functional
 
 from .. import _checks
 from .._kinds import kind
-from .bounds import Bound, NegLog, Tanh
+from .bounds import Bound, NegLog
+from .fused import cast, few_operations, few_passes, is_taken_apart, near_margins, reach_of
 from .loss import Loss
 
 __all__ = ["Surrogate", "gap", "margins"]
 
-NEAR = 24.0  # a margin times mu up to here loses no more than 3e-6 of its exponential where float32 rounds it
-_LOG2_E = math.log2(math.e)
-_LARGEST = 88.3  # e^x leaves float32 just beyond
 
 
 def margins(logits: Tensor, targets: Tensor) -> Tensor:
@@ -119,7 +114,7 @@ class Surrogate(Loss):
     def __post_init__(self):
         _checks.positive("mu", self.mu)
         _checks.part("phi", self.phi, ("__call__", "derivative"), "a bound with a derivative, such as NegLog() or Tanh()")
-        object.__setattr__(self, "_reach", _reach(self.phi, self.mu))
+        object.__setattr__(self, "_reach", reach_of(self.phi, self.mu))
         # Twice mu, where the power mu is made of roots: a compiler that takes mu for any number would not branch on it.
         object.__setattr__(self, "_halves", round(2 * min(self.mu, 10)))
 
@@ -134,7 +129,7 @@ class Surrogate(Loss):
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:
         """:meth:`per_sample` without the checks: what a training step calls on a batch that it has checked."""
         true = targets.long().unsqueeze(-1)
-        return self._found(logits, true, _near_margins(logits, true, self._reach), mean=False)
+        return self._found(logits, true, near_margins(logits, true, self._reach), mean=False)
 
     def gradient(self, logits: Tensor, targets: Tensor, scale: float | Tensor = 1.0) -> Tensor:
         r"""The gradient of the mean :math:`Q_{\phi,\mu}` for the logits, shape ``(n, K)``, without a graph and without the value.
@@ -148,22 +143,22 @@ class Surrogate(Loss):
                 a float16 gradient that is scaled afterwards may be 0 already.
         """
         logits, true = logits.detach(), targets.long().unsqueeze(-1)
-        near = _near_margins(logits, true, self._reach)
+        near = near_margins(logits, true, self._reach)
         _, pull, total, rate = self._parts(logits, true, near, mean=None)
-        return _as(logits.dtype, pull.div_(total.div_(scale * (rate / len(logits)))))
+        return cast(logits.dtype, pull.div_(total.div_(scale * (rate / len(logits)))))
 
     def _checked(self, logits: Tensor, targets: Tensor, mean: bool) -> Tensor:
         _checks.score_shapes(logits, targets)
         true = targets.long().unsqueeze(-1)
-        near = _near_margins(logits, true, self._reach)
+        near = near_margins(logits, true, self._reach)
         if near is None:  # margins that are near are those of finite logits and of classes that exist
             _checks.score_values(logits, targets, true_is_finite=True)
         return self._found(logits, true, near, mean)
 
     def _found(self, logits: Tensor, true: Tensor, near: Tensor | None, mean: bool) -> Tensor:
-        if near is None and _is_taken_apart(logits):
+        if near is None and is_taken_apart(logits):
             value = _value_and_gradient(logits, true.squeeze(-1), self.phi, self.mu)[0]
-            return _as(_at_least_float32(logits), value.mean() if mean else value)
+            return cast(_at_least_float32(logits), value.mean() if mean else value)
         return _Q.apply(logits, true, self, near, mean)
 
     def _parts(
@@ -174,9 +169,9 @@ class Surrogate(Loss):
         q is the mean or, shape (n,), that of each sample, or left out if ``mean`` is ``None``.
         """
         if near is not None:
-            return _few_operations(near, true, self.phi, self.mu, self._halves, mean)
+            return few_operations(near, true, self.phi, self.mu, self._halves, mean)
         if self._reach is not None and logits.dtype != torch.float64 and torch.compiler.is_compiling():
-            return _few_passes(logits, true, self.phi, self.mu, self._halves, mean)
+            return few_passes(logits, true, self.phi, self.mu, self._halves, mean)
         value, gradient = _value_and_gradient(logits, true.squeeze(-1), self.phi, self.mu)
         return value.mean() if mean else value, gradient, torch.ones_like(gradient[:, :1]), 1.0
 
@@ -189,7 +184,7 @@ class _Q(torch.autograd.Function):
         value, pull, total, rate = surrogate._parts(logits, true, near, mean)
         ctx.surrogate, ctx.mean, ctx.rate = surrogate, mean, rate / len(logits) if mean else rate
         ctx.save_for_backward(logits, true, pull, total)
-        return _as(_at_least_float32(logits), value)
+        return cast(_at_least_float32(logits), value)
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
@@ -200,20 +195,7 @@ class _Q(torch.autograd.Function):
             gradient = gradient * (upstream / len(logits) if ctx.mean else upstream)
         else:
             gradient = pull / (total / (upstream * ctx.rate))  # in the order of `gradient`, for the same bits
-        return _as(logits.dtype, gradient), None, None, None, None
-
-
-def _is_taken_apart(logits: Tensor) -> bool:
-    """Whether ``torch.func`` or forward-mode differentiation looks inside, which needs the plain formula."""
-    if torch._C._are_functorch_transforms_active():
-        return True
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # the quick answer to nearly every call
-        return False
-    return forward_ad.unpack_dual(logits).tangent is not None
-
-
-def _as(dtype: torch.dtype, x: Tensor) -> Tensor:
-    return x if x.dtype == dtype else x.to(dtype)  # a call that changes nothing costs as much as a small operation
+        return cast(logits.dtype, gradient), None, None, None, None
 
 
 def _at_least_float32(logits: Tensor) -> torch.dtype:
@@ -241,139 +223,3 @@ def _value_and_gradient(logits: Tensor, targets: Tensor, phi: Bound, mu: float) 
 def _within_range(x: Tensor) -> Tensor:
     largest = torch.finfo(x.dtype).max
     return x.clamp(-largest, largest)
-
-
-# -- the published bounds, quickly -------------------------------------------------------------------------------------------
-#
-# With w = e^F and c = e^gamma, -log has e^(phi - 1) = w / (w + c) and phi' = c / (w + c). With v = e^(-2 alpha F), tanh has
-# phi - 1 = -2 v / (1 + v) and phi' = 4 alpha v / (1 + v)^2. All are quotients of positive numbers: nothing cancels.
-
-
-def _reach(phi: Bound, mu: float) -> float | None:
-    """How far a margin may lie so that float32 loses a few roundings and no more; ``None`` where other numbers are too delicate."""
-    if not 1 <= mu <= 10:  # a small mu magnifies the rounding of q, a large one that of phi
-        return None
-    if type(phi) is NegLog and mu % 0.5 == 0 and phi.gamma <= 2:  # the power mu is a product of roots
-        return NEAR / mu
-    return NEAR if type(phi) is Tanh and phi.alpha <= 0.25 else None  # a subclass may have another formula
-
-
-def _near_margins(logits: Tensor, true: Tensor, reach: float | None) -> Tensor | None:
-    """The margins in float32, if all are so near that their rounding does not matter; read on the CPU, where that is cheap.
-
-    ``None`` also where nothing quick is offered, where an argument is wrong, and where something looks inside.
-    """
-    if reach is None or torch.compiler.is_compiling() or not logits.is_cpu or logits.dtype == torch.float64 or _is_taken_apart(logits):
-        return None
-    scores = _as(torch.float32, logits.detach())
-    try:
-        margin = scores - scores.gather(-1, true)
-    except RuntimeError:  # a class that does not exist, which the checks say in better words
-        return None
-    low, high = torch.aminmax(margin)
-    return margin if -reach < low.item() and high.item() < reach else None  # false for NaN
-
-
-def _few_operations(margin: Tensor, true: Tensor, phi: Bound, mu: float, halves: int, mean: bool | None):
-    """For the CPU, where a call costs more than what it computes: near margins, which are overwritten."""
-    if type(phi) is NegLog:
-        slope = math.exp(phi.gamma)
-        weight = margin.mul_(_number(_LOG2_E)).exp2_()  # twice as quick as exp
-        beside = weight + _number(slope)
-        share = _power(weight.div_(beside), halves)
-        total = share.sum(-1, keepdim=True)
-        pull = share.div_(beside)
-    else:
-        slope = 4 * phi.alpha
-        weight = margin.mul_(_number(-2 * phi.alpha * _LOG2_E)).exp2_()
-        beside = weight + _number(1.0)
-        weight.div_(beside)
-        share = torch.mul(weight, _number(-2 * mu * _LOG2_E)).exp2_()
-        total = share.sum(-1, keepdim=True)
-        pull = share.mul_(weight).div_(beside)
-    value = None if mean is None else _log_mean_of_near(total, mu, margin.shape[-1], mean)
-    pull.scatter_(-1, true, 0.0)  # summed with the others, the true term would swallow them
-    pull.scatter_(-1, true, pull.sum(-1, keepdim=True).neg_())
-    return value, pull, total, slope
-
-
-@functools.lru_cache(maxsize=64)
-def _number(value: float) -> Tensor:
-    """A number as a tensor: made at every call, it would cost more than what is done with it."""
-    return torch.tensor(value, dtype=torch.float32, device="cpu")
-
-
-def _few_passes(logits: Tensor, true: Tensor, phi: Bound, mu: float, halves: int, mean: bool | None):
-    """For the compiler, which makes one loop of many operations: any margin, with what float32 rounds away brought back."""
-    scores = logits.float()
-    margin, rest = _difference(scores, scores.gather(-1, true))
-    if type(phi) is NegLog:
-        weight, constant = _exponential(margin, rest, 1.0), math.exp(phi.gamma)
-        beside = 1 / (weight + constant)
-        share, slope, rate = _power(weight * beside, halves), beside, constant
-    else:
-        weight = _exponential(margin, rest, -2 * phi.alpha)
-        beside = 1 / (weight + 1)
-        behind = weight * beside
-        share, slope, rate = torch.exp(-2 * mu * behind), behind * beside, 4 * phi.alpha
-    total, pull = share.sum(-1, keepdim=True), _balanced(share * slope, true, by_mask=not scores.is_cpu)
-    value = None if mean is None else _log_mean(total, mu, scores.shape[-1])
-    return value.mean() if mean else value, pull, total, rate
-
-
-def _balanced(pull: Tensor, true: Tensor, by_mask: bool) -> Tensor:
-    """The pull of the other classes, and in the true column minus their sum.
-
-    With masks alone it is one kernel, which a GPU likes; but then the pull is computed twice, and a CPU had rather write it once.
-    """
-    is_true = torch.arange(pull.shape[-1], device=pull.device) == true
-    pull = torch.where(is_true, 0.0, pull) if by_mask else pull.scatter(-1, true, 0.0)
-    return torch.where(is_true, -pull.sum(-1, keepdim=True), pull)
-
-
-def _difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """a - b, and what its rounding left out (Knuth's two-sum)."""
-    found = a - b
-    minus_b = found - a
-    rest = (a - (found - minus_b)) - (b + minus_b)
-    return found, torch.where(found.abs() < 1e30, rest, 0.0)
-
-
-def _exponential(x: Tensor, rest: Tensor, rate: float) -> Tensor:
-    """e^(rate (x + rest)) to a few roundings, although float32 rounds the product (Dekker's product, by halves of 12 bits)."""
-    x = x.clamp(-_LARGEST / abs(rate), _LARGEST / abs(rate))
-    if rate == 1:
-        return torch.exp(x) * (1 + rest)
-    mantissa, exponent = math.frexp(rate)
-    upper_rate = math.ldexp(round(mantissa * 2**12), exponent - 12)
-    split = 4097.0 * x
-    upper = split - (split - x)
-    product = rate * x
-    lost = (upper * upper_rate - product) + (upper * (rate - upper_rate) + (x - upper) * rate + rest * rate)
-    return torch.exp(product) * (1 + lost)
-
-
-def _power(x: Tensor, halves: int) -> Tensor:
-    """x to the power halves / 2, at least 1: a general power costs ten times as much."""
-    if halves == 2:
-        return x
-    found = torch.sqrt(x).mul_(x) if halves % 2 else x * x
-    for _ in range((halves - 3) // 2 if halves % 2 else (halves - 4) // 2):
-        found = found.mul_(x)
-    return found
-
-
-def _log_mean(total: Tensor, mu: float, classes: int) -> Tensor:
-    """q of each sample from the sums of e^(mu (phi - 1))."""
-    value = torch.log(total).squeeze(-1) * (1 / mu) + (1 - math.log(classes) / mu)
-    # Rounding must not lift q above the 0-1 loss: q is 0 when all classes tie, and that is as high as it may be.
-    return functional.hardshrink(value, 8 * torch.finfo(value.dtype).eps).clamp(max=1)
-
-
-def _log_mean_of_near(total: Tensor, mu: float, classes: int, mean: bool) -> Tensor:
-    """The same or its mean, of which the last operations are Python's own: those of a tensor take ten times as long."""
-    if not mean:
-        return _log_mean(total, mu, classes)
-    found = torch.log(total).sum()  # a mean is two operations
-    value = found.item() / len(total) / mu + 1 - math.log(classes) / mu
-    return found.fill_(value if abs(value) > 8 * torch.finfo(found.dtype).eps else 0.0)

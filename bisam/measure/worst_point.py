@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .. import _checks
 from .._progress import bar
-from ..axes.geometry import L2, Unnormalised
+from ..axes.geometry import L2, Ball
 from ..axes.tensors import Tensors
 from ..step.modules import unwrapped
 from .batches import Loss, batches, check_finite, check_loss, loss_and_gradient, mean_loss
@@ -201,9 +201,7 @@ def _further(geometry, epsilon: Tensors, gradient: Tensors, home: Tensors, rho: 
 def _ball(geometry, steps: int) -> tuple[object, int]:
     geometry = L2() if geometry is None else geometry
     steps = _checks.whole("steps", steps)
-    _checks.part("geometry", geometry, ("perturbation", "norm"), A_BALL)
-    if hasattr(geometry, "prepared") or hasattr(geometry, "active"):
-        raise TypeError(f"geometry must be {A_BALL}; got {_checks.shown(geometry)}")
-    if steps > 1 and isinstance(geometry, Unnormalised):
-        raise ValueError(f"steps must be 1 with Unnormalised(), which is no ball; got {steps}")
+    _checks.protocol("geometry", geometry, Ball, A_BALL)
+    if steps > 1 and not geometry.is_bounded:
+        raise ValueError(f"steps must be 1 with {geometry!r}, which is no ball; got {steps}")
     return geometry, steps

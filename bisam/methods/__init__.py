@@ -1,6 +1,6 @@
 """The table of methods with its sources, and the parts that one method alone needs."""
 
-from .bsam import Handed, Posterior, Precision, Variational
+from .bsam import Handed, Posterior, Precision
 from .lets import Learned
 from .table import *  # noqa: F403  the rows of the table, listed there
 from .table import (
@@ -12,6 +12,7 @@ from .table import (
     SAM_INF,
 )
 from .table import __all__ as _rows
+from .variational import Variational
 
 __all__ = [
     *_rows,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 
 from .. import _checks
+from ..axes.adaptive import Adaptive
 from ..axes.combination import Decomposed, LookSAM
 from ..axes.direction import Averaged
-from ..axes.geometry import L2, Adaptive, Unnormalised
+from ..axes.geometry import L2, Unnormalised
 from ..axes.lp import Lp
 from ..axes.masks import Masked, Only
-from ..axes.radius import ByLearningRate, Constant, LossBudget, Phase
+from ..axes.radius import Constant
 from ..axes.recipe import SAM, Recipe
+from ..axes.schedules import ByLearningRate, LossBudget, Phase
 from ..axes.selection import MostSensitive, TopK
 from ..axes.start import RandomStart
 from ..losses.bounds import NegLog, Tanh

@@ -23,18 +23,20 @@ from ..axes.tensors import Tensors, euclidean_norm
 from . import gradients
 from .batch import Batch
 from .buffers import Statistics
-from .modules import draws_noise, is_graphed, names_of
+from .modules import is_graphed, names_of
 from .nonfinite import NonFinite, all_finite, tell_the_scaler
 from .perturbation import Displacement
 from .record import Diagnostics
+from .refusals import called, check_block, check_moment, checked_batch, enabled, radii_of_groups
 from .rng import RNGState
 from .step import Step
 from .two_pass import at_worst_point, gradient_at_worst_point
+from .wrapper import Wrapper
 
 __all__ = ["SharpnessAware"]
 
 
-class SharpnessAware(torch.optim.Optimizer):
+class SharpnessAware(Wrapper):
     r"""Any torch optimiser, with its gradient taken at the worst point nearby.
 
     .. math:: w_{t+1} = \mathrm{base}\big(w_t, \nabla L(w_t + \epsilon_t)\big), \qquad
@@ -146,13 +148,13 @@ class SharpnessAware(torch.optim.Optimizer):
             RuntimeError: no batch, and no ``perturbed`` block or ``backward`` since the last step.
             FloatingPointError: a gradient is not finite and ``nonfinite="raise"``; the weights are as before.
         """
-        scaler = _enabled(scaler)
+        scaler = enabled(scaler)
         if batch is None:
             self._step_after_block(closure)
             return None
         if closure is not None:
             raise TypeError("closure must be left out of step(batch), which makes both passes itself")
-        self._check(batch, validation)  # before the gradients are cleared
+        self._checked(batch, validation)  # before the gradients are cleared
         self.zero_grad()
         loss = self.backward(batch, validation=validation, scaler=scaler)
         if scaler is None:
@@ -188,7 +190,7 @@ class SharpnessAware(torch.optim.Optimizer):
         Raises:
             TypeError, FloatingPointError: as in :meth:`step`.
         """
-        pieces, scaler = self._check(batch, validation), _enabled(scaler)
+        pieces, scaler = self._checked(batch, validation), enabled(scaler)
         weight = _checks.positive("weight", weight)
         model, parameters = pieces[0].model, self._parameters(pieces[0].model)
         earlier = gradients.take(parameters)
@@ -236,7 +238,7 @@ class SharpnessAware(torch.optim.Optimizer):
                 "step() without a batch must follow a `with opt.perturbed(model):` block or opt.backward(batch); "
                 "otherwise the base optimiser would run alone under another name"
             )
-        if closure is not None and _called(closure) is not None:
+        if closure is not None and called(closure) is not None:
             raise TypeError("closure must not compute a loss: its gradient would replace the one at the worst point")
         self._move()
 
@@ -302,8 +304,8 @@ class SharpnessAware(torch.optim.Optimizer):
             ...     descent(model(x), y).backward()
             >>> sgd.step(); sgd.zero_grad()
         """
-        self._check_block(model, noise)
-        self._check_outside()
+        check_block(self.recipe, self.param_groups, model, noise)
+        check_moment(self.recipe, self.base, self._is_inside)
         parameters = self._parameters(model)
         gradient = gradients.take(parameters)
         if is_graphed(model):
@@ -325,28 +327,6 @@ class SharpnessAware(torch.optim.Optimizer):
             self._is_inside = False
         self._judged(step, moment)
         self._is_ready = True
-
-    def _check_block(self, model: nn.Module, noise: RNGState | None) -> None:
-        """An error before anything is touched."""
-        recipe, known = self.recipe, names_of(_checks.module("model", model))
-        if not any(parameter in known for group in self.param_groups for parameter in group["params"]):
-            raise ValueError("model must be the one whose parameters the base holds; none of this model's are among them")
-        if noise is not None:
-            _checks.part("noise", noise, RNGState, "a bisam.step.RNGState")
-        extra = [field for field in ("start", "selection", "micro_batch") if getattr(recipe, field) is not None]
-        extra += ["radius"] if recipe.radius.learns else []
-        if recipe.gradient_at_w == "descent" or (recipe.combination is not None and recipe.combination.climbing_share < 1):
-            extra.append("combination")
-        if extra:
-            raise ValueError(
-                f"the {extra[0]} of recipe {recipe.name!r} takes more than two passes of the same batch; "
-                "use opt.step(batch) or opt.backward(batch)"
-            )
-        if noise is None and recipe.same_noise and draws_noise(model):
-            raise ValueError(
-                "noise must be given for a model with active dropout: take noise = bisam.step.RNGState(device) before the "
-                "first pass and call perturbed(model, noise); or use a recipe with same_noise=False"
-            )
 
     # -- accidents ------------------------------------------------------------------------------------------------
 
@@ -391,54 +371,16 @@ class SharpnessAware(torch.optim.Optimizer):
 
     # -- gradients and parameters -----------------------------------------------------------------------------------
 
-    def _check(self, batch: object, validation: object) -> list[Batch]:
-        """The parts of the batch, or an error before anything is touched."""
-        pieces = batch if isinstance(batch, list) else [batch]
-        if not pieces or not all(isinstance(piece, Batch) for piece in pieces):
-            got = next((type(piece).__name__ for piece in pieces if not isinstance(piece, Batch)), "an empty list")
-            raise TypeError(f"step needs a bisam.Batch(model, inputs, targets), got {got}; or a list of batches")
-        model = pieces[0].model
-        if not isinstance(model, nn.Module):  # its parameters and buffers have to be found
-            raise TypeError(f"the model of the batch must be a torch.nn.Module, got {type(model).__name__}")
-        if any(piece.model is not model for piece in pieces):
-            raise TypeError("the parts of a batch must have the same model")
-        learns = self.recipe.radius.learns
-        if not isinstance(validation, Batch) if learns else validation is not None:
-            wanted = "must be a bisam.Batch" if learns else "must be left out"
-            raise TypeError(f"validation {wanted} for recipe {self.recipe.name!r}, got {type(validation).__name__}")
-        if learns and validation.model is not model:
-            raise TypeError("validation must be a batch of the same model as the training batch")
-        if pieces[0].inputs.device.type == "meta" and (learns or self.record):
-            field = "recipe must have no learned radius" if learns else "record must be False"
-            raise ValueError(f"{field} on the meta device, where there are shapes and no numbers")
-        self._check_outside()
+    def _checked(self, batch: object, validation: object) -> list[Batch]:
+        pieces = checked_batch(self.recipe, batch, validation, self.record)
+        check_moment(self.recipe, self.base, self._is_inside)
         return pieces
-
-    def _check_outside(self) -> None:
-        self.recipe.check_base(self.base)  # its groups may have changed
-        if self._is_inside:
-            raise RuntimeError("a `with opt.perturbed(model):` block must be left before the next step or block begins")
-        if not torch.is_grad_enabled():
-            raise RuntimeError("gradients must be enabled for a step; leave torch.no_grad() or inference_mode() first")
-        for g, rho in self._radii_of_groups().items():
-            if _checks.nonnegative(f"rho of parameter group {g}", rho) > 0 and self.recipe.radius.rho == 0:
-                raise ValueError(
-                    f"rho of parameter group {g} must be 0 for recipe {self.recipe.name!r}, which has no radius; "
-                    f"got {rho!r}"
-                )
-
-    def _radii_of_groups(self) -> dict[int, float]:
-        """The radii of the parameter groups that have one of their own; Adadelta has a ``rho`` that is something else."""
-        if "rho" in self.defaults:
-            return {}
-        found = {g: group["rho"] for g, group in enumerate(self.param_groups) if "rho" in group}
-        return {g: float(rho) if isinstance(rho, Tensor) else rho for g, rho in found.items()}
 
     def _own_radii(self, parameters: Tensors) -> list[tuple[list[str], float]]:
         """The names of the parameters of each such group, with its radius."""
         members = {id(p): g for g, group in enumerate(self.param_groups) for p in group["params"]}
         owner = {name: members[id(p)] for name, p in parameters.items()}
-        return [([name for name, g in owner.items() if g == own], rho) for own, rho in self._radii_of_groups().items()]
+        return [([name for name, g in owner.items() if g == own], rho) for own, rho in radii_of_groups(self.base).items()]
 
     def _parameters(self, model: nn.Module) -> Tensors:
         """The base's parameters by the names that the model gives them; by place for those that it does not hold."""
@@ -454,45 +396,7 @@ class SharpnessAware(torch.optim.Optimizer):
         if self.recipe.combination is not None:
             self.recipe.combination.forget(self.memory)
 
-    # -- one optimiser to the outside: groups, state and hooks are the base's ---------------------------------------
-
-    @property
-    def param_groups(self) -> list[dict]:
-        """The base's parameter groups: one set, also after loading a state."""
-        return self.base.param_groups
-
-    @property
-    def state(self) -> dict:
-        """The base's state, such as momentum."""
-        return self.base.state
-
-    @property
-    def defaults(self) -> dict:
-        """The base's defaults."""
-        return self.base.defaults
-
-    def add_param_group(self, param_group: dict) -> None:
-        """Adds parameters to the base, and so to this optimiser."""
-        self.base.add_param_group(param_group)
-
-    def state_dict(self) -> dict:
-        """The base's state, with the count of skipped steps and what the recipe remembers beside it."""
-        return {**self.base.state_dict(), "sharpness_aware": {"skipped": self.skipped, "memory": self.memory.save()}}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Loads what :meth:`state_dict` wrote, or the state of the base alone."""
-        _checks.part("state_dict", state_dict, dict, "what state_dict() returns")
-        if not {"state", "param_groups"} <= set(state_dict):
-            raise ValueError(f"state_dict must hold state and param_groups, got {_checks.shown(list(state_dict))}")
-        own = state_dict.get("sharpness_aware", {})
-        self.base.load_state_dict({key: value for key, value in state_dict.items() if key != "sharpness_aware"})
-        self.skipped = own.get("skipped", 0)
-        self.memory.load(own.get("memory", {}))
-
-    def __getattr__(self, name: str):
-        if name.startswith("__") or "base" not in self.__dict__:
-            raise AttributeError(name)
-        return getattr(self.base, name)  # hooks and whatever else the base offers
+    # -- what is pickled, and what hangs on the base --------------------------------------------------------------------
 
     def __getstate__(self) -> dict:
         # Not the whole __dict__: a scheduler wraps `step` in a local function, which cannot be pickled.
@@ -522,19 +426,3 @@ class SharpnessAware(torch.optim.Optimizer):
 
     def __repr__(self) -> str:
         return f"SharpnessAware({self.recipe.name}, {self.base!r})"
-
-
-def _called(closure: Callable):
-    _checks.function("closure", closure, "a function without arguments")
-    try:
-        return closure()
-    except Exception as error:
-        error.add_note("closure was called without arguments")
-        raise
-
-
-def _enabled(scaler):
-    """The scaler, or ``None`` for one that is switched off and so looks at no gradient."""
-    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
-        _checks.part("scaler", scaler, ("is_enabled", "scale", "unscale_", "step", "update"), "a torch.amp.GradScaler")
-    return scaler if scaler is not None and scaler.is_enabled() else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..methods.bsam import Precision, Variational
+from ..methods.bsam import needs_variational
+from ..methods.variational import Variational
 from .run import Run
 
 __all__ = ["base_optimizer"]
@@ -13,7 +14,7 @@ __all__ = ["base_optimizer"]
 
 def base_optimizer(run: Run, model: nn.Module, samples: int) -> torch.optim.Optimizer:
     """SGD with momentum, or the base that bSAM brings with it."""
-    if isinstance(run.recipe.geometry, Precision):
+    if needs_variational(run.recipe):
         betas = (run.momentum, 0.999)
         return Variational(model.parameters(), run.lr, betas, samples=samples, prior=run.weight_decay)
     return torch.optim.SGD(

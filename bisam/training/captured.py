@@ -19,9 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from ..axes.radius import LossBudget, Schedule
 from ..axes.recipe import Recipe
-from ..methods.lets import Learned
 from ..training import graphs as cuda_graphs
 
 __all__ = ["WholeStep", "check", "refusal"]
@@ -48,13 +46,13 @@ def refusal(recipe: Recipe) -> str | None:
     """
     if recipe.radius.rho == 0:
         return None
-    if isinstance(recipe.radius, Learned):
+    if recipe.radius.learns:
         return "its radius is learned, from numbers that Python reads after every step"
-    if isinstance(recipe.radius, Schedule) or (isinstance(recipe.radius, LossBudget) and recipe.radius.hold is not None):
+    if recipe.radius.changes_each_step:
         return "its radius is another one at every step"
-    if hasattr(recipe.combination, "climbs"):
+    if recipe.combination is not None and recipe.combination.climbing_share < 1:
         return "its combination looks at the number of the step"
-    if hasattr(recipe.combination, "before_base"):
+    if recipe.combination is not None and recipe.combination.hands_over:
         return "its base optimiser cannot leave out a step that is not finite without being told"
     if recipe.geometry.is_drawn:
         return "the tensors that climb are drawn in Python"

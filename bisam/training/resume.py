@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..axes.radius import Constant
-from ..methods.lets import Learned
 from .checkpoint import CheckpointError, check_form
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def check(state: State, saved: object) -> None:
 def _form(state: State, saved: dict) -> dict:
     """What is saved after one step. Where a radius begins at 0 there are two forms: before and after the first climb."""
     optimizer, recipe = state.optimizer, state.optimizer.recipe
-    waits = not isinstance(recipe.radius, Learned) and recipe.radius.rho != 0 and recipe.radius.now(optimizer.memory) == 0
+    waits = not recipe.radius.learns and recipe.radius.rho != 0 and recipe.radius.now(optimizer.memory) == 0
     state.first_step()
     form = state.save()
     if waits and _remembered(saved) > _remembered(form):
@@ -63,7 +62,7 @@ def _check_rows(rows: object, run: Run) -> None:
     if not isinstance(rows, list) or not 0 < len(rows) <= run.epochs:
         got = f"{len(rows)} of them" if isinstance(rows, list) else type(rows).__name__
         raise CheckpointError(f"state.rows must be a list of 1 to {run.epochs} epochs, got {got}")
-    names = (*COLUMNS, "rho") if isinstance(run.recipe.radius, Learned) else COLUMNS
+    names = (*COLUMNS, "rho") if run.recipe.radius.learns else COLUMNS
     form = {name: 0 if name in COUNTS else 0.0 for name in names}
     whole = {**form, **dict.fromkeys(EVALUATED, 0.0)}
     for k, row in enumerate(rows):

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..methods.lets import Learned
 from ..step.batch import Batch
 from ..step.optimizer import SharpnessAware
 from ..training import augment, captured, evaluation, models, resume
@@ -103,7 +102,7 @@ class State:
             "train_accuracy": 100 * int(self.workers.total(sums.right)) / seen,
             "broken": int(self.workers.total(sums.broken)),
         }
-        if isinstance(self.run.recipe.radius, Learned):
+        if self.run.recipe.radius.learns:
             row["rho"] = self.optimizer.memory.rho
         self.history.rows.append(row)
         if self.run.evaluates(epoch):
@@ -151,7 +150,7 @@ class State:
 
     def _validation_batch(self) -> Batch | None:
         """A batch of validation images for a learned radius, which must not see test images."""
-        if not isinstance(self.run.recipe.radius, Learned):
+        if not self.run.recipe.radius.learns:
             return None
         size = min(self.run.batch_size, len(self.validation))
         size -= size % self.workers.size

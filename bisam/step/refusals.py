@@ -1,0 +1,102 @@
+"""What cannot be done is refused by name, before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .. import _checks
+from ..axes.recipe import Recipe
+from .batch import Batch
+from .modules import draws_noise, names_of
+from .rng import RNGState
+
+__all__ = ["called", "check_block", "check_moment", "checked_batch", "enabled", "radii_of_groups"]
+
+
+def checked_batch(recipe: Recipe, batch: object, validation: object, record: bool) -> list[Batch]:
+    """The parts of the batch, or an error."""
+    pieces = batch if isinstance(batch, list) else [batch]
+    if not pieces or not all(isinstance(piece, Batch) for piece in pieces):
+        got = next((type(piece).__name__ for piece in pieces if not isinstance(piece, Batch)), "an empty list")
+        raise TypeError(f"step needs a bisam.Batch(model, inputs, targets), got {got}; or a list of batches")
+    model = pieces[0].model
+    if not isinstance(model, nn.Module):  # its parameters and buffers have to be found
+        raise TypeError(f"the model of the batch must be a torch.nn.Module, got {type(model).__name__}")
+    if any(piece.model is not model for piece in pieces):
+        raise TypeError("the parts of a batch must have the same model")
+    learns = recipe.radius.learns
+    if not isinstance(validation, Batch) if learns else validation is not None:
+        wanted = "must be a bisam.Batch" if learns else "must be left out"
+        raise TypeError(f"validation {wanted} for recipe {recipe.name!r}, got {type(validation).__name__}")
+    if learns and validation.model is not model:
+        raise TypeError("validation must be a batch of the same model as the training batch")
+    if pieces[0].inputs.device.type == "meta" and (learns or record):
+        field = "recipe must have no learned radius" if learns else "record must be False"
+        raise ValueError(f"{field} on the meta device, where there are shapes and no numbers")
+    return pieces
+
+
+def check_block(recipe: Recipe, groups: list[dict], model: nn.Module, noise: RNGState | None) -> None:
+    """An error where a block around passes of others cannot do what the recipe says."""
+    known = names_of(_checks.module("model", model))
+    if not any(parameter in known for group in groups for parameter in group["params"]):
+        raise ValueError("model must be the one whose parameters the base holds; none of this model's are among them")
+    if noise is not None:
+        _checks.part("noise", noise, RNGState, "a bisam.step.RNGState")
+    extra = [field for field in ("start", "selection", "micro_batch") if getattr(recipe, field) is not None]
+    extra += ["radius"] if recipe.radius.learns else []
+    if recipe.gradient_at_w == "descent" or (recipe.combination is not None and recipe.combination.climbing_share < 1):
+        extra.append("combination")
+    if extra:
+        raise ValueError(
+            f"the {extra[0]} of recipe {recipe.name!r} takes more than two passes of the same batch; "
+            "use opt.step(batch) or opt.backward(batch)"
+        )
+    if noise is None and recipe.same_noise and draws_noise(model):
+        raise ValueError(
+            "noise must be given for a model with active dropout: take noise = bisam.step.RNGState(device) before the "
+            "first pass and call perturbed(model, noise); or use a recipe with same_noise=False"
+        )
+
+
+def check_moment(recipe: Recipe, base: torch.optim.Optimizer, is_inside: bool) -> None:
+    """An error where no step can begin now."""
+    recipe.check_base(base)  # its groups may have changed
+    if is_inside:
+        raise RuntimeError("a `with opt.perturbed(model):` block must be left before the next step or block begins")
+    if not torch.is_grad_enabled():
+        raise RuntimeError("gradients must be enabled for a step; leave torch.no_grad() or inference_mode() first")
+    for g, rho in radii_of_groups(base).items():
+        if _checks.nonnegative(f"rho of parameter group {g}", rho) > 0 and recipe.radius.rho == 0:
+            raise ValueError(
+                f"rho of parameter group {g} must be 0 for recipe {recipe.name!r}, which has no radius; "
+                f"got {rho!r}"
+            )
+
+
+def radii_of_groups(base: torch.optim.Optimizer) -> dict[int, float]:
+    """The radii of the parameter groups that have one of their own; Adadelta has a ``rho`` that is something else."""
+    if "rho" in base.defaults:
+        return {}
+    found = {g: group["rho"] for g, group in enumerate(base.param_groups) if "rho" in group}
+    return {g: float(rho) if isinstance(rho, Tensor) else rho for g, rho in found.items()}
+
+
+def called(closure: Callable[[], object]) -> object:
+    """What a closure returns."""
+    _checks.function("closure", closure, "a function without arguments")
+    try:
+        return closure()
+    except Exception as error:
+        error.add_note("closure was called without arguments")
+        raise
+
+
+def enabled(scaler):
+    """The scaler, or ``None`` for one that is switched off and so looks at no gradient."""
+    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
+        _checks.part("scaler", scaler, ("is_enabled", "scale", "unscale_", "step", "update"), "a torch.amp.GradScaler")
+    return scaler if scaler is not None and scaler.is_enabled() else None

@@ -1,0 +1,51 @@
+"""One optimiser to the outside: groups, state and hooks are those of the base that is wrapped."""
+
+from __future__ import annotations
+
+import torch
+
+from .. import _checks
+
+__all__ = ["Wrapper"]
+
+
+class Wrapper(torch.optim.Optimizer):
+    """Torch's interface around a ``base``. It has no groups and no state of its own, but what the method remembers in ``memory``."""
+
+    @property
+    def param_groups(self) -> list[dict]:
+        """The base's parameter groups: one set, also after loading a state."""
+        return self.base.param_groups
+
+    @property
+    def state(self) -> dict:
+        """The base's state, such as momentum."""
+        return self.base.state
+
+    @property
+    def defaults(self) -> dict:
+        """The base's defaults."""
+        return self.base.defaults
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Adds parameters to the base, and so to this optimiser."""
+        self.base.add_param_group(param_group)
+
+    def state_dict(self) -> dict:
+        """The base's state, with the count of skipped steps and what the recipe remembers beside it."""
+        return {**self.base.state_dict(), "sharpness_aware": {"skipped": self.skipped, "memory": self.memory.save()}}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Loads what :meth:`state_dict` wrote, or the state of the base alone."""
+        _checks.part("state_dict", state_dict, dict, "what state_dict() returns")
+        if not {"state", "param_groups"} <= set(state_dict):
+            raise ValueError(f"state_dict must hold state and param_groups, got {_checks.shown(list(state_dict))}")
+        own = state_dict.get("sharpness_aware", {})
+        self.base.load_state_dict({key: value for key, value in state_dict.items() if key != "sharpness_aware"})
+        self.skipped = own.get("skipped", 0)
+        self.memory.load(own.get("memory", {}))
+
+    def __getattr__(self, name: str):
+        if name.startswith("__") or "base" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.base, name)  # hooks and whatever else the base offers
