@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .. import _checks
 from ..methods.table import RECIPES
 from ..notebook.tables import table
 
@@ -19,8 +20,10 @@ def words(parser: argparse.ArgumentParser) -> None:
 def _report(arguments: argparse.Namespace) -> int:
     from ..evidence.decisions import decisions
     from ..evidence.places import RESULTS
-    from ..evidence.report import markdown, write
+    from ..evidence.report import FORMATS, markdown, write
 
+    if arguments.output:
+        _checks.choice("output", arguments.output.suffix, FORMATS)  # before the work
     found = decisions(arguments.experiment, arguments.ledger or RESULTS)
     if arguments.output:
         write(found, arguments.output)

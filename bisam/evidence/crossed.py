@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy
-
 from .. import _checks
 
 __all__ = ["ALPHA", "Crossed", "crossed"]
@@ -62,8 +60,7 @@ def crossed(ours, theirs) -> Crossed:
         >>> result.mean, result.low < 0 < result.high
         (37.5, True)
     """
-    from scipy import stats
-
+    stats = _checks.needs("scipy.stats", extra="train")
     first, second = _shares("ours", ours), _shares("theirs", theirs)
     if first.shape != second.shape or first.ndim != 2 or min(first.shape) < 2:
         raise ValueError(f"ours and theirs must be of one shape, 2 seeds and 2 images at least, got {first.shape} and {second.shape}")
@@ -85,8 +82,9 @@ def crossed(ours, theirs) -> Crossed:
     return Crossed(mean, error, float(freedom), max(p), mean - half, mean + half, m)
 
 
-def _shares(name: str, value: object) -> numpy.ndarray:
+def _shares(name: str, value: object) -> object:
     """An array of finite floats, made of booleans or of numbers."""
+    numpy = _checks.needs("numpy", extra="train")
     try:
         found = numpy.asarray(value)
     except (TypeError, ValueError, RuntimeError):  # rows of different lengths, or a tensor that cannot be an array

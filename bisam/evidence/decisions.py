@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy
-
 from .. import _checks
 from . import ledger
 from .claim import Claim
@@ -220,6 +218,7 @@ def _images(ours: Side, theirs: Side, seeds: list[int], which: str) -> Crossed |
     involved = [part[seed] for part in (*ours, *theirs) for seed in seeds]
     if not all("right" in entry for entry in involved) or len({entry["data_fingerprint"] for entry in involved}) > 1:
         return None
+    numpy = _checks.needs("numpy", extra="train")
     sides = [[[bits(part[seed], which) for seed in seeds] for part in side] for side in (ours, theirs)]
     if len({len(bits) for side in sides for part in side for bits in part}) > 1:
         return None

@@ -99,8 +99,7 @@ def pairs_needed(effect: float, fewest: int = FEWEST[2], chance: float = POWER) 
 
 
 def _power(effect: float, pairs: int) -> float:
-    from scipy import stats
-
+    stats = _checks.needs("scipy.stats", extra="train")
     if pairs < 2:
         return 0.0
     return float(stats.ncf.sf(stats.f.ppf(1 - ALPHA, 1, pairs - 1), 1, pairs - 1, pairs * effect**2))

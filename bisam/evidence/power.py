@@ -46,8 +46,7 @@ def power(effect: float, pairs: int, fewest: int = FEWEST_PAIRS) -> float:
         >>> [round(power(1.2, n), 1) for n in (6, 12)], power(1.2, 10, fewest=12)
         ([0.5, 1.0], 0.0)
     """
-    import numpy
-
+    numpy = _checks.needs("numpy", extra="train")
     shift = abs(_checks.real("effect", effect))
     if (pairs := _checks.whole("pairs", pairs, 2)) < _checks.whole("fewest", fewest):
         return 0.0
@@ -86,8 +85,7 @@ def detectable(pairs: int, chance: float = POWER, fewest: int = FEWEST_PAIRS) ->
 
 @functools.cache
 def _inverse(pairs: int, chance: float) -> float:
-    from scipy import optimize
-
+    optimize = _checks.needs("scipy.optimize", extra="train")
     return float(optimize.bisect(lambda effect: power(effect, pairs) - chance, 0.0, FARTHEST, xtol=1e-4))
 
 
@@ -118,8 +116,8 @@ def unpaired_detectable(comparison: Unpaired, chance: float = POWER) -> float:
         >>> round(unpaired_detectable(welch(94.3, 0.2, 6, 94.1, 0.2, 6)), 2)
         0.36
     """
-    from scipy import optimize, stats
-
+    optimize = _checks.needs("scipy.optimize", extra="train")
+    stats = _checks.needs("scipy.stats", extra="train")
     chance = _chance(chance)
     freedom = _checks.part("comparison", comparison, Unpaired, "a result of welch()").freedom
     edge = stats.f.ppf(1 - ALPHA, 1, freedom)
@@ -148,9 +146,8 @@ def _edges(pairs: int):
     turns the pairs in S is as extreme as the observed one if the mean of :math:`z_k + \delta` over S is at most zero. So the
     sign-flip test passes once :math:`-\delta` is below the k-th smallest mean of a subset, with k set by the level.
     """
-    import numpy
-    from scipy import stats
-
+    numpy = _checks.needs("numpy", extra="train")
+    stats = _checks.needs("scipy.stats", extra="train")
     if pairs < FEWEST_PAIRS:
         return numpy.full(1, math.inf)  # the smallest two-sided sign-flip p is 2 / 2^n
     draw = numpy.random.default_rng(pairs)
@@ -170,8 +167,7 @@ def _edges(pairs: int):
 
 def _subsets(pairs: int, draw):
     """Which pairs each sign pattern turns, one a row: all patterns but the observed one, or a random choice of them."""
-    import numpy
-
+    numpy = _checks.needs("numpy", extra="train")
     if 2**pairs <= PATTERNS:
         return (numpy.arange(1, 2**pairs)[:, None] >> numpy.arange(pairs)) & 1
     chosen = draw.integers(0, 2, size=(PATTERNS - 1, pairs))

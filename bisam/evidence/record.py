@@ -11,9 +11,9 @@ import re
 import reprlib
 from collections.abc import Iterator
 
-import numpy as np
 from torch import Tensor
 
+from .. import _checks
 from ..axes.recipe import Recipe
 from ..training import Run, own_code
 from .places import LedgerError
@@ -31,10 +31,11 @@ EVALUATED = ("validation_accuracy", "test_accuracy")
 
 def packed(right: Tensor) -> str:
     """Bits in the order of the images, eight a byte with the first as the highest, as base64."""
-    return base64.b64encode(np.packbits(right.numpy()).tobytes()).decode("ascii")
+    numpy = _checks.needs("numpy", extra="train")
+    return base64.b64encode(numpy.packbits(right.numpy()).tobytes()).decode("ascii")
 
 
-def bits(record: dict, which: str) -> np.ndarray:
+def bits(record: dict, which: str) -> object:
     """Which test images are right, in the order of the test split.
 
     Args:
@@ -63,7 +64,8 @@ def bits(record: dict, which: str) -> np.ndarray:
         raise LedgerError(f"right.{which} must hold {-(-images // 8)} bytes for {images} images, got {len(raw)}")
     if base64.b64encode(raw).decode("ascii") != text:
         raise LedgerError(f"right.{which} must be the base64 of its bytes; its last letter holds bits that belong to no byte")
-    found = np.unpackbits(np.frombuffer(raw, np.uint8))
+    numpy = _checks.needs("numpy", extra="train")
+    found = numpy.unpackbits(numpy.frombuffer(raw, numpy.uint8))
     if found[images:].any():
         raise LedgerError(f"right.{which} must end with zeros after the {images} images")
     return found[:images].astype(bool)

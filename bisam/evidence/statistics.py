@@ -57,8 +57,7 @@ class Paired:
     @property
     def error(self) -> float:
         """Standard error of the mean difference, over seeds or, where that is known and larger, over seeds and images."""
-        from scipy import stats
-
+        stats = _checks.needs("scipy.stats", extra="train")
         seeds = (self.high - self.low) / 2 / float(stats.t.ppf(1 - ALPHA / 2, self.pairs - 1))
         return seeds if self.images is None else max(seeds, self.images.error)
 
@@ -70,8 +69,7 @@ class Paired:
     @property
     def largest_p(self) -> float:
         """The largest p of all that is asked, by sign flips, by Student's test, and over seeds and images where that is known."""
-        from scipy import stats
-
+        stats = _checks.needs("scipy.stats", extra="train")
         half = (self.high - self.low) / 2
         reach = float(stats.t.ppf(1 - ALPHA / 2, self.pairs - 1))
         student = float(2 * stats.t.sf(abs(self.mean) / half * reach, self.pairs - 1)) if half else float(self.mean == 0)
@@ -106,9 +104,8 @@ def paired(ours: Sequence[float], theirs: Sequence[float], images: Crossed | Non
         >>> round(result.mean, 2), round(result.p, 3), result.verdict
         (1.0, 0.031, 'better')
     """
-    import numpy
-    from scipy import stats
-
+    numpy = _checks.needs("numpy", extra="train")
+    stats = _checks.needs("scipy.stats", extra="train")
     ours, theirs = _checks.series("ours", ours), _checks.series("theirs", theirs)
     _checks.optional("images", images, of=_checks.part, wanted=Crossed, words="a result of crossed()")
     if len(ours) != len(theirs):
@@ -130,9 +127,8 @@ def paired(ours: Sequence[float], theirs: Sequence[float], images: Crossed | Non
 
 def _sign_flip(difference: list[float]) -> float:
     """The p over all sign patterns, whose sums are put together from those of two halves; beyond 40 pairs over random patterns."""
-    import numpy
-    from scipy import stats
-
+    numpy = _checks.needs("numpy", extra="train")
+    stats = _checks.needs("scipy.stats", extra="train")
     if not any(difference):
         return 1.0
     if len(difference) > MOST_EXACT:
@@ -155,8 +151,7 @@ def _sign_flip(difference: list[float]) -> float:
 
 
 def _signed_sums(units):
-    import numpy
-
+    numpy = _checks.needs("numpy", extra="train")
     sums = numpy.zeros(1, dtype=numpy.int64)
     for unit in units:
         sums = numpy.concatenate((sums + unit, sums - unit))
@@ -188,8 +183,7 @@ def within_family(p: Sequence[float]) -> list[float]:
         >>> [round(q, 3) for q in within_family([0.01, 0.04, 0.03])]
         [0.03, 0.04, 0.04]
     """
-    from scipy import stats
-
+    stats = _checks.needs("scipy.stats", extra="train")
     p = _checks.series("p", p)
     for each in p:
         if not 0 <= each <= 1:

@@ -63,8 +63,7 @@ def welch(mean1: float, std1: float, n1: int, mean2: float, std2: float, n2: int
         >>> round(result.difference, 2), round(result.error, 3), round(result.p, 2)
         (0.19, 0.165, 0.28)
     """
-    from scipy import stats
-
+    stats = _checks.needs("scipy.stats", extra="train")
     mean1, mean2, std1, std2, n1, n2 = (
         *(_checks.real(name, mean) for name, mean in (("mean1", mean1), ("mean2", mean2))),
         *(_checks.nonnegative(name, std) for name, std in (("std1", std1), ("std2", std2))),
@@ -131,8 +130,7 @@ def pooled(comparisons: Sequence[Unpaired]) -> Pooled:
         >>> round(result.difference, 3), round(result.error, 4), round(result.z, 2)
         (0.2, 0.0408, 4.9)
     """
-    from scipy import stats
-
+    stats = _checks.needs("scipy.stats", extra="train")
     if not _checks.sequence("comparisons", comparisons):
         raise ValueError("comparisons must hold at least one result of welch(), got none")
     for each in comparisons:

@@ -133,8 +133,7 @@ def prediction_interval(ours: Paired, published: Published) -> tuple[float, floa
         >>> [round(end, 2) for end in prediction_interval(ours, Published(0.19))]
         [0.1, 0.5]
     """
-    from scipy import stats
-
+    stats = _checks.needs("scipy.stats", extra="train")
     mine, theirs = _paired(ours).error ** 2, 0.0
     _published(published)
     freedom = ours.pairs - 1.0

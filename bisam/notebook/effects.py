@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .. import _checks
 from ..evidence.crossed import ALPHA
 from ..evidence.decisions import Decision
 from ..evidence.published import PUBLISHED_AS, published
@@ -45,8 +46,7 @@ class Cell:
         """The 95 % interval of the mean; ``None`` with fewer than two runs, or where the spread is not known."""
         if self.std is None or self.runs is None or self.runs < 2:
             return None
-        from scipy import stats
-
+        stats = _checks.needs("scipy.stats", extra="train")
         reach = float(stats.t.ppf(1 - ALPHA / 2, self.runs - 1)) * self.std / math.sqrt(self.runs)
         return self.mean - reach, self.mean + reach
 

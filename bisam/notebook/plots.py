@@ -116,8 +116,7 @@ def style() -> None:
     Example:
         >>> style()
     """
-    import matplotlib
-
+    matplotlib = _checks.needs("matplotlib", extra="notebooks")
     matplotlib.rcParams.update({
         "figure.dpi": 110,
         "figure.facecolor": "white",

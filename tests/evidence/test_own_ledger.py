@@ -202,6 +202,7 @@ def test_checkpoints_lie_beside_another_ledger_or_where_they_are_told_to(project
     main(["reproduce", "try", "--ledger", "mine"])
     main(["reproduce", "try", "--ledger", "mine", "--checkpoints", "kept"])
     main(["reproduce", "try", "--checkpoints", "kept"])
-    main(["reproduce", "try", "--ledger", "results"])  # the project's own, by another path
+    main(["reproduce", "try", "--ledger", "results", "--workers", "2"])  # the project's own, by another path
     places = [(str(one.folder), str(one.checkpoints)) for one in seen]
     assert places == [("mine", str(tmp_path / "mine-checkpoints")), ("mine", "kept"), (str(project), "kept"), (str(project), str(plans.CHECKPOINTS))]
+    assert [one.workers for one in seen] == [1, 1, 1, 2]

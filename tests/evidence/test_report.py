@@ -388,8 +388,8 @@ def test_an_average_is_over_axes_that_the_grid_has_and_the_claim_leaves_open(tmp
 
 
 @pytest.mark.parametrize("ending", [".md", ".json", ".csv"])
-def test_the_state_is_written_in_three_formats(tmp_path, ending):
-    found = decisions("first_run")
+def test_the_state_is_written_in_three_formats(found, tmp_path, ending):
+    found = [each for each in found.values() if each.claim.experiment == "first_run"]
     write(found, tmp_path / "deep" / f"claims{ending}")
     text = (tmp_path / "deep" / f"claims{ending}").read_text()
     assert all(decision.claim.id in text for decision in found)
@@ -408,8 +408,8 @@ def test_the_table_counts_its_verdicts(found):
         assert sum(int(part.split()[0]) for part in line.split(": ")[1].split(", ")) == len(LIST["claim"])
 
 
-def test_both_rules_and_what_stands_beside_are_in_every_format(tmp_path):
-    found = decisions("jpeg_long")
+def test_both_rules_and_what_stands_beside_are_in_every_format(found, tmp_path):
+    found = [each for each in found.values() if each.claim.experiment == "jpeg_long"]
     write(found, tmp_path / "c.json")
     row = next(row for row in json.loads((tmp_path / "c.json").read_text()) if row["id"] == "jpeg_long/sam-over-sgd")
     assert (row["verdict"], row["rule_of_0.1.0"], row["marks"]) == ("not in regime", "refuted", "few pairs, seeds only")

@@ -468,7 +468,7 @@ def test_the_command_plans_and_runs(mine, capsys):
     assert main(["reproduce", "T9", "--only", "sam", "noise40", "--plan"]) == 0
     said = capsys.readouterr().out
     assert "try: 0 of 2 runs recorded, 8 passes" in said and "to do     try/sam-noise40-seed0" in said and not files(mine)
-    assert main(["reproduce", "T9", "--only", "sam", "noise40", "--workers", "2"]) == 0
+    assert main(["reproduce", "T9", "--only", "sam", "noise40"]) == 0
     assert "2 runs recorded" in capsys.readouterr().out and len(files(mine)) == 2
     assert main(["reproduce", "other", "--minutes", "1"]) == 0 and files(mine, "other") == ["sam-seed0"]
 

@@ -453,8 +453,7 @@ def test_sign_flips_are_counted_exactly(pairs):
     assert paired(difference, numpy.zeros(pairs)).p == pytest.approx(expected, abs=0)
 
 
-@pytest.mark.parametrize("pairs, size", [(25, 1.0), (40, 1e-7), (40, 1e100), (41, 1.0)])
+@pytest.mark.parametrize("pairs, size", [(25, 1.0), (40, 1e-7), (40, 1e100)])
 def test_sign_flips_of_many_pairs_and_any_size(pairs, size):
     difference = size * numpy.array([1.0, 2.0] * pairs)[:pairs]
-    p = paired(difference, numpy.zeros(pairs)).p
-    assert p == (2 / 2**pairs if pairs <= 40 else pytest.approx(2 / 2**19, rel=1))
+    assert paired(difference, numpy.zeros(pairs)).p == 2 / 2**pairs
