@@ -13,7 +13,7 @@ from bisam.evidence.decisions import Decision
 from bisam.evidence.published import PUBLISHED_AS
 from bisam.evidence.statistics import Paired, paired
 from bisam.evidence.summaries import welch
-from bisam.methods.table import RECIPES
+from bisam.methods.table import RECIPES, is_recipe
 from bisam.notebook import drawing, effects, tables
 from bisam.notebook.effects import Cell, Effect
 from bisam.notebook.plots import STYLES, style_of
@@ -178,9 +178,10 @@ def test_every_method_of_the_experiments_has_a_look_and_its_published_name_as_la
 
 
 def test_every_row_of_the_table_has_a_style_and_a_label_of_its_own():
-    styles = {name: style_of(name) for name in RECIPES}
-    assert len({(each.color, each.linestyle, each.marker) for each in styles.values()}) == len(RECIPES)
-    assert len({each.label for each in styles.values()}) == len(RECIPES)
+    products = [f"{name}-bisam-{phi}" for name in RECIPES for phi in ("log", "tanh")]
+    styles = {name: style_of(name) for name in (*RECIPES, *filter(is_recipe, products))}
+    assert len({(styles[name].color, styles[name].linestyle, styles[name].marker) for name in RECIPES}) == len(RECIPES)
+    assert len({each.label for each in styles.values()}) == len(styles)
     for name, each in styles.items():
         climbs = "log" if name.endswith("bisam-log") else "tanh" if name.endswith("bisam-tanh") else ""
         assert name in STYLES or each.linestyle == {"log": "--", "tanh": "-.", "": "-"}[climbs] or "printed" in name
