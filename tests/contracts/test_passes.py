@@ -27,8 +27,8 @@ from bisam import (  # fmt: skip
     Schedule,
     SharpnessAware,
     TopK,
-    Unnormalised,
 )
+from bisam.axes import Unnormalised
 
 STEPS, SAMPLES, LAYERS, WIDTH = 20, 20, 4, 5
 CHOICES = {
