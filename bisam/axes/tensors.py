@@ -59,7 +59,8 @@ def scaled(tensors: list[Tensor], rho: float | Tensor, size: Tensor, in_place: b
     if _is_beyond_range(ratio, size):
         wide = _times_in_float64(tensors, rho, size)
         return [tensor.copy_(product) for tensor, product in zip(tensors, wide, strict=True)] if in_place else wide
-    ratio = _finite(ratio, size)
+    if not _is_known_finite(ratio):
+        ratio = _finite(ratio, size)
     if not in_place:
         if all(tensor.device == ratio.device for tensor in tensors):
             return list(torch._foreach_mul(tensors, ratio))
@@ -80,6 +81,11 @@ def check_range(rho: float | Tensor, tensors: Iterable[Tensor]) -> None:
     for dtype in {tensor.dtype for tensor in tensors}:
         if rho > torch.finfo(dtype).max:
             raise ValueError(f"rho must be at most {torch.finfo(dtype).max:.4g}, the largest number in {dtype}, got {rho!r}")
+
+
+def _is_known_finite(number: Tensor) -> bool:
+    """Whether a number is finite, where the look at it does not make the program wait for a device."""
+    return number.device.type == "cpu" and math.isfinite(number.item())
 
 
 def _is_beyond_range(ratio: Tensor, size: Tensor) -> bool:
@@ -134,7 +140,7 @@ def euclidean_norm(tensors: Tensors) -> Tensor:
     dtype = _wide(values)
     norm = _norm(values, dtype)
     # Squares of float32 leave its range below 1e-19 and above 1e19. Looking at the number is free on the CPU only.
-    if norm.device.type == "cpu" and dtype == torch.float32 and not 1e-12 < norm < 1e12:
+    if norm.device.type == "cpu" and dtype == torch.float32 and not 1e-12 < norm.item() < 1e12:
         return _norm(values, torch.float64).to(dtype)
     return norm
 

@@ -14,6 +14,7 @@ from .buffers import held_buffers
 from .passes import (
     backward,
     counted,
+    kept,
     note_loss,
     on_this_worker,
     parts_of,
@@ -83,7 +84,7 @@ def _raise(step: Step, logits: Tensor, piece: Batch, part: float, inputs: list[T
 
     Returns the descent loss, where that is what is raised.
     """
-    piece.at_w = logits.detach().clone()
+    piece.at_w = kept(step, logits)
     loss = step.recipe.raised
     if inputs == []:
         return None  # no tensor was drawn: nothing climbs

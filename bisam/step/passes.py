@@ -11,7 +11,7 @@ from . import gradients
 from .batch import Batch
 from .step import Step
 
-__all__ = ["backward", "counted", "note_loss", "note_rise", "on_this_worker", "parts_of", "remember_noise", "weighted", "with_graph"]
+__all__ = ["backward", "counted", "kept", "note_loss", "note_rise", "on_this_worker", "parts_of", "remember_noise", "weighted", "with_graph"]
 
 
 def backward(step: Step, loss: Tensor, inputs: list[Tensor] | None = None) -> None:
@@ -56,10 +56,16 @@ def weighted(loss: Tensor, share: float) -> Tensor:
     return loss if share == 1 else loss * share
 
 
+def kept(step: Step, logits: Tensor) -> Tensor:
+    """Logits without their graph, to be looked at later; the memory of a CUDA graph's would be written over."""
+    return logits.detach().clone() if step.is_graphed else logits.detach()
+
+
 def note_loss(step: Step, piece: Batch, value: Tensor | None = None) -> None:
     if value is None:
         value = step.recipe.descent.values(piece.at_w, piece.targets).mean()
-    step.outcome.loss = step.outcome.loss + weighted(value.detach(), len(piece) / step.total)
+    part = weighted(value.detach(), len(piece) / step.total)
+    step.outcome.loss = part if step.outcome.loss is None else step.outcome.loss + part
 
 
 def note_rise(step: Step, piece: Batch, part: float) -> None:

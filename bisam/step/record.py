@@ -20,7 +20,7 @@ class Outcome:
     """
 
     rho: float = 0.0
-    loss: Tensor | float = 0.0
+    loss: Tensor | None = None
     dual_norm: Tensor | None = None
     ascent_gradient: Tensors = field(default_factory=dict)
     rise: Tensor | float = 0.0

@@ -7,7 +7,7 @@ import torch
 from ..axes.tensors import Tensors
 from . import gradients
 from .batch import Batch
-from .passes import backward, note_rise, weighted
+from .passes import backward, kept, note_rise, weighted
 from .step import Step
 
 __all__ = ["combine", "descend", "teach"]
@@ -24,7 +24,7 @@ def descend(step: Step, piece: Batch, part: float, share: float) -> None:
     with piece.replayed():
         logits = piece.logits()
     if piece.at_w is not None:
-        piece.at_worst = logits.detach().clone()
+        piece.at_worst = kept(step, logits)
         note_rise(step, piece, part * share)
     backward(step, weighted(recipe.descent.values(logits, piece.targets).mean(), part))
 

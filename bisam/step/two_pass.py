@@ -19,7 +19,7 @@ from .batch import Batch
 from .buffers import SharedStatistics, held_buffers
 from .climb import climb, scatter
 from .first_pass import ascent_gradient, look_at_w, ranked
-from .passes import backward, counted, note_loss, parts_of, weighted, with_graph
+from .passes import backward, counted, kept, note_loss, parts_of, weighted, with_graph
 from .perturbation import Displacement, are_unheld
 from .rng import RNGState
 from .second_pass import combine, descend, teach
@@ -78,7 +78,7 @@ def descend_at_w(step: Step, pieces: list[Batch], share: float) -> None:
     for piece, part in parts_of(pieces):
         with counted(step, piece):
             logits = with_graph(piece.logits())
-        piece.at_w = logits.detach().clone()  # the memory of the logits may be that of a CUDA graph
+        piece.at_w = kept(step, logits)
         loss = step.recipe.descent.values(logits, piece.targets).mean()
         backward(step, weighted(loss, part))
         note_loss(step, piece, loss)

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from bisam import BISAM_LOG, BISAM_TANH, SAM, Batch, NegLog, SharpnessAware, Surrogate, Tanh
 from bisam.losses import zero_one
 from bisam.losses.bounds import GAMMA, Identity
-from bisam.losses.surrogate import _balanced, _reach
+from bisam.losses.fused import _balanced, reach_of
 
 EXACT = {  # relative error of an entry of the gradient; half precision rounds once, at the end
     torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 0.55 * 2**-10, torch.bfloat16: 0.55 * 2**-7,
@@ -187,7 +187,7 @@ def test_a_phi_with_two_methods_is_as_exact(phi, mu):
     for margin in (-40.0, -3.0, 0.0, 20.0):
         logits, targets = batch(margin, 10, 16, torch.float32)
         ours, own = Surrogate(phi, mu), Surrogate(Mine(phi), mu)
-        assert _reach(phi, mu) is not None and _reach(own.phi, mu) is None
+        assert reach_of(phi, mu) is not None and reach_of(own.phi, mu) is None
         torch.testing.assert_close(own(logits, targets), ours(logits, targets), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(own.gradient(logits, targets), ours.gradient(logits, targets), rtol=3e-6, atol=1e-38)
 

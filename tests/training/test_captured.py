@@ -162,7 +162,7 @@ def test_a_step_that_is_not_finite_is_told_as_always(monkeypatch):
 def gpu(monkeypatch):
     """The CPU does as a GPU would: no look at numbers, a fused base that skips by itself, no short cut for near margins."""
     monkeypatch.setattr(nonfinite, "looking_is_free", lambda device: False)
-    monkeypatch.setattr(surrogate, "_near_margins", lambda *_: None)
+    monkeypatch.setattr(surrogate, "near_margins", lambda *_: None)
     monkeypatch.setattr(climb, "is_known_not_finite", lambda number: False)
     monkeypatch.setattr(state, "base_optimizer", lambda run, model, samples: torch.optim.SGD(
         model.parameters(), lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay, fused=True))  # fmt: skip
