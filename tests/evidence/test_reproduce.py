@@ -195,8 +195,8 @@ def test_runs_that_differ_in_what_a_step_costs_are_timed_apart(changes, folder, 
 
 def test_a_timed_step_is_that_of_a_training(folder, settings, monkeypatch):
     """The network is laid out and compiled, and the pictures are augmented, as in the run; and nothing random is moved."""
-    seen, step = [], prices._State._batch
-    monkeypatch.setattr(prices._State, "_batch", lambda self, split, index, change: (seen.append((len(index), change, self)), step(self, split, index, change))[1])
+    seen, step = [], prices.State.batch
+    monkeypatch.setattr(prices.State, "batch", lambda self, split, index, change: (seen.append((len(index), change, self)), step(self, split, index, change))[1])
     monkeypatch.setattr("bisam.training.state.compiled", lambda network, mode: seen.append(mode) or network)
     one = plan("try", only=["sam", "noise40"], folder=folder)[0]
     run = one.run.replace(batch_size=50, augment="crop-flip", channels_last=True, compile="default", model="small_conv", precision="bfloat16")
@@ -350,7 +350,8 @@ def test_smoke_runs_stay_out_of_the_evidence():
 SWEEP = """
 import sys
 from pathlib import Path
-from bisam.evidence.reproduce import Settings, carry_out, plan
+from bisam.evidence.plans import Settings, plan
+from bisam.evidence.reproduce import carry_out
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     carry_out(plan("try", folder=folder), Settings(workers=2, folder=folder, checkpoints=folder / "checkpoints"), progress=False)
