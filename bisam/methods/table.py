@@ -205,8 +205,10 @@ def is_recipe(name: object) -> bool:
 
 def _parts_of(name: object) -> tuple[Recipe | None, Recipe | None]:
     """The row, and the row whose ascent loss it is to have."""
-    if not isinstance(name, str) or name in RECIPES:
-        return RECIPES.get(name) if isinstance(name, str) else None, None
+    if not isinstance(name, str):
+        return None, None
+    if name in RECIPES:
+        return RECIPES[name], None
     for surrogate in (BISAM_LOG, BISAM_TANH):
         row = RECIPES.get(name.removesuffix(f"-{surrogate.name}"))
         if row is not None and row.ascent is None and row.radius.rho:
