@@ -121,7 +121,9 @@ def test_a_step_costs_what_the_recipe_says(pair):
     if ("geometry", "norm layers") in pair:  # how many weights the norm layers have is the model's affair
         assert found <= method.passes + 1e-9
     else:
-        assert found == pytest.approx(method.passes + luck, abs=1e-9)
+        # With a mask over tensors the backward pass ends at the lowest one that is drawn, on average one layer early.
+        early = 1 / (2 * LAYERS) if method.geometry.is_drawn else 1e-9
+        assert method.passes + luck - early <= found <= method.passes + luck + 1e-9
 
 
 def test_the_base_alone_costs_one_pass():
