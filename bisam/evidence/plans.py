@@ -118,6 +118,10 @@ class Planned:
         """Forward-backward passes over the training images, all epochs together."""
         return self.run.epochs * self.run.recipe.passes
 
+    def checkpoint(self, folder: Path) -> Path:
+        """Where the run is kept, below a folder of checkpoints, as long as it is not done."""
+        return folder / self.experiment / f"{self.file}.pt"
+
 
 def plan(
     name: str, scale: str | None = None, seeds: int | None = None, only: Sequence[str] = (), folder: Path = RESULTS

@@ -23,7 +23,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from .. import _checks
 from ..training.data import DataError
@@ -142,13 +141,8 @@ def queue(settings: Settings, machine: str = "cpu") -> tuple[list[Job], dict[str
     opened = [_opened(claim, plans[claim.experiment], runs) for claim in primary]
     wanted = {key for each in opened for pair in each.missing for key in pair}
     seconds = _seconds(runs, wanted, settings)
-    cut = {key for key in wanted if checkpoint_of(runs[key], settings).exists()}
+    cut = {key for key in wanted if runs[key].checkpoint(settings.checkpoints).exists()}
     return _ordered(opened, {key: runs[key] for key in runs if key in wanted}, seconds, cut), absent
-
-
-def checkpoint_of(one: Planned, settings: Settings) -> Path:
-    """Where a run that was cut is kept."""
-    return settings.checkpoints / one.experiment / f"{one.file}.pt"
 
 
 def _absence(chosen: Experiment, planned: Sequence[Planned], settings: Settings) -> Exception | None:

@@ -156,7 +156,7 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
     if time.monotonic() >= end:
         return "cut"
     chosen = experiment(one.experiment, settings.folder)
-    path = settings.checkpoints / one.experiment / f"{one.file}.pt"
+    path = one.checkpoint(settings.checkpoints)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.held(path.with_suffix(".lock")) as mine, threads_held(1):  # sums on a CPU must not depend on how many cores and processes there are
         place = home(chosen, settings.folder)

@@ -104,7 +104,7 @@ class Queue:
     def _checkpoint(self, one: plans.Planned) -> Path | None:
         if not self.way.checkpoints:
             return None
-        path = self.stage.out / "checkpoints" / one.experiment / f"{one.file}.pt"
+        path = one.checkpoint(self.stage.out / "checkpoints")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

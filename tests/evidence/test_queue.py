@@ -357,7 +357,7 @@ def test_no_run_is_begun_whose_epoch_would_outlast_the_time(folder, settings):
     slow = dataclasses.replace(slow, epoch_seconds=3600.0)
     outcomes = carry_out([slow, quick], dataclasses.replace(settings, minutes=30), progress=False)
     assert outcomes["cut"] == [slow.file] and outcomes["recorded"] == [quick.file]
-    assert not queue.checkpoint_of(slow, settings).exists()
+    assert not slow.checkpoint(settings.checkpoints).exists()
 
 
 def test_the_queue_says_when_no_epoch_fits(folder, capsys, monkeypatch):
@@ -394,7 +394,7 @@ def test_a_checkpoint_that_outlived_its_run_is_taken_away(folder, settings):
     (folder / "claims.toml").write_text(SMALL)
     done, unfinished, held = plan("long", folder=folder)[:3]
     for one in (done, unfinished, held):
-        path = queue.checkpoint_of(one, settings)
+        path = one.checkpoint(settings.checkpoints)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
         if one is not unfinished:
@@ -402,16 +402,16 @@ def test_a_checkpoint_that_outlived_its_run_is_taken_away(folder, settings):
     strange = settings.checkpoints / "no experiment of this ledger" / done.file
     strange.parent.mkdir()
     strange.with_suffix(".pt").write_bytes(b"")
-    with files.held(queue.checkpoint_of(held, settings).with_suffix(".lock")):
+    with files.held(held.checkpoint(settings.checkpoints).with_suffix(".lock")):
         assert cli.main(words(folder, "--minutes", "1e-9")) == 0
-    assert not queue.checkpoint_of(done, settings).exists() and strange.with_suffix(".pt").exists()
-    assert queue.checkpoint_of(unfinished, settings).exists() and queue.checkpoint_of(held, settings).exists()
+    assert not done.checkpoint(settings.checkpoints).exists() and strange.with_suffix(".pt").exists()
+    assert unfinished.checkpoint(settings.checkpoints).exists() and held.checkpoint(settings.checkpoints).exists()
 
 
 def test_the_checkpoint_of_a_run_that_was_recorded_meanwhile_is_taken_away(folder, settings):
     (folder / "claims.toml").write_text(SMALL)
     waiting = plan("long", folder=folder)[:1]  # as another process knows it
-    path = queue.checkpoint_of(waiting[0], settings)
+    path = waiting[0].checkpoint(settings.checkpoints)
     path.parent.mkdir(parents=True)
     write(folder, waiting[0])
     with pytest.MonkeyPatch.context() as patch:

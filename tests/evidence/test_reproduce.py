@@ -288,7 +288,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_done(folder, settings):
 
 def test_a_broken_checkpoint_is_named(folder, settings):
     one = plan("try", only=["sam", "noise40"], folder=folder)[0]
-    path = settings.checkpoints / "try" / f"{one.file}.pt"
+    path = one.checkpoint(settings.checkpoints)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"no checkpoint")
     assert f"checkpoint_path {path} cannot be read" in carry_out([one], settings, progress=False)["failed"][0]
