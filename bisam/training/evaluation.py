@@ -1,4 +1,9 @@
-"""Which samples a network gets right, and how many of them a climb has broken."""
+"""Which samples a network gets right, and how many of them a climb has broken.
+
+One function decides, and whoever asks it says what becomes of a tie. An accuracy is about the one class that a network answers, of equal
+scores the first, as ``argmax`` has it. A broken sample is about the 0-1 loss, where a tie is right. In float32 ties are as good as absent;
+in bfloat16 about one logit in a thousand shares the highest score.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +12,103 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .. import _checks
 from ..step.batch import Batch
 from .data import Split
 
-__all__ = ["accuracy", "broken", "is_right", "which_right"]
+__all__ = ["TIES", "accuracy", "broken", "is_right", "which_right"]
 
 
-def is_right(logits: Tensor, targets: Tensor) -> Tensor:
-    """Whether the highest logit of each sample is that of its true class, of equal ones that of the first class."""
-    return logits.argmax(1) == targets
+TIES = ("right", "first")
 
 
-def accuracy(model: nn.Module, split: Split, chunk: int = 1000, prepared: Callable[[Tensor], Tensor] | None = None) -> float:
-    """Share of samples whose highest logit is that of the true class, in percent; otherwise as :func:`which_right`."""
-    return 100 * int(which_right(model, split, chunk, prepared).sum()) / len(split)
+def is_right(logits: Tensor, targets: Tensor, ties: str = "right") -> Tensor:
+    r"""Whether no other class has a higher logit than the true one; a tie is right, as in :func:`~bisam.losses.zero_one`, if not said otherwise.
+
+    .. math:: F_{i y_i} \ge \max_j F_{ij}
+
+    Args:
+        logits: scores, shape ``(n, K)``.
+        targets: true classes, shape ``(n,)``.
+        ties: ``"right"`` counts a sample whose true class shares the highest score as right; ``"first"`` gives it to the first of the equal ones.
+
+    Returns:
+        Truth values, shape ``(n,)``, on the device of the logits, which is not waited for.
+
+    Raises:
+        ValueError: other ``ties``.
+
+    Example:
+        >>> logits, targets = torch.tensor([[1.0, 1.0], [1.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1, 1])
+        >>> is_right(logits, targets)
+        tensor([ True,  True, False])
+        >>> is_right(logits, targets, ties="first")
+        tensor([ True, False, False])
+    """
+    if _checks.choice("ties", ties, TIES) == "first":
+        return logits.argmax(1) == targets
+    return logits.gather(1, targets.long().unsqueeze(1)).squeeze(1) >= logits.amax(1)
+
+
+def accuracy(
+    model: nn.Module, split: Split, chunk: int = 1000, prepared: Callable[[Tensor], Tensor] | None = None, ties: str = "first"
+) -> float:
+    """Share of samples to which the network gives the highest score at their class, in percent.
+
+    Args:
+        model: any network that returns logits.
+        split: samples and their classes.
+        chunk: samples that go through the network at a time.
+        prepared: as for :func:`which_right`.
+        ties: as for :func:`is_right`.
+
+    Example:
+        >>> accuracy(nn.Flatten(), Split(torch.eye(2), torch.tensor([0, 0])))
+        50.0
+    """
+    return 100 * int(which_right(model, split, chunk, prepared, ties).sum()) / len(split)
 
 
 @torch.no_grad()
-def which_right(model: nn.Module, split: Split, chunk: int = 1000, prepared: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Whether the highest logit of each sample is that of its true class, on the CPU; in evaluation mode, the model's mode is kept.
+def which_right(
+    model: nn.Module, split: Split, chunk: int = 1000, prepared: Callable[[Tensor], Tensor] | None = None, ties: str = "first"
+) -> Tensor:
+    """Which samples are right, in evaluation mode; the mode of the model is kept.
 
-    ``prepared`` makes of a chunk of inputs what the network takes, such as :meth:`bisam.training.data.Data.prepared`.
+    Args:
+        model: any network that returns logits.
+        split: samples and their classes.
+        chunk: samples that go through the network at a time.
+        prepared: makes of a chunk of inputs what the network takes, such as :meth:`bisam.training.data.Data.prepared`.
+        ties: as for :func:`is_right`.
+
+    Returns:
+        Truth values, shape ``(n,)``, on the CPU.
+
+    Example:
+        >>> which_right(nn.Flatten(), Split(torch.eye(2), torch.tensor([0, 0])))
+        tensor([ True, False])
     """
     was_training = model.training
     model.eval()
     parts = zip(split.inputs.split(chunk), split.targets.split(chunk), strict=True)
-    right = [is_right(model(prepared(inputs) if prepared else inputs), targets) for inputs, targets in parts]
+    right = [is_right(model(prepared(inputs) if prepared else inputs), targets, ties) for inputs, targets in parts]
     model.train(was_training)
     return torch.cat(right).cpu()
 
 
-def broken(batch: Batch) -> Tensor | int:
-    """How many of the samples that both passes saw are right at w and wrong at w + epsilon, in training mode."""
+def broken(batch: Batch, ties: str = "right") -> Tensor | int:
+    """How many of the samples that both passes of a step saw are right at w and wrong at w + epsilon, in training mode.
+
+    Args:
+        batch: after the step.
+        ties: as for :func:`is_right`; ``"first"`` is the count of records of version 0.1.0.
+
+    Example:
+        >>> broken(Batch(nn.Flatten(), torch.eye(2), torch.tensor([0, 1])))
+        0
+    """
     batch = batch if batch.chosen is None else batch.chosen
     if batch.at_worst is None:
         return 0
-    return (is_right(batch.at_w, batch.targets) & ~is_right(batch.at_worst, batch.targets)).sum()
+    return (is_right(batch.at_w, batch.targets, ties) & ~is_right(batch.at_worst, batch.targets, ties)).sum()

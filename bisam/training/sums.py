@@ -26,5 +26,5 @@ class Sums:
     def add(self, batch: Batch, loss: Tensor) -> None:
         """Takes in a step, without waiting for it."""
         self.loss.add_(loss * len(batch.targets))
-        self.right.add_(is_right(batch.at_w, batch.targets).sum())
+        self.right.add_(is_right(batch.at_w, batch.targets, ties="first").sum())
         self.broken.add_(broken(batch))
