@@ -7,6 +7,7 @@ import gc
 import pytest
 import recording
 import torch
+from small import of_each_kind
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -35,7 +36,7 @@ REFUSED = {
     "esam-code", "lets-sam", "lets-asam", "lets-bisam-log", "lets-bisam-tanh", "looksam", "looksam-bisam-log", "looksam-bisam-tanh",
     "bsam", "bsam-bisam-log", "bsam-bisam-tanh",
 }  # fmt: skip
-ACCEPTED = [name for name in RECIPES if name not in REFUSED]
+ACCEPTED = of_each_kind(name for name in RECIPES if name not in REFUSED)
 
 
 def tiny(n=60, seed=0):
@@ -112,7 +113,7 @@ def test_several_processes_are_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_every_recipe_has_the_bits_of_the_eager_step(name):
+def test_every_part_of_a_recipe_has_the_bits_of_the_eager_step(name):
     run = run_of(name)
     same(fit(run), fit(run.replace(compile="whole-step")))
 

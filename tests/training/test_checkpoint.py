@@ -1,10 +1,7 @@
-"""Checkpoints: no bit can change unseen, no state of another form is trained on, and one training works on one file at a time."""
+"""Checkpoints: no bit can change unseen, what is no checkpoint is refused, and one training works on one file at a time."""
 
-import copy
-import math
 import os
 import random
-import signal
 import subprocess
 import sys
 import zipfile
@@ -12,32 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import TINY, outcome, run, tiny  # noqa: F401  the last one is a fixture that every test uses
+from small import killed, outcome, run
 
-import bisam
-from bisam.training import checkpoint, fit
-from bisam.training import resume as _resume
-from bisam.training.checkpoint import CheckpointError
-from bisam.training.state import State
+from bisam import SAM, Constant
+from bisam.training import CheckpointError, Run, checkpoint, fit
 
-
-@pytest.fixture
-def no_training(monkeypatch):
-    """Any epoch would be one too many."""
-    monkeypatch.setattr("bisam.training.state.State.steps", lambda self: pytest.fail("training has started"))
-
-
-@pytest.fixture(scope="module")
-def sealed(tmp_path_factory):
-    """The bytes of a checkpoint."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(bisam.training.data.DATA, "tiny", lambda: TINY)
-        path = tmp_path_factory.mktemp("checkpoint") / "run.pt"
-        fit(run(), path, stop_after=2)
-    return path.read_bytes()
-
-
-# -- the seal ---------------------------------------------------------------------------------------------------------
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 def flipped(content, draw):
@@ -127,127 +104,131 @@ def test_a_sealed_file_of_another_kind_is_refused(stored, tmp_path, monkeypatch,
         fit(run(), tmp_path / "run.pt")
 
 
-# -- the form ---------------------------------------------------------------------------------------------------------
+CHANGES = {
+    "seed": ({"seed": 1}, r"seed: 0 there, 1 here"),
+    "epochs": ({"epochs": 5}, r"epochs: 4 there, 5 here"),
+    "recipe": ({"recipe": SAM.replace(radius=Constant(0.1))}, r"\(recipe\.radius\.rho: 0\.05 there, 0\.1 here\)"),
+}
 
 
-def places(tree, path=()):
-    """All keys and entries of a state, from the root on."""
-    for key in list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, (list, tuple)) else ():
-        yield (*path, key)
-        yield from places(tree[key], (*path, key))
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused_and_left_alone(keep, half, request):
+    whole = half.read_bytes()
+    half.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
+    left = half.read_bytes()
+    request.getfixturevalue("no_training")
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint_path .*run\.pt cannot be read .*truncated or no checkpoint"
+    ):
+        fit(run(), half)
+    assert half.read_bytes() == left
 
 
-def inside(tree, path):
-    for key in path:
-        tree = tree[key]
-    return tree
-
-
-def wrong_values(value):
-    """What could stand in the place of a value and has another type, shape or length, or is not finite."""
-    others = (None, "x", b"x", 5, -1.5, True, [], [1], {}, {"more": 1}, torch.zeros(3), torch.tensor(math.nan))
-    yield from (other for other in others if type(other) is not type(value))
-    if isinstance(value, torch.Tensor):
-        yield from (value.double() if value.dtype != torch.float64 else value.float(), value[None], value.flatten()[:-1], value.tolist())
-        if value.is_floating_point():
-            yield from (torch.full_like(value, bad) for bad in (math.nan, math.inf, -math.inf))
-            yield torch.where(torch.arange(value.numel()).view(value.shape) == value.numel() - 1, math.nan, value)
-    elif isinstance(value, (list, tuple)):
-        yield from (value[:-1], [*value, value[-1]], dict(enumerate(value))) if value else ([1],)
-    elif isinstance(value, dict):
-        yield from ({**value, "more": 1}, list(value), {f"{key}?": one for key, one in value.items()} or {"more": 1})
-    elif isinstance(value, float):
-        yield from (math.nan, math.inf, -math.inf)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["sgd", "vasso", "bsam", "lets-bisam-log", "esam-code"])
-def test_a_state_of_another_form_is_refused_whatever_is_wrong_with_it(recipe, tmp_path):
-    wanted, path, tried, taken = run(recipe=recipe, model="dropping"), tmp_path / "run.pt", 0, []
-    fit(wanted, path, stop_after=2)
-    state = checkpoint.read(path, wanted.identity())
-
-    def try_out(place, change):
-        broken = copy.deepcopy(state)
-        change(inside(broken, place[:-1]), place[-1])
-        try:
-            State(wanted, TINY).load(broken, path)
-            taken.append((place, inside(broken, place[:-1])))
-        except CheckpointError as error:
-            assert f"checkpoint_path {path} does not fit this run" in str(error)
-
-    for place in places(state):
-        if isinstance(inside(state, place[:-1]), tuple):
-            continue  # a tuple as a whole is replaced above it
-        try_out(place, lambda inner, key: inner.pop(key))
-        for wrong in wrong_values(inside(state, place)):
-            try_out(place, lambda inner, key, wrong=wrong: inner.__setitem__(key, wrong))
-            tried += 1
-    assert not taken and tried > 500
-    State(wanted, TINY).load(state, path)
-
-
-@pytest.mark.parametrize("name, change, message", [
-    ("rows", lambda rows: rows[::-1], r"state\.rows\.0\.epoch must be 1, got 2"),
-    ("rows", lambda rows: rows[:1], r"state\.schedule stands at epoch 2, state\.rows at 1"),
-    ("rows", lambda rows: rows * 3, r"state\.rows must be a list of 1 to 4 epochs, got 6 of them"),
-    ("rows", lambda rows: [], r"state\.rows must be a list of 1 to 4 epochs, got 0 of them"),
-    ("rows", lambda rows: [{**rows[0], "lr": math.nan}, rows[1]], r"state\.rows\.0\.lr must be finite, got nan"),
-    ("seconds", lambda seconds: -seconds, r"state\.seconds must be 0 or greater"),
-    ("model", lambda model: {**model, "1.weight": torch.zeros(2)}, r"state\.model must be"),
-    ("order", lambda state: torch.zeros_like(state), r"does not fit this run \(RuntimeError"),
-])  # fmt: skip
-def test_what_is_wrong_is_named_and_the_file_stays(name, change, message, tmp_path, no_training, sealed):
-    path, identity = tmp_path / "run.pt", run().identity()
-    path.write_bytes(sealed)
-    state = checkpoint.read(path, identity)
-    checkpoint.write(path, identity, {**state, name: change(state[name])})
-    before = path.read_bytes()
-    with pytest.raises(CheckpointError, match=message):
+@pytest.mark.parametrize(
+    "content", [b"no checkpoint", {"weights": torch.zeros(2)}, [1, 2]], ids=["text", "dict", "list"]
+)
+def test_another_file_is_refused(content, tmp_path, no_training):
+    path = tmp_path / "run.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
         fit(run(), path)
-    assert path.read_bytes() == before
 
 
-def test_the_columns_that_are_checked_are_those_that_are_written():
-    for recipe, more in (("sam", ()), ("lets-sam", ("rho",))):
-        row = State(run(recipe=recipe), TINY).epoch()
-        assert set(row) == {*_resume.COLUMNS, *_resume.EVALUATED, *more} and all(type(row[name]) is int for name in _resume.COUNTS)
+class Trap:
+    """A thing whose reading runs code: it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
-def test_columns_of_an_epoch_that_is_not_evaluated():
-    assert set(State(run(evaluate_every=2), TINY).epoch()) == set(_resume.COLUMNS)
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, no_training):
+    torch.save({"run": run().to_dict(), "state": Trap(tmp_path / "sprung")}, tmp_path / "run.pt")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        fit(run(), tmp_path / "run.pt")
+    assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("radius", [
-    bisam.Schedule((5, 10), (0.0, 0.2)), bisam.Phase(0.1, start=7), bisam.Phase(0.1, start=2, every=3),
-], ids=repr)  # fmt: skip
-@pytest.mark.parametrize("recipe", ["vasso", "esam-code", "rsam"])
-def test_a_method_whose_first_climb_comes_later_goes_on_from_before_it_and_from_after_it(recipe, radius, tmp_path):
-    wanted = run(recipe=bisam.recipe(recipe).replace(radius=radius))
-    whole = outcome(fit(wanted))
-    for cut in (1, 2, 3):
-        fit(wanted, tmp_path / f"{cut}.pt", stop_after=cut)
-        assert outcome(fit(wanted, tmp_path / f"{cut}.pt")) == whole
+@pytest.mark.parametrize("change, message", CHANGES.values(), ids=CHANGES)
+def test_the_checkpoint_of_another_run_is_refused_and_left_alone(change, message, half, request):
+    before = half.read_bytes()
+    request.getfixturevalue("no_training")
+    with pytest.raises(CheckpointError, match=rf"checkpoint_path .* belongs to another run .*{message}"):
+        fit(run(**change), half)
+    assert half.read_bytes() == before
 
 
-# -- one at a time ----------------------------------------------------------------------------------------------------
+def test_a_checkpoint_holds_tensors_and_plain_values_only(half):
+    stored = torch.load(half, weights_only=True)
+    assert Run.from_dict(stored["run"]) == run() and len(stored["state"]["rows"]) == 2
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path, no_training):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.pt").mkdir()
+    for path in (
+        tmp_path / "file" / "run.pt",
+        tmp_path / "file" / "deeper" / "run.pt",
+        tmp_path / "folder.pt",
+    ):
+        with pytest.raises(
+            CheckpointError, match=rf"checkpoint_path {path} cannot be written: .*Choose another folder"
+        ):
+            fit(run(), path)
+
+
+def test_missing_folders_are_made_and_nothing_else_is_left_in_them(tmp_path):
+    fit(run(), tmp_path / "a" / "b" / "run.pt", stop_after=1)
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["run.pt"]
+
+
+def test_a_disk_that_fills_up_stops_the_training_and_the_old_file_stays(half, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    before = half.read_bytes()
+    monkeypatch.setattr("bisam.training.checkpoint.os.fsync", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written: .*No space left.* The old file stays"):
+        fit(run(), half)
+    assert half.read_bytes() == before and list(half.parent.iterdir()) == [half]
+
+
+def test_a_death_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path, monkeypatch):
+    class Death(BaseException):
+        """Nobody catches it, as nobody catches a kill."""
+
+    def die(*arguments):
+        raise Death
+
+    path = tmp_path / "run.pt"
+    fit(run(), path, stop_after=2)
+    before = path.read_bytes()
+    for moment in ("bisam.training.checkpoint.os.fsync", "bisam.training.checkpoint.os.replace"):
+        with monkeypatch.context() as patch, pytest.raises(Death):
+            patch.setattr(moment, die)
+            fit(run(), path)
+        assert path.read_bytes() == before
+    assert outcome(fit(run(), path)) == outcome(fit(run()))
+
 
 SLOW = """
 import sys, time
-import sys
-sys.path.insert(0, "..")  # the references of the tests
-import test_train
+import small
 from bisam.training import data, fit
 from bisam.training.state import State
-data.DATA["tiny"] = lambda: test_train.TINY
+data.DATA["tiny"] = lambda: small.TINY
 steps = State.steps
+
+
 def slow(self):
     yield from steps(self)
     epoch = self.history.rows[-1]["epoch"]
     print(epoch, flush=True)
     time.sleep(120 if epoch == 2 else 0)
 State.steps = slow
-fit(test_train.run(seed=int(sys.argv[2])), sys.argv[1])
+fit(small.run(seed=int(sys.argv[2])), sys.argv[1])
 """
 
 
@@ -281,35 +262,11 @@ def test_the_lock_is_free_after_a_training_whatever_its_end(tmp_path):
     assert len(fit(run(), path).rows) == 4 and os.listdir(tmp_path) == ["run.pt"]
 
 
-# -- killed while writing ---------------------------------------------------------------------------------------------
-
-DYING = """
-import os, random, signal, sys
-import sys
-sys.path.insert(0, "..")  # the references of the tests
-import test_train, torch
-from bisam import _files as files
-from bisam.training import data
-from bisam.training import fit
-torch.set_num_threads(1)
-data.DATA["tiny"] = lambda: test_train.TINY
-name, count = sys.argv[2], int(sys.argv[3])
-where, call = (torch, torch.save) if name == "save" else (os, getattr(os, name))
-calls = []
-def dying(*arguments, **named):
-    calls.append(0)
-    if len(calls) == count:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return call(*arguments, **named)
-setattr(where, name, dying)
-fit(test_train.run(recipe="bisam-log"), sys.argv[1])
-"""
-
-
-@pytest.mark.parametrize("moment, count", [("save", 2), ("fsync", 1), ("fsync", 2), ("replace", 1), ("replace", 3), ("chmod", 1), ("unlink", 2)])
-def test_a_kill_while_a_checkpoint_is_written_costs_at_most_an_epoch(moment, count, tmp_path):
-    path = tmp_path / "run.pt"
-    killed = subprocess.run([sys.executable, "-c", DYING, str(path), moment, str(count)], cwd=Path(__file__).parent)
-    assert killed.returncode == -signal.SIGKILL
-    assert outcome(fit(run(recipe="bisam-log"), path)) == outcome(fit(run(recipe="bisam-log")))
-    assert os.listdir(tmp_path) == ["run.pt"]
+def test_a_kill_while_a_checkpoint_is_written_costs_at_most_an_epoch(tmp_path):
+    moments = [("save", 2), ("fsync", 1), ("fsync", 2), ("replace", 1), ("replace", 3), ("chmod", 1), ("unlink", 2)]
+    paths = [tmp_path / f"{name}{count}" / "run.pt" for name, count in moments]
+    killed([(name, count, "bisam-log", path) for (name, count), path in zip(moments, paths, strict=True)])
+    whole = outcome(fit(run(recipe="bisam-log")))
+    for path in paths:
+        assert outcome(fit(run(recipe="bisam-log"), path)) == whole
+        assert os.listdir(path.parent) == ["run.pt"]
