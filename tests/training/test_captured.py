@@ -312,7 +312,7 @@ def test_the_stand_in_shows_what_a_graph_has_kept_of_its_first_moment(fault, nam
     assert (found == right) == (fault is None)
 
 
-LOOKS_ON_A_CPU = {"euclidean_norm", "_is_beyond_range", "in_range", "check_range"}  # each asks for the device first
+LOOKS_ON_A_CPU = {"euclidean_norm", "_is_beyond_range", "_is_known_finite", "in_range", "check_range"}  # each asks for the device first
 
 
 @pytest.mark.parametrize("name", [*GRAPHED, "gsam", "gsam-bisam-log", "sam-every-k"])
