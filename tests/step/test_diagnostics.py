@@ -18,6 +18,7 @@ from bisam.training import evaluation
 
 ROWS = {
     **bisam.RECIPES,
+    **{name: bisam.recipe(name) for name in ("rsam-bisam-tanh", "bsam-bisam-log")},
     "late-sam": bisam.methods.LATE_SAM.replace(radius=Phase(0.05, start=2)),
     "late-sam-bisam-log": bisam.recipe("late-sam-bisam-log").replace(radius=Phase(0.05, start=1, every=2)),
     "looksam": bisam.LOOKSAM.replace(combination=LookSAM(every=2)),

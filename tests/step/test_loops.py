@@ -273,7 +273,7 @@ def test_a_list_of_parts_is_the_whole_batch(recipe, size):
     close(model, trained(recipe))
 
 
-@each(("sam", "bisam-log", "asam", "esam", "gsam", "vasso"))
+@each(("sam", "bisam-log", "asam", "esam", "gsam"))
 @pytest.mark.parametrize("size", [4, 3], ids=["even", "ragged"])
 def test_parts_that_climb_by_themselves_are_micro_batches(recipe, size):
     model = reference.net()
@@ -365,7 +365,7 @@ def test_a_scheduler_on_the_wrapper_is_one_on_the_base(recipe):
     assert ends[0] == ends[1] and len(set(ends[0][0])) == 6
 
 
-@each([name for name in NAMES if name != "lets-sam"])
+@each([name for name in NAMES if name not in ("lets-sam", "looksam")])  # the one learns its radius, the other leaves steps out itself
 def test_radii_that_change_while_training(recipe):
     schedules = {
         bisam.Schedule((1, 3), (0.0, 0.2)): [0, 0, 0.1, 0.2, 0.2, 0.2],
@@ -377,9 +377,7 @@ def test_radii_that_change_while_training(recipe):
         opt = wrapped(model, recipe.replace(radius=radius), record=True)
         schedule = torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
         take_steps(opt, model, each_step=lambda f=found, o=opt, s=schedule: (f.append(o.last.rho), s.step()))
-        # LookSAM climbs in the steps 0 and 5 only, and the other steps have no radius.
-        every = getattr(recipe.combination, "every", 1)
-        assert found == pytest.approx([rho if k % every == 0 else 0 for k, rho in enumerate(expected)])
+        assert found == pytest.approx(expected)
 
 
 def test_a_recipe_can_be_replaced_between_two_steps():
