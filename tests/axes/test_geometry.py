@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bisam
 from bisam import (
     BISAM_LOG,
     L2,
@@ -297,3 +298,18 @@ def test_a_step_refuses_a_radius_beyond_the_range_and_leaves_the_weights(changed
     with pytest.raises(ValueError, match=r"rho must be at most 3\.403e\+38"):
         opt.step(Batch(model, torch.randn(5, 3), torch.tensor([0, 1, 2, 3, 0])))
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.3, 1e-5, 1.0])
+def test_a_large_mask_keeps_its_share_and_comes_again(keep):
+    memory = bisam.axes.Memory(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), seed=0)
+    weights = {"w": torch.empty(1024, 1025), "small": torch.empty(3, 5)}
+    drawn = [bisam.Masked(keep=keep).mask(weights, memory)["w"] for _ in range(2)]
+    memory.generator(torch.device("cpu")).manual_seed(0)
+    again = bisam.Masked(keep=keep).mask(weights, memory)["w"]
+    n = again.numel()
+    assert torch.equal(again, drawn[0]) and again.shape == (1024, 1025)
+    assert all(abs(int(mask.sum()) - keep * n) <= 5 * (n * keep * (1 - keep)) ** 0.5 + n / 2**17 for mask in drawn)
+    if keep in (0.5, 0.3):  # neighbours, which may come from one draw, know nothing of each other
+        pairs = drawn[0].flatten()[: n // 2 * 2].view(-1, 2).double()
+        assert abs(float(torch.corrcoef(pairs.T)[0, 1])) < 0.01 and not torch.equal(*drawn)
