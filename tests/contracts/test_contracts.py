@@ -28,27 +28,30 @@ def exercised(recipe):
     return recipe
 
 
-# Every row, and for each axis a product with Q: what a product does is decided axis by axis.
-NAMES = (*bisam.RECIPES, "gsam-bisam-log", "ksam-bisam-tanh", "bsam-bisam-log")
+# A row for each kind of part: what a method does is decided axis by axis. What every row does to the last bit is frozen (test_frozen.py).
+NAMES = (
+    "sgd", "sam", "bisam-log", "sam-inf", "asam", "esam", "esam-code", "e-bisam-tanh-printed", "msam", "lets-sam", "gsam", "rsam", "ksam",
+    "vasso", "sam-on", "le-sam", "late-sam", "looksam", "bsam",
+)  # fmt: skip
 ROWS = {name: exercised(bisam.recipe(name)) for name in NAMES}
 VARIANTS = {
     "lets-exact": ROWS["lets-sam"].replace(radius=Learned(0.05, 10.0, form="exact")),
-    "lets-difference": ROWS["lets-bisam-log"].replace(radius=Learned(0.05, 10.0, form="difference")),
+    "lets-difference": exercised(bisam.recipe("lets-bisam-log")).replace(radius=Learned(0.05, 10.0, form="difference")),
     "rsam, start not kept": ROWS["rsam"].replace(start=bisam.RandomStart(0.1, kept=False)),
-    "gsam, ascent gradient": ROWS["gsam-bisam-log"].replace(combination=bisam.Decomposed(0.4, at_w="ascent")),
+    "gsam, ascent gradient": bisam.recipe("gsam-bisam-log").replace(combination=bisam.Decomposed(0.4, at_w="ascent")),
     "everything at once": bisam.ASAM.replace(
         ascent=bisam.BISAM_LOG.ascent,
         geometry=bisam.Masked(bisam.ASAM.geometry, 0.7),
         start=bisam.RandomStart(0.05),
-        direction=ROWS["fsam"].direction,
-        selection=bisam.MostSensitive(0.7),
+        direction=bisam.recipe("fsam").direction,
+        selection=bisam.MostSensitive(0.5),
         combination=bisam.Decomposed(0.3),
     ),
     "everything but an average, in parts": bisam.ASAM.replace(
         ascent=bisam.BISAM_LOG.ascent,
         geometry=bisam.Masked(bisam.ASAM.geometry, 0.7),
         start=bisam.RandomStart(0.05),
-        selection=bisam.MostSensitive(0.7),
+        selection=bisam.MostSensitive(0.5),
         micro_batch=5,
         combination=bisam.Decomposed(0.3),
     ),
@@ -61,7 +64,18 @@ BASES = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.01),
 }
-each_base = pytest.mark.parametrize("base", BASES)
+
+
+def kinds(choices):
+    """The kinds of parts in the plain values of a recipe, with those inside others."""
+    found = set()
+    for key, value in choices.items():
+        found |= kinds(value) if isinstance(value, dict) else {(key, value)} if key in ("kind", "per") else set()
+    return found
+
+
+def test_every_kind_of_part_in_the_table_is_tried_here():
+    assert set().union(*(kinds(row.to_dict()) for row in bisam.RECIPES.values())) == set().union(*(kinds(row.to_dict()) for row in ALL.values()))
 
 
 class Idle(torch.optim.SGD):
@@ -124,7 +138,7 @@ def weights(model):
 
 # -- 3. the length of the climb -------------------------------------------------------------------------------------------
 
-BALLS = ["sam", "bisam-log", "bisam-tanh", "m-bisam-log", "lets-bisam-log", "gsam", "rsam", "ksam", "fsam", "vasso", "looksam"]
+BALLS = ["sam", "bisam-log", "msam", "lets-sam", "gsam", "rsam", "ksam", "vasso", "looksam"]
 
 
 @pytest.mark.parametrize("name", BALLS)
@@ -154,7 +168,7 @@ def test_the_record_shows_that_the_method_is_on(name):
 
 
 @each
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_weights_are_bitwise_back_and_in_the_same_place(dtype, name):
     model = reference.net("norm and dropout", dtype)
     with torch.no_grad():
@@ -209,8 +223,7 @@ def count_forwards(name):
 
 
 @each
-@pytest.mark.parametrize("value", [torch.inf, torch.nan])
-@pytest.mark.parametrize("on_pass", [1, 2])
+@pytest.mark.parametrize("on_pass, value", [(1, torch.inf), (2, torch.nan)])
 def test_a_gradient_that_is_not_finite_is_skipped_and_leaves_no_trace(on_pass, value, name):
     model, twin = net_for(name), net_for(name)
     opt = wrapped(model, name, nonfinite="skip")
@@ -320,8 +333,7 @@ def through_a_file(thing):
 
 
 @each
-@each_base
-@pytest.mark.parametrize("cut", [1, 4])
+@pytest.mark.parametrize("base, cut", [("sgd", 4), ("adamw", 1)])
 def test_a_resumed_training_equals_an_uncut_one(cut, base, name):
     torch.manual_seed(11)
     model = reference.net("norm and dropout")
@@ -388,8 +400,6 @@ def test_passes_are_those_that_the_recipe_says(name):
         pytest.skip("a second derivative is not one backward pass; its share is an estimate")
     if isinstance(recipe.radius, Phase) and recipe.radius.start:
         expected = (1 + 5 * recipe.passes) / 6
-    elif name == "everything at once":
-        return
     elif masks_were_redrawn(name):
         expected = recipe.passes + (1 - recipe.geometry.keep) / 3  # the saving is within the backward pass
         assert passes_of(name, 6) <= expected + 1e-9
@@ -542,11 +552,11 @@ def test_the_radius_zero_is_one_pass(name):
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("name", ["sam", "m-bisam-log"])
+@pytest.mark.parametrize("name", ["sam", "msam"])
 def test_every_piece_of_a_batch_draws_its_own_masks_again(name):
     model, masks = reference.net("dropout"), []
     model[2].register_forward_hook(lambda module, inputs, output: masks.append(output.detach() == 0))
-    recipe = ALL[name].replace(micro_batch=4 if name.startswith("m-") else None)
+    recipe = ALL[name].replace(micro_batch=4 if name == "msam" else None)
     opt = SharpnessAware(BASES["sgd"](model.parameters()), recipe, seed=0)
     x, y = reference.samples(0)
     opt.step([Batch(model, *part) for part in zip(x.split(4), y.split(4), strict=True)])
