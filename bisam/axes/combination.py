@@ -29,7 +29,7 @@ class Combination(Protocol):
     A combination of your own is a subclass with :meth:`combined`; the rest has neutral defaults, and the step calls all of it.
     """
 
-    at_w: str | None = None  #: which gradient r is: of the ``"descent"`` or the ``"ascent"`` loss, or ``None`` if it is not needed
+    at_w: str | None = None  #: r is the gradient of the ``"descent"`` or the ``"ascent"`` loss, or ``None`` if it is not needed
     climbing_share: float = 1.0  #: the share of the steps that climb, in a long training
     hands_over: bool = False  #: the base is given more than a gradient, and cannot skip a step without being told
     has_one_climb: bool = False  #: it remembers something of the climb, so that a step must have one climb for the whole batch

@@ -32,7 +32,7 @@ class Geometry(Protocol):
     """
 
     is_drawn: bool = False  #: the parameters that may climb are drawn, so that by bad luck none of them has a gradient
-    drawn_share: float = 1.0  #: the share of the parameters that may climb, on average: what the first pass computes gradients of
+    drawn_share: float = 1.0  #: the share of the parameters that may climb, on average; the first pass computes gradients of these
 
     @abstractmethod
     def prepared(self, weights: Tensors, memory) -> Ball:

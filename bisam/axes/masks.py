@@ -201,7 +201,7 @@ class Only(Geometry):
 
     @property
     def drawn_share(self) -> float:
-        """The share of the inner set: how many weights the normalisation layers have is the model's affair."""
+        """The share of the inner set; how many weights the normalisation layers have is the model's affair."""
         return self.inner.drawn_share
 
     def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:

@@ -73,11 +73,11 @@ def top_eigenvalues(
 
 
 def extreme_eigenvalues(matrix: Matrix, k: int, which: str, tolerance: float, seed: int) -> Tensor:
-    """As :func:`top_eigenvalues`, of a matrix.
+    """As :func:`~bisam.measure.top_eigenvalues`, of a matrix.
 
     Args:
         matrix: symmetric.
-        k, which, tolerance, seed: as in :func:`top_eigenvalues`.
+        k, which, tolerance, seed: as in :func:`~bisam.measure.top_eigenvalues`.
 
     Example:
         >>> model, x, y = nn.Linear(1, 1, bias=False), torch.tensor([[3.0], [1.0]]), torch.zeros(2, 1)

@@ -10,7 +10,7 @@ r"""bSAM: sharpness-aware training as variational inference, with an update of i
 
 This method does not fit the axes as the others do: its precision s belongs to the base optimiser, yet also sets where the first
 gradient is taken and how far the climb goes; and its base needs both gradients. So it is four parts that belong together,
-:class:`Posterior`, :class:`Precision`, :class:`Handed` and the base :class:`Variational`.
+:class:`Posterior`, :class:`Precision`, :class:`Handed` and the base :class:`~bisam.methods.variational.Variational`.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Handed(Combination):
 
 
 def needs_variational(recipe: Recipe) -> bool:
-    """Whether a recipe can only be used with :class:`Variational`."""
+    """Whether a recipe can only be used with :class:`~bisam.methods.variational.Variational`."""
     return any(isinstance(part, (Posterior, Precision, Handed)) for part in (recipe.geometry, recipe.start, recipe.combination))
 
 

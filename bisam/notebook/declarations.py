@@ -71,7 +71,7 @@ class Parameter:
             raise ParameterError(f"allowed of {plain(self.name)} must have numbers as its ends, got {shown(self.allowed)}")
 
     def check(self, value: object) -> None:
-        """Raises a :class:`ParameterError` unless the value has the declared type and is allowed."""
+        """Raises a :class:`~bisam.notebook.declarations.ParameterError` unless the value has the declared type and is allowed."""
         if not self._has_type(value):
             raise ParameterError(f"{self.name} must be of type {self.kind}, got {shown(value)} ({type(value).__name__})")
         interval = INTERVAL.match(self.allowed)

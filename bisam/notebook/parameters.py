@@ -91,7 +91,7 @@ def from_text(parameters: Mapping[str, Parameter], given: Mapping[str, str]) -> 
 
 
 def check(parameters: Mapping[str, Parameter], values: Mapping[str, object]) -> None:
-    """Raises a :class:`ParameterError` for a name that is not declared or a value that is not allowed.
+    """Raises a :class:`~bisam.notebook.declarations.ParameterError` for a name that is not declared or a value that is not allowed.
 
     Args:
         parameters: what is declared.

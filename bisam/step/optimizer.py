@@ -362,7 +362,7 @@ class SharpnessAware(Wrapper):
 
     @property
     def nonfinite(self) -> str:
-        """What to do when a gradient is not finite: ``"raise"`` or ``"skip"``."""
+        """``"raise"`` or ``"skip"``, for a gradient that is not finite."""
         return self._nonfinite.mode
 
     @nonfinite.setter

@@ -14,7 +14,7 @@ class Wrapper(torch.optim.Optimizer):
 
     @property
     def param_groups(self) -> list[dict]:
-        """The base's parameter groups: one set, also after loading a state."""
+        """The base's parameter groups, one set also after loading a state."""
         return self.base.param_groups
 
     @property

@@ -111,7 +111,7 @@ def train(
     state: State, path: Path | None = None, *, progress: bool = False, stop_after: int | None = None, minutes: float | None = None,
     on_epoch: Callable[[dict], object] | None = None,
 ) -> History:  # fmt: skip
-    """What :func:`fit` does with a state, around which locks, random state and kernels have been seen to."""
+    """What :func:`~bisam.training.fit` does with a state, around which locks, random state and kernels have been seen to."""
     run, history, first = state.run, state.history, state.workers.is_first
     if path is not None and path.exists():
         state.load(checkpoint.read(path, run.identity()), path)
