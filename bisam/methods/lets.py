@@ -210,7 +210,7 @@ class Hypergradient:
             seen = [(slope, part) for slope, part in zip(slopes, u, strict=True) if slope is not None]
             slopes, along = [slope for slope, _ in seen], [part for _, part in seen]
             product = torch.autograd.grad(slopes, weights, along, allow_unused=True)
-            found = linear(found, 1, {name: part for name, part in zip(named, product, strict=True) if part is not None}, 1)
+            found = linear(found, 1, _copied(named, product), 1)
         return found
 
     def moved(self, parameters: Tensors, memory: Memory) -> None:
@@ -241,8 +241,13 @@ class Hypergradient:
             loss = self.descent.values(logits, piece.targets).mean() * (len(piece) / total)
             found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
             value = value + loss.detach()
-            gradient = linear(gradient, 1, {name: part for name, part in zip(named, found, strict=True) if part is not None}, 1)
+            gradient = linear(gradient, 1, _copied(named, found), 1)
         return value, gradient
+
+
+def _copied(named: Tensors, found: tuple[Tensor | None, ...]) -> Tensors:
+    """Gradients by name, in memory of their own: that of a CUDA graph is written over by its next replay."""
+    return {name: part.clone() for name, part in zip(named, found, strict=True) if part is not None}
 
 
 def _rate(group: dict) -> float:

@@ -78,4 +78,6 @@ def note_rise(step: Step, piece: Batch, part: float) -> None:
 
 
 def _wrong(logits: Tensor, targets: Tensor) -> Tensor:
-    return (logits.argmax(1) != targets).to(torch.promote_types(logits.dtype, torch.float32))
+    """1 for a sample whose true class is beaten; a tie is right, as in the 0-1 loss."""
+    own = logits.gather(1, targets.long().unsqueeze(1)).squeeze(1)
+    return (own < logits.amax(1)).to(torch.promote_types(logits.dtype, torch.float32))

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 import bisam
-from bisam import RECIPES, Batch, SharpnessAware
+from bisam import Batch, SharpnessAware
 from bisam.axes.memory import Memory
 from bisam.evidence import plans, reproduce
 from bisam.step import modules
@@ -84,7 +84,7 @@ GRAPHS = ["sgd", "sam", "bisam-log", "asam", "esam", "ksam", "gsam", "gsam-bisam
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_graph_may_write_over_what_it_returned(name, micro_batches, monkeypatch):
-    recipe = RECIPES[name]
+    recipe = bisam.recipe(name)
     if name == "msam":
         recipe = recipe.replace(micro_batch=4)
     if name == "lets-sam":
