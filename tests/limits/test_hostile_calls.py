@@ -598,6 +598,7 @@ def test_the_call_that_works_works(name):
     call(**{key: fresh(value) for key, value in given.items() if value is not ...})
 
 
+@pytest.mark.slow
 def test_a_wrong_value_is_taken_or_refused_by_name(tmp_path, monkeypatch):
     counts, obscure = {"accepted": 0, "clear": 0, "obscure": 0}, []
     for k, (name, (_, given, *_)) in enumerate(GOOD.items()):
