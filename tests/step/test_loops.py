@@ -126,9 +126,10 @@ AROUND = {
 
 
 @each()
-@pytest.mark.parametrize("inner, around", AROUND.values(), ids=AROUND)
-@pytest.mark.parametrize("whole_loop", [False, True], ids=["step by step", "one context"])
-def test_in_bfloat16_the_climb_raises_the_loss_as_in_float32(recipe, inner, around, whole_loop):
+@pytest.mark.parametrize("way, whole_loop", [("by the batch", False), ("by a context", False), ("by both", True)])
+def test_in_bfloat16_the_climb_raises_the_loss_as_in_float32(recipe, way, whole_loop):
+    inner, around = AROUND[way]
+
     def rises(autocast, context):
         model, found = reference.net(dtype=torch.float32), []
         opt = wrapped(model, recipe.replace(radius=wide(recipe)), record=True)
@@ -629,7 +630,7 @@ def test_workers_that_climb_by_themselves_are_micro_batches(workers, recipe, vie
 # -- 12: torch.compile ------------------------------------------------------------------------------------------------------
 
 
-@each()
+@each(("bisam-log", "esam", "looksam", "lets-sam"))  # each looks at the model in another way
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_a_compiled_model_makes_the_same_steps_and_is_traced_once(recipe):
     torch.compiler.reset()
@@ -650,8 +651,7 @@ def test_a_compiled_model_makes_the_same_steps_and_is_traced_once(recipe):
 
 
 @each()
-@pytest.mark.parametrize("cut", [1, 4, 5])
-@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "with a scaler"])
+@pytest.mark.parametrize("scaled, cut", [(False, 4), (True, 1), (True, 5)])
 def test_a_resumed_run_ends_at_the_same_bits(recipe, cut, scaled):
     def begin():
         model = reference.net("norm and dropout", torch.float32)
