@@ -8,6 +8,7 @@ import pkgutil
 import pytest
 
 import bisam
+from bisam.evidence.places import RESULTS
 
 NAMES = [
     info.name
@@ -32,9 +33,19 @@ def public(module):
 PUBLIC = [(module, name) for module in MODULES.values() for name in public(module)]
 
 
+@pytest.fixture(scope="session")
+def few_records(tmp_path_factory):
+    """Results with the records of one small experiment, for the example that reads all of a folder."""
+    folder = tmp_path_factory.mktemp("results")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "first_run").symlink_to(RESULTS / "runs" / "first_run")
+    return folder
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_print_what_they_say(name, capsys):
-    results = doctest.testmod(MODULES[name])
+def test_examples_print_what_they_say(name, capsys, few_records):
+    instead = {"RESULTS": few_records} if name == "bisam.evidence.pooling" else {}
+    results = doctest.testmod(MODULES[name], extraglobs=instead)
     assert results.failed == 0, capsys.readouterr().out
 
 

@@ -152,8 +152,12 @@ def test_a_killed_training_leaves_whole_lines_and_goes_on_without_doubles(tmp_pa
     victim.communicate()
     before = read(table)[1]
     assert 4 <= len(before) < 30 and [int(row["epoch"]) for row in before] == list(range(1, len(before) + 1))
+    assert not (tmp_path / "cut" / "history.json").exists()
+    said = []
     for place in ("cut", "whole"):
         assert main([*words, str(tmp_path / place)]) == 0
+        said.append(capsys.readouterr().out.splitlines()[:3])
+    assert said[0] == said[1] and any("weights" in line for line in said[0])  # the same bits
     assert read(table)[1] == read(tmp_path / "whole" / "metrics.csv")[1]
 
 
