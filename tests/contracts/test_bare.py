@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import bisam
 
 LACKING = ("IPython", "PIL", "jsonschema", "matplotlib", "numpy", "papermill", "rich", "scipy", "sklearn", "torchvision")
@@ -64,17 +62,12 @@ def test_the_two_lines_train_by_every_method():
     assert list(moved) == list(bisam.RECIPES) and all(all(parameters) for parameters in moved.values()), moved
 
 
-def test_a_trace_needs_torch_alone():
-    code = """
+CALLS = {
+    "nothing": """
 import torch, bisam
 from bisam.measure import trace
-print(trace(torch.nn.Linear(6, 3), bisam.CrossEntropy(), torch.randn(9, 6), torch.randint(3, (9,)), products=9))
-"""
-    ended = run(code)
-    assert ended.returncode == 0, ended.stderr
-
-
-NEEDY = {
+trace(torch.nn.Linear(6, 3), bisam.CrossEntropy(), torch.randn(9, 6), torch.randint(3, (9,)), products=9)
+""",
     "train": "from bisam.training import Run, fit\nfit(Run(epochs=1))",
     "measure": """
 import torch, bisam
@@ -82,9 +75,24 @@ from bisam.measure import top_eigenvalues
 top_eigenvalues(torch.nn.Linear(60, 3), bisam.CrossEntropy(), torch.randn(9, 60), torch.randint(3, (9,)))
 """,
 }
+AT_ONCE = """
+import json, traceback
+
+said = {}
+for extra, call in CALLS.items():
+    try:
+        exec(call)
+    except Exception as error:
+        said[extra] = traceback.format_exception_only(error)[-1].strip()
+print(json.dumps(said))
+"""
 
 
-@pytest.mark.parametrize("extra", NEEDY)
-def test_what_needs_more_ends_with_a_sentence_that_names_the_extra(extra):
-    last = run(NEEDY[extra]).stderr.strip().splitlines()[-1]
-    assert last.startswith("ModuleNotFoundError: ") and last.endswith(f'pip install "bisam[{extra}]"'), last
+def test_a_trace_needs_torch_alone_and_what_needs_more_ends_with_a_sentence_that_names_the_extra():
+    """All in one process: a package that is missed stays away."""
+    ended = run(f"CALLS = {CALLS!r}\n{AT_ONCE}")
+    assert ended.returncode == 0, ended.stderr
+    said = json.loads(ended.stdout)
+    assert set(said) == set(CALLS) - {"nothing"}, said
+    for extra, last in said.items():
+        assert last.startswith("ModuleNotFoundError: ") and last.endswith(f'pip install "bisam[{extra}]"'), last

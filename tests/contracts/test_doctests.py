@@ -18,6 +18,9 @@ NAMES = [
 MODULES = {name: importlib.import_module(name) for name in ["bisam", *NAMES]}
 
 
+READ_ALL = {f"bisam.evidence.{name}" for name in ("decisions", "machines", "needed", "queue", "report")}  # all records: seconds each
+
+
 def public(module):
     """Functions and classes that the module lists as its own, but exceptions and protocols."""
     for name in getattr(module, "__all__", ()):
@@ -42,7 +45,7 @@ def few_records(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in READ_ALL else name for name in MODULES])
 def test_examples_print_what_they_say(name, capsys, few_records):
     instead = {"RESULTS": few_records} if name == "bisam.evidence.pooling" else {}
     results = doctest.testmod(MODULES[name], extraglobs=instead)

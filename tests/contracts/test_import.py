@@ -12,15 +12,19 @@ HEAVY = (
 )  # fmt: skip
 
 
+IMPORTS = ("import torch", "import bisam", "import bisam.measure, bisam.training")
+
+
 @functools.cache
-def loaded_by(code):
-    """The modules that a fresh Python has loaded after the code."""
-    code = f"{code}\nimport sys; print(*sys.modules)"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+def loaded_after():
+    """The modules that a fresh Python has loaded after each of the imports, one after the other."""
+    code = "import sys\n" + "\n".join(f"{words}\nprint(*sys.modules)" for words in IMPORTS)
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return dict(zip(IMPORTS, map(str.split, said.splitlines()), strict=True))
 
 
 def test_the_package_loads_its_floors_and_torch():
-    loaded = loaded_by("import bisam")
+    loaded = loaded_after()["import bisam"]
     own = [name.split(".") for name in loaded if name.startswith("bisam.")]
     assert not [parts for parts in own if parts[1] not in FLOORS and not parts[1].startswith("_")]
     assert 20 < len(own) < 50, len(own)
@@ -29,13 +33,13 @@ def test_the_package_loads_its_floors_and_torch():
 
 def test_nothing_is_loaded_that_torch_does_not_load_itself():
     """Of other distributions; the standard library is quick."""
-    with_torch = {name.partition(".")[0] for name in loaded_by("import torch")}
-    ours = {name.partition(".")[0] for name in loaded_by("import bisam")}
+    with_torch = {name.partition(".")[0] for name in loaded_after()["import torch"]}
+    ours = {name.partition(".")[0] for name in loaded_after()["import bisam"]}
     assert ours - with_torch - set(sys.stdlib_module_names) == {"bisam"}
 
 
 def test_heavy_libraries_wait_until_they_are_needed():
-    assert not {name.partition(".")[0] for name in loaded_by("import bisam.measure, bisam.training")} & set(HEAVY)
+    assert not {name.partition(".")[0] for name in loaded_after()[IMPORTS[-1]]} & set(HEAVY)
 
 
 def test_every_public_name_is_there_and_they_are_few():
