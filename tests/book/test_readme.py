@@ -1,5 +1,6 @@
 """The README: its code runs, its rooms are those of the package in their order, and the files and words it names are there."""
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -56,3 +57,19 @@ def test_numbers_and_names_are_those_of_the_package():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     table = README.partition("| extra |")[2].partition("\n\n")[0]
     assert {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split(" | ")[0])} == set(extras)
+
+
+def test_the_tests_that_contributors_are_told_of_are_there():
+    names = set(re.findall(r"`(test_\w+)`", CONTRIBUTING))
+    defined = {name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)\(", path.read_text(encoding="utf-8"))}
+    assert len(names) > 8 and names <= defined
+
+
+def test_the_members_of_each_protocol_are_those_that_it_has():
+    rows = re.findall(r"^\| [\w, ]+ \| `bisam\.(\w+)\.(\w+)` \| (.+) \| (.+) \|$", CONTRIBUTING, re.MULTILINE)
+    assert len(rows) == 8
+    for room, name, needed, others in rows:
+        protocol = getattr(importlib.import_module(f"bisam.{room}"), name)
+        values = {key for key in protocol.__annotations__ if not hasattr(protocol, key)}  # without a default
+        assert set(re.findall(r"`(\w+)`", needed)) == {*protocol.__abstractmethods__, *values}
+        assert all(hasattr(protocol, other) for other in re.findall(r"`(\w+)`", others))
