@@ -67,6 +67,7 @@ class Averaged(Direction):
         Li and Giannakis (2023), eq. 4, where theta is :math:`1 - \lambda`; Li et al. (2024), eq. 7 and their public code.
 
     Example:
+        >>> import torch
         >>> vasso = Averaged(gradient=0.0, average=1.0, decay=0.6)
         >>> memory = Memory(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), seed=0)
         >>> [vasso.filtered({"w": torch.tensor([g])}, memory)["w"].item() for g in (1.0, 0.0)]

@@ -39,6 +39,7 @@ class Lp(Ball):
         Foret et al. (2021), eq. 2.
 
     Example:
+        >>> import torch
         >>> g = {"w": torch.tensor([3.0, -4.0])}
         >>> Lp(math.inf).perturbation(g, weights=g, rho=0.5)
         {'w': tensor([ 0.5000, -0.5000])}
