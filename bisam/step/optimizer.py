@@ -378,9 +378,12 @@ class SharpnessAware(Wrapper):
 
     def _own_radii(self, parameters: Tensors) -> list[tuple[list[str], float]]:
         """The names of the parameters of each such group, with its radius."""
+        radii = radii_of_groups(self.base)
+        if not radii:
+            return []
         members = {id(p): g for g, group in enumerate(self.param_groups) for p in group["params"]}
         owner = {name: members[id(p)] for name, p in parameters.items()}
-        return [([name for name, g in owner.items() if g == own], rho) for own, rho in radii_of_groups(self.base).items()]
+        return [([name for name, g in owner.items() if g == own], rho) for own, rho in radii.items()]
 
     def _parameters(self, model: nn.Module) -> Tensors:
         """The base's parameters by the names that the model gives them; by place for those that it does not hold."""
