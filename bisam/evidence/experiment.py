@@ -50,7 +50,7 @@ def method(name: str) -> Recipe:
         >>> method("sam-unsmoothed").ascent.smoothing, method("sam").ascent
         (0.0, None)
     """
-    if name in CONTROLS:
+    if isinstance(name, str) and name in CONTROLS:
         return CONTROLS[name]
     return recipe(name) if is_recipe(name) else _checks.choice("method", name, (*RECIPES, *CONTROLS))
 
