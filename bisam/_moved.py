@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 
 _METHODS = (
-    "ASAM_ALL", "A_BISAM_LOG", "A_BISAM_TANH", "BSAM", "ESAM_CODE", "E_BISAM_LOG", "E_BISAM_TANH", "FSAM", "Handed", "KSAM", "LATE_SAM",
+    "ASAM_ALL", "A_BISAM_LOG", "A_BISAM_TANH", "BSAM", "ESAM_CODE", "E_BISAM_LOG", "E_BISAM_TANH", "FSAM", "KSAM", "LATE_SAM",
     "LETS_SAM", "LE_SAM", "MSAM", "M_BISAM_LOG", "M_BISAM_TANH", "Posterior", "Precision", "RSAM", "SAM_EVERY_K", "SAM_ON", "VASSO",
 )  # fmt: skip
 _MEASURES = (
@@ -23,6 +23,7 @@ NAMES = {
     **{name: f"from bisam.step import {name}" for name in ("Diagnostics", "held_buffers")},
     "Noise": "from bisam.step import RNGState",
     "Look": "from bisam import LookSAM",
+    "Handed": "from bisam.methods import FirstGradientToBase",
     **{name: f"from bisam.training import {name}" for name in ("History", "Run", "fit")},
 }
 

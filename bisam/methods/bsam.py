@@ -10,7 +10,7 @@ r"""bSAM: sharpness-aware training as variational inference, with an update of i
 
 This method does not fit the axes as the others do: its precision s belongs to the base optimiser, yet also sets where the first
 gradient is taken and how far the climb goes; and its base needs both gradients. So it is four parts that belong together,
-:class:`Posterior`, :class:`Precision`, :class:`Handed` and the base :class:`~bisam.methods.variational.Variational`.
+:class:`Posterior`, :class:`Precision`, :class:`FirstGradientToBase` and the base :class:`~bisam.methods.variational.Variational`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..axes.start import Start
 from ..axes.tensors import Tensors, euclidean_norm
 from .variational import Variational
 
-__all__ = ["Handed", "Posterior", "Precision", "needs_variational"]
+__all__ = ["FirstGradientToBase", "Posterior", "Precision", "needs_variational"]
 
 
 @kind("Posterior")
@@ -112,7 +112,7 @@ class _Scaled(Ball):
 
 @kind("Handed")
 @dataclass(frozen=True)
-class Handed(Combination):
+class FirstGradientToBase(Combination):
     r"""Descends with the gradient at :math:`w + \epsilon` and hands the one of the first pass to the base.
 
     .. math:: p \text{ moves the mean}, \qquad r \text{ moves the precision}
@@ -128,7 +128,7 @@ class Handed(Combination):
         Moellenhoff and Khan (2023), algorithm 1.
 
     Example:
-        >>> Handed().at_w
+        >>> FirstGradientToBase().at_w
         'descent'
     """
 
@@ -163,7 +163,7 @@ class Handed(Combination):
 
 def needs_variational(recipe: Recipe) -> bool:
     """Whether a recipe can only be used with :class:`~bisam.methods.variational.Variational`."""
-    return any(isinstance(part, (Posterior, Precision, Handed)) for part in (recipe.geometry, recipe.start, recipe.combination))
+    return any(isinstance(part, (Posterior, Precision, FirstGradientToBase)) for part in (recipe.geometry, recipe.start, recipe.combination))
 
 
 def _refuse_another(part: object, base: torch.optim.Optimizer, name: str) -> None:

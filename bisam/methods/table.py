@@ -18,7 +18,7 @@ from ..axes.selection import MostSensitive, TopK
 from ..axes.start import RandomStart
 from ..losses.bounds import NegLog, Tanh
 from ..losses.surrogate import Surrogate
-from .bsam import Handed, Posterior, Precision
+from .bsam import FirstGradientToBase, Posterior, Precision
 from .lets import Learned
 
 __all__ = [
@@ -162,7 +162,7 @@ BSAM = SAM.replace(
     name="bsam",
     geometry=Precision(),
     start=Posterior(),
-    combination=Handed(),
+    combination=FirstGradientToBase(),
     radius=Constant(0.01),
 )
 

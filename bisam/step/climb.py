@@ -28,7 +28,7 @@ def climb(step: Step, away: Displacement, gradient: Tensors) -> None:
     moves: Tensors = {}
     shared_moves: Tensors = {}  # those that the radius of the recipe has a part in
     for g, rho, is_own in _balls(step, direction):
-        found = _perturbation(step, g, {name: away.home(step.parameters[name]) for name in g}, rho, is_own)
+        found = _perturbation(step, g, {name: away.original(step.parameters[name]) for name in g}, rho, is_own)
         shared_moves.update({} if is_own else found)
         moves.update(found)
     if step.record:

@@ -23,11 +23,12 @@ from ..axes.tensors import Tensors, euclidean_norm
 from . import gradients
 from .batch import Batch
 from .buffers import Statistics
+from .groups import own_radii
 from .modules import is_graphed, names_of
 from .nonfinite import NonFinite, all_finite, tell_the_scaler
 from .perturbation import Displacement
 from .record import Diagnostics
-from .refusals import called, check_block, check_moment, checked_batch, enabled, radii_of_groups
+from .refusals import called, check_block, check_moment, checked_batch, enabled
 from .rng import RNGState
 from .step import Step
 from .two_pass import at_worst_point, gradient_at_worst_point
@@ -225,7 +226,7 @@ class SharpnessAware(Wrapper):
             memory=self.memory,
             model=model,
             parameters=parameters,
-            own_radii=self._own_radii(parameters),
+            own_radii=own_radii(self.base, parameters),
             away=self.displacement,
             per_worker=self.per_worker,
             record=self.record,
@@ -375,15 +376,6 @@ class SharpnessAware(Wrapper):
         pieces = checked_batch(self.recipe, batch, validation, self.record)
         check_moment(self.recipe, self.base, self._is_inside)
         return pieces
-
-    def _own_radii(self, parameters: Tensors) -> list[tuple[list[str], float]]:
-        """The names of the parameters of each such group, with its radius."""
-        radii = radii_of_groups(self.base)
-        if not radii:
-            return []
-        members = {id(p): g for g, group in enumerate(self.param_groups) for p in group["params"]}
-        owner = {name: members[id(p)] for name, p in parameters.items()}
-        return [([name for name, g in owner.items() if g == own], rho) for own, rho in radii.items()]
 
     def _parameters(self, model: nn.Module) -> Tensors:
         """The base's parameters by the names that the model gives them; by place for those that it does not hold."""

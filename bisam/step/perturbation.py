@@ -72,7 +72,7 @@ class Displacement:
         """Whether parameters have left."""
         return bool(self._away)
 
-    def home(self, parameter: Tensor) -> Tensor:
+    def original(self, parameter: Tensor) -> Tensor:
         """The values of a parameter before it left; the parameter itself if it has not."""
         if self._homes or self._is_copied:
             for k, other in enumerate(self._away):

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import _checks
 from ..axes.recipe import Recipe
 from .batch import Batch
+from .groups import radii_of_groups
 from .modules import draws_noise, names_of
 from .rng import RNGState
 
-__all__ = ["called", "check_block", "check_moment", "checked_batch", "enabled", "radii_of_groups"]
+__all__ = ["called", "check_block", "check_moment", "checked_batch", "enabled"]
 
 
 def checked_batch(recipe: Recipe, batch: object, validation: object, record: bool) -> list[Batch]:
@@ -75,14 +76,6 @@ def check_moment(recipe: Recipe, base: torch.optim.Optimizer, is_inside: bool) -
                 f"rho of parameter group {g} must be 0 for recipe {recipe.name!r}, which has no radius; "
                 f"got {rho!r}"
             )
-
-
-def radii_of_groups(base: torch.optim.Optimizer) -> dict[int, float]:
-    """The radii of the parameter groups that have one of their own; Adadelta has a ``rho`` that is something else."""
-    if "rho" in base.defaults:
-        return {}
-    found = {g: group["rho"] for g, group in enumerate(base.param_groups) if "rho" in group}
-    return {g: float(rho) if isinstance(rho, Tensor) else rho for g, rho in found.items()}
 
 
 def called(closure: Callable[[], object]) -> object:

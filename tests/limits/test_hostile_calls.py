@@ -257,7 +257,7 @@ GOOD = {
     "bisam.TopK": (bisam.TopK, {"fraction": 0.5, "by": "descent"}),
     "bisam.Decomposed": (bisam.Decomposed, {"alpha": 0.1, "at_w": "ascent"}),
     "bisam.LookSAM": (bisam.LookSAM, {"every": 2, "alpha": 0.1, "at_w": "ascent"}),
-    "bisam.methods.Handed": (bisam.methods.Handed, {"at_w": "ascent"}),
+    "bisam.methods.FirstGradientToBase": (bisam.methods.FirstGradientToBase, {"at_w": "ascent"}),
     "bisam.methods.Posterior": (bisam.methods.Posterior, {}),
     "bisam.methods.Precision": (bisam.methods.Precision, {}),
     "bisam.Variational": (

@@ -528,7 +528,7 @@ def bsam(row, monkeypatch, rho=0.01, at_w="descent", betas=BETAS, precision=1.0,
     values = (0.5, betas, 40 / SAMPLES, damping, precision)
     variational = dict(zip(("lr", "betas", "prior", "damping", "precision"), values, strict=True))
     base = bisam.Variational(model.parameters(), samples=SAMPLES, **variational)
-    recipe = bisam.recipe(row).replace(radius=Constant(rho), combination=bisam.methods.Handed(at_w=at_w))
+    recipe = bisam.recipe(row).replace(radius=Constant(rho), combination=bisam.methods.FirstGradientToBase(at_w=at_w))
     wrapped, found = SharpnessAware(base, recipe if loss is None else recipe.replace(ascent=loss), seed=3), []
     for batch in BATCHES:
         drawn.append({})
@@ -553,7 +553,7 @@ def test_six_steps_of_bsam(row, rho, at_w, monkeypatch):
 def test_the_table_has_bsam_with_its_defaults():
     for row in VARIATIONAL:
         assert bisam.recipe(row).radius == Constant(0.01)
-        assert bisam.recipe(row).combination == bisam.methods.Handed(at_w="descent")
+        assert bisam.recipe(row).combination == bisam.methods.FirstGradientToBase(at_w="descent")
 
 
 @pytest.mark.parametrize("row", VARIATIONAL)
