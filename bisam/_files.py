@@ -41,9 +41,6 @@ def safe_name(what: str, name: object) -> str:
         ValueError: another character, such as a separator, a line break or an escape; an empty or overlong name; a dot or a dash
             at its beginning.
 
-    Source:
-        Ours.
-
     Example:
         >>> safe_name("file", "sam-rho0.05-seed3")
         'sam-rho0.05-seed3'
@@ -71,8 +68,7 @@ def write_whole(path: Path, data: bytes | str | Callable[[IO[bytes]], object]) -
     Raises:
         OSError: the disk does not take it, with the path in the message; an old file stays as it was.
 
-    Source:
-        Ours, on the atomic rename of POSIX.
+    It rests on the atomic rename of POSIX.
 
     Example:
         >>> import tempfile
@@ -102,9 +98,6 @@ def check_writable(path: Path) -> None:
     Raises:
         OSError: why it cannot be written, with the path in the message.
 
-    Source:
-        Ours.
-
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -132,8 +125,7 @@ def write_new(path: Path, data: bytes | str) -> None:
         FileExistsError: the file is there already; it stays as it is.
         OSError: the disk does not take it, with the path in the message; nothing is left.
 
-    Source:
-        Ours, on the hard links of POSIX, which are made or refused in one step.
+    It rests on the hard links of POSIX, which are made or refused in one step.
 
     Example:
         >>> import tempfile
@@ -168,8 +160,7 @@ def held(path: Path) -> Iterator[bool]:
     Raises:
         OSError: the lock file cannot be made.
 
-    Source:
-        Ours, on flock.
+    It rests on flock.
 
     Example:
         >>> import tempfile

@@ -20,9 +20,6 @@ def for_gpus(folder: Path) -> list[str]:
     Raises:
         bisam.evidence.places.LedgerError: the list is not there, or something in it is wrong.
 
-    Source:
-        Ours.
-
     Example:
         >>> from bisam.evidence.places import RESULTS
         >>> "gpu_airbench" in for_gpus(RESULTS), "digits" in for_gpus(RESULTS)
@@ -46,9 +43,6 @@ def data_of(folder: Path) -> set[str]:
     Raises:
         bisam.evidence.places.LedgerError: the list is not there, or something in it is wrong.
 
-    Source:
-        Ours.
-
     Example:
         >>> from bisam.evidence.places import RESULTS
         >>> data_of(RESULTS)
@@ -66,9 +60,6 @@ def kind(run: Run) -> str:
     Raises:
         TypeError: no run.
 
-    Source:
-        Ours.
-
     Example:
         >>> kind(Run(model="mlp", batch_size=50)), kind(Run(model="mlp", pool=2))
         ('mlp, 50 a batch', 'mlp / 2, 100 a batch')
@@ -85,9 +76,6 @@ def kinds(folder: Path) -> dict[str, Run]:
 
     Raises:
         bisam.evidence.places.LedgerError: the list is not there, or something in it is wrong.
-
-    Source:
-        Ours.
 
     Example:
         >>> from bisam.evidence.places import RESULTS

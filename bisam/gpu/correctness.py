@@ -30,9 +30,6 @@ def main(stage: Stage) -> None:
     Args:
         stage: where to write and until when.
 
-    Source:
-        Ours.
-
     Example:
         >>> import tempfile
         >>> from pathlib import Path
@@ -61,9 +58,6 @@ def only(stage: Stage, name: str) -> None:
 
     Raises:
         StopIteration: there is no such check.
-
-    Source:
-        Ours.
 
     Example:
         >>> import tempfile
@@ -102,9 +96,6 @@ def checks(stage: Stage) -> list[Item]:
 
     Args:
         stage: the device, and whether sizes are tiny.
-
-    Source:
-        Ours.
 
     Example:
         >>> names = [check.name for check in checks(Stage("correctness", "."))]

@@ -41,9 +41,6 @@ class Way:
         prices: seconds of a pass over an image, by kind of run.
         reasons: why it is not the way that stage two found best.
 
-    Source:
-        Ours.
-
     Example:
         >>> Way().width
         1
@@ -64,9 +61,6 @@ class Queue:
         stage: the device, the end, and the folder, which is a ledger with the checkpoints beside it.
         waiting: runs in their order.
         way: how they are made, and so many at a time; its prices are first those that stage two found, then those of runs that are done.
-
-    Source:
-        Ours.
 
     Example:
         >>> Queue(Stage("evidence", "."), []).next() is None
@@ -156,9 +150,6 @@ def main(stage: Stage) -> None:
 
     Raises:
         RuntimeError: a graph has failed, which may spoil what this process does on the device; in another one :func:`main` goes on without.
-
-    Source:
-        Ours.
 
     Example:
         >>> import tempfile

@@ -27,9 +27,6 @@ class Item:
         name: in the file.
         run: does it and returns what it has found.
 
-    Source:
-        Ours.
-
     Example:
         >>> Item("nothing", dict).run()
         {}
@@ -44,9 +41,6 @@ def told(error: Exception) -> str:
 
     Args:
         error: what was raised.
-
-    Source:
-        Ours.
 
     Example:
         >>> told(ValueError("no"))
@@ -67,9 +61,6 @@ def of_this_session(path: Path) -> list[dict]:
 
     Raises:
         TypeError: no path.
-
-    Source:
-        Ours.
 
     Example:
         >>> import tempfile
@@ -111,9 +102,6 @@ def fresh_first(things: Sequence[Item], path: Path, always: int) -> list[Item]:
     Raises:
         TypeError: no path.
 
-    Source:
-        Ours.
-
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -145,9 +133,6 @@ class Stage:
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or out of range.
-
-    Source:
-        Ours.
 
     Example:
         >>> import tempfile

@@ -70,9 +70,6 @@ def pack(folder: Path, root: Path = ROOT) -> Path:
         OSError: the disk does not take it.
         ValueError: the folder holds something that no earlier call has written, or would be too large to be carried.
 
-    Source:
-        Ours.
-
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as there:
@@ -162,9 +159,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0, or 1 where something is missing.
-
-    Source:
-        Ours.
 
     Example:
         >>> main(["--folder", str(Path(__file__).parent)])

@@ -70,9 +70,6 @@ def at_once(logits: Tensor, targets: Tensor) -> Tensor:
         logits: shape ``(n, K)``.
         targets: shape ``(n,)``.
 
-    Source:
-        Ours.
-
     Example:
         >>> at_once(torch.zeros(2, 4), torch.tensor([0, 3])) > 0
         tensor(True)

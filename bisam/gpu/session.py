@@ -51,9 +51,6 @@ class Settings:
     Raises:
         TypeError, ValueError: an argument of the wrong type or out of range, or a device that is not there.
 
-    Source:
-        Ours.
-
     Example:
         >>> Settings(minutes=15, out="out", device="cpu").seconds
         900.0
@@ -87,9 +84,6 @@ def run(settings: Settings, say: Callable[[str], object] = print, began: float |
 
     Returns:
         0 if no stage broke, no check broke and none found a difference, 1 otherwise.
-
-    Source:
-        Ours.
 
     Example:
         >>> import tempfile
@@ -261,9 +255,6 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
 
     Returns:
         An exit status, that of :func:`run`, 2 for arguments that are refused, 128 and the number of a signal.
-
-    Source:
-        Ours.
 
     Example:
         >>> main(["--minutes", "0", "--out", "x", "--device", "cpu"])

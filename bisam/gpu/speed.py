@@ -22,9 +22,6 @@ def main(stage: Stage) -> None:
     Args:
         stage: where to write and until when.
 
-    Source:
-        Ours.
-
     Example:
         >>> import tempfile
         >>> from pathlib import Path
@@ -50,9 +47,6 @@ def items(stage: Stage) -> list[Item]:
 
     Args:
         stage: the device, and whether sizes are tiny.
-
-    Source:
-        Ours.
 
     Example:
         >>> items(Stage("speed", "."))[0].name

@@ -32,9 +32,6 @@ def seconds_of(run: Callable[[], object], stage: Stage, least: float = 0.1) -> f
         stage: with the device.
         least: seconds of a sample.
 
-    Source:
-        Ours.
-
     Example:
         >>> seconds_of(lambda: None, Stage("speed", ".", tiny=True)) >= 0
         True

@@ -39,9 +39,6 @@ def write(out: Path) -> None:
     Args:
         out: the folder.
 
-    Source:
-        Ours.
-
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -32,9 +32,6 @@ def task(side: int = 16, images: int = 320, others: int = 60) -> data.Data:
         images: to train on.
         others: to validate and to test, each.
 
-    Source:
-        Ours.
-
     Example:
         >>> task(8, 50).shape
         (3, 8, 8)
@@ -67,9 +64,6 @@ def trained(run: Run, path: Path | None = None, stop_after: int | None = None, t
         stop_after: so many epochs.
         there: the task; small noise by default.
         graphs: as for :class:`bisam.training.captured.WholeStep`.
-
-    Source:
-        Ours.
 
     Example:
         >>> len(trained(Run(model="mlp", epochs=2, batch_size=80), there=task(8, 160)).rows)

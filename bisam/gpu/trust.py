@@ -30,9 +30,6 @@ class Trust:
         left_out: methods whose step on this device is not that of the CPU.
         reasons: for every no among these, the checks that said it, and what was found wrong and changes nothing here.
 
-    Source:
-        Ours.
-
     Example:
         >>> Trust().graphs
         True
@@ -54,9 +51,6 @@ def trust(folder: Path) -> Trust:
 
     Raises:
         TypeError: no path.
-
-    Source:
-        Ours.
 
     Example:
         >>> import tempfile

@@ -74,9 +74,6 @@ def _exercised(recipe: Recipe) -> Recipe:
 def drawn_on_the_cpu() -> Iterator[None]:
     """Masks and random starts come from one generator on the CPU, so that two devices climb the same way.
 
-    Source:
-        Ours.
-
     Example:
         >>> with drawn_on_the_cpu():
         ...     torch.rand(2, generator=torch.Generator().manual_seed(0)).shape

@@ -1,4 +1,4 @@
-r"""Lower bounds of the 0-1 step function: the :math:`\phi` of BiSAM.
+r"""Lower bounds of the Heaviside function: the :math:`\phi` of BiSAM.
 
 A bound is a small frozen object that knows its value and its derivative. Anything with these two methods will do
 as ``phi`` in :class:`~bisam.losses.surrogate.Surrogate`; Lemma 3.1 holds for it if :math:`\phi(x) \le \mathbb 1[x > 0]` everywhere,
@@ -20,7 +20,7 @@ from .._kinds import kind
 
 __all__ = ["GAMMA", "Bound", "Identity", "NegLog", "Tanh", "heaviside"]
 
-# The smallest shift with which -log stays at or below the step: it puts phi(0) at 0 (Xie et al. 2024, eq. 18).
+# The smallest shift with which -log stays at or below the Heaviside function: it puts phi(0) at 0 (Xie et al. 2024, eq. 18).
 GAMMA = math.log(math.e - 1)
 
 
@@ -38,7 +38,7 @@ class Bound(Protocol):
 
 
 def heaviside(x: Tensor) -> Tensor:
-    r"""The 0-1 step that both bounds stay below.
+    r"""The Heaviside function, which both bounds stay below.
 
     .. math:: \mathbb 1[x > 0]
 
@@ -46,7 +46,7 @@ def heaviside(x: Tensor) -> Tensor:
         x: margins, any shape, floating point.
 
     Returns:
-        Zeros and ones, shape and dtype of ``x``. The step is 0 at a tie, ``x = 0``.
+        Zeros and ones, shape and dtype of ``x``. It is 0 at a tie, ``x = 0``.
 
     Source:
         Xie et al. (2024), Lemma 3.1.
@@ -159,10 +159,8 @@ class Identity:
     .. math:: \phi(x) = x, \qquad Q_{\phi,\mu} = \frac1n \sum_{i=1}^n \frac1\mu \log\Big(\frac1K \sum_{j=1}^K e^{\mu F_{ij}}\Big)
 
     At :math:`\mu = 1` this is cross-entropy less :math:`\log K`; at another :math:`\mu` cross-entropy of the logits times
-    :math:`\mu`, over :math:`\mu`. It lies above the step for :math:`x > 1`, so Lemma 3.1 does not hold for it.
-
-    Source:
-        Ours: what BiSAM's ascent would be with its temperature and without its bound.
+    :math:`\mu`, over :math:`\mu`. It lies above the Heaviside function for :math:`x > 1`, so Lemma 3.1 does not hold for it.
+    It is what BiSAM's ascent would be with its temperature and without its bound.
 
     Example:
         >>> Identity()(torch.tensor([-2.0, 3.0])), Identity().derivative(torch.tensor([-2.0, 3.0]))

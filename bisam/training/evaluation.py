@@ -23,7 +23,7 @@ TIES = ("right", "first")
 
 
 def is_right(logits: Tensor, targets: Tensor, ties: str = "right") -> Tensor:
-    r"""Whether no other class has a higher logit than the true one; a tie is right, as in :func:`~bisam.losses.zero_one`, if not said otherwise.
+    r"""Whether no other class has a higher logit than the true one; a tie is right, as in :func:`~bisam.losses.cross_entropy.zero_one`, if not said otherwise.
 
     .. math:: F_{i y_i} \ge \max_j F_{ij}
 
@@ -60,7 +60,7 @@ def accuracy(
         split: samples and their classes.
         chunk: samples that go through the network at a time.
         prepared: as for :func:`which_right`.
-        ties: as for :func:`is_right`.
+        ties: as for :func:`~bisam.training.evaluation.is_right`.
 
     Example:
         >>> accuracy(nn.Flatten(), Split(torch.eye(2), torch.tensor([0, 0])))
@@ -80,7 +80,7 @@ def which_right(
         split: samples and their classes.
         chunk: samples that go through the network at a time.
         prepared: makes of a chunk of inputs what the network takes, such as :meth:`bisam.training.data.Data.prepared`.
-        ties: as for :func:`is_right`.
+        ties: as for :func:`~bisam.training.evaluation.is_right`.
 
     Returns:
         Truth values, shape ``(n,)``, on the CPU.
@@ -102,7 +102,7 @@ def broken(batch: Batch, ties: str = "right") -> Tensor | int:
 
     Args:
         batch: after the step.
-        ties: as for :func:`is_right`; ``"first"`` is the count of records of version 0.1.0.
+        ties: as for :func:`~bisam.training.evaluation.is_right`; ``"first"`` is the count of records of version 0.1.0.
 
     Example:
         >>> broken(Batch(nn.Flatten(), torch.eye(2), torch.tensor([0, 1])))

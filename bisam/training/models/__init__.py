@@ -43,7 +43,7 @@ def check_name(name: object) -> str:
 
     Args:
         name: one of ``MODELS``, or the path of a function ``(shape, classes) -> Module``, ``"package.module:function"``; an entry point of the group
-            ``bisam.training.models`` becomes its path.
+            ``bisam.models`` becomes its path.
 
     Raises:
         ValueError: an unknown name; the message lists those that exist.
