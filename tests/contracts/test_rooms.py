@@ -4,8 +4,6 @@ import ast
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 import bisam
 from bisam._kinds import KINDS
 
@@ -184,13 +182,12 @@ def test_the_step_is_seen_to_write_them():
     assert ".grad" in found and any("set_rng_state" in what for what in found)
 
 
-@pytest.mark.parametrize("path", modules(), ids=named)
-def test_a_module_is_short(path):
-    lines, name = len(path.read_text(encoding="utf-8").splitlines()), named(path)
-    if lines > MOST_LINES:
-        assert lines <= LONGER.get(name, MOST_LINES), f"{name} has {lines} lines: one class or idea a module"
-    else:
-        assert name not in LONGER, f"{name} has {lines} lines and no longer belongs to the list of long modules"
+def test_a_module_is_short():
+    lines = {named(path): len(path.read_text(encoding="utf-8").splitlines()) for path in modules()}
+    longer = {name: count for name, count in lines.items() if count > max(MOST_LINES, LONGER.get(name, 0))}
+    assert not longer, "one class or idea a module"
+    short = {name: lines[name] for name in LONGER if name in lines and lines[name] <= MOST_LINES}
+    assert not short, "no longer belong to the list of long modules"
 
 
 def test_only_modules_that_are_there_are_listed_as_long():

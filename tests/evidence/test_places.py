@@ -52,6 +52,7 @@ print([cli.main(words) for words in (["report"], ["verify"], ["reproduce", "T9",
     assert f"none found at {tmp_path / 'results'}, in a folder above, or at {installed / 'results'}" in lines[0]
 
 
+@pytest.mark.slow
 def test_an_installed_package_finds_records_from_the_working_folder(installed):
     code = "from bisam.evidence.listing import experiment; from bisam.notebook.find import find; print(experiment('first_run').seeds, find('first_run'))"
     found = said(installed, ROOT / "results" / "runs", "-c", code)

@@ -103,6 +103,7 @@ def test_p_is_exact_for_seventeen_pairs_too():
     assert compare([1.0] * 17).p == pytest.approx(2 / 2**17, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_many_pairs_fit_into_memory_and_agree_with_student():
     difference = numpy.random.default_rng(3).normal(0.3, 1, 50).tolist()
     tracemalloc.start()
@@ -151,6 +152,7 @@ def test_crossed_by_hand():
     assert (found.low, found.high, found.images) == (pytest.approx(50 / 3 - half), pytest.approx(50 / 3 + half), 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape, spreads", [
     ((12, 400), (1, 10, 30)), ((12, 400), (0.2, 30, 30)), ((12, 400), (1, 0, 30)), ((6, 400), (1, 10, 30)), ((20, 100), (0.3, 20, 30)),
 ])  # fmt: skip

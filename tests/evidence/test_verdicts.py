@@ -139,6 +139,7 @@ def families(times, effects, pairs=12, shared=0.0, seed=0):
     return [results[k : k + claims] for k in range(0, len(results), claims)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [0.0, 0.5], ids=["independent", "sharing a baseline"])
 @pytest.mark.parametrize("effects", [[0.0] * 20, [1.2] * 6 + [0.0] * 14], ids=["nulls", "nulls and effects"])
 def test_at_most_one_in_twenty_discoveries_of_a_family_is_false(effects, shared):
@@ -153,6 +154,7 @@ def test_at_most_one_in_twenty_discoveries_of_a_family_is_false(effects, shared)
     assert numpy.mean(alone_share) > 0.08, "without the family it would be more"
 
 
+@pytest.mark.slow
 def test_the_family_keeps_most_of_the_effects():
     found = [
         within_family([each.largest_p for each in results])[k] < 0.05
@@ -196,6 +198,7 @@ def test_more_pairs_than_the_formula_asks_for_reproduce_what_is_true():
     assert frequencies(0.19, 80)["reproduced"] > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs, ruled_out", [(6, 0.15), (12, 0.33), (20, 0.52), (40, 0.83)])
 def test_if_there_is_nothing(pairs, ruled_out):
     found = frequencies(0.0, pairs)
@@ -203,6 +206,7 @@ def test_if_there_is_nothing(pairs, ruled_out):
     assert found["not reproduced"] == pytest.approx(ruled_out, abs=0.066)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs, ruled_out", [(6, 0.40), (12, 0.83), (20, 0.98), (40, 1.0)])
 def test_if_the_opposite_is_true(pairs, ruled_out):
     found = frequencies(-0.19, pairs)

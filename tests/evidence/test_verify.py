@@ -103,6 +103,7 @@ def test_a_sound_ledger_is_sound(folder, capsys):
     assert capsys.readouterr().out == "7 records, 2 experiments, 1 claim: nothing is wrong\n"
 
 
+@pytest.mark.slow
 def test_the_ledger_of_the_project_is_sound(capsys):
     assert main(["verify"]) == 0
     assert capsys.readouterr().out.endswith("nothing is wrong\n")
