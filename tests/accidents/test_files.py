@@ -204,7 +204,7 @@ files.write_whole(Path(sys.argv[1]), "never")
 
 
 def test_drafts_of_processes_that_were_killed_go_with_the_next_writer_of_any_file_there(tmp_path):
-    for moment in ("fsync", "replace", "fsync"):
+    for moment in ("fsync", "replace"):
         child = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "file"), moment], cwd=ROOT)
         assert child.returncode == -signal.SIGKILL and not (tmp_path / "file").exists()
         assert len(os.listdir(tmp_path)) == 1  # each child has removed the draft of the one before it

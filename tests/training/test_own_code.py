@@ -101,6 +101,7 @@ def test_another_file_is_said_when_a_record_is_run_again(tmp_path):
     assert "own" in rerun(path)["why"][0]
 
 
+@pytest.mark.slow
 def test_a_record_is_read_and_verified_where_the_package_is_not(tmp_path):
     (tmp_path / "claims.toml").write_text(PLAN)
     carry_out(plan("mine", folder=tmp_path), Settings(folder=tmp_path, checkpoints=tmp_path / "checkpoints"), progress=False)
@@ -198,6 +199,7 @@ def test_an_entry_point_becomes_its_path(declared, tmp_path):
 # -- the commands -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_train_finds_a_module_in_the_folder_where_it_is_started(tmp_path):
     words = ["train", "--model", "lab_code:network", "--data", "lab_code:task", "--epochs", "1", "--batch-size", "5", "--output", str(tmp_path / "out")]
     script = "import sys; sys.path.remove(''); from bisam.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -206,6 +208,7 @@ def test_train_finds_a_module_in_the_folder_where_it_is_started(tmp_path):
     assert sorted(stored["environment"]["own"]) == ["lab_code:network", "lab_code:task"]
 
 
+@pytest.mark.slow
 def test_workers_train_it_too(tmp_path):
     (tmp_path / "claims.toml").write_text(PLAN)
     planned = plan("mine", folder=tmp_path)

@@ -105,7 +105,7 @@ def recording(folder, workers):
 @needs_proc
 @pytest.mark.slow
 @pytest.mark.parametrize("workers, number, send", [
-    (1, "SIGTERM", os.kill), (2, "SIGHUP", os.kill), (2, "SIGKILL", os.kill), (2, "SIGINT", os.killpg),
+    (1, "SIGTERM", os.kill), (2, "SIGKILL", os.kill), (2, "SIGINT", os.killpg),
 ])  # fmt: skip
 def test_a_command_that_is_stopped_leaves_no_worker_and_keeps_its_checkpoints(workers, number, send, tmp_path):
     """A process manager tells the parent, a terminal tells all of them."""
@@ -231,6 +231,7 @@ def test_ctrl_c_while_the_library_is_imported_is_the_callers(tmp_path):
     assert interrupted(tmp_path, [str(tmp_path / "script.py")]) == ("mine\n", 1)
 
 
+@pytest.mark.slow
 def test_after_the_import_ctrl_c_is_as_it_was():
     code = "import sys, signal; sys.argv = ['{}']; import bisam; assert signal.getsignal(signal.SIGINT) is {}"
     subprocess.run([sys.executable, "-c", code.format("bisam", "signal.default_int_handler")], env=ENVIRONMENT, check=True)

@@ -50,7 +50,7 @@ def test_a_learned_radius_sees_validation_images_and_no_test_images(monkeypatch)
     assert weights_digest(fit(learned).model) != weights
 
 
-@pytest.mark.parametrize("changes", [{"precision": "bfloat16"}, {"channels_last": True}, {"compile": "default"}], ids=str)
+@pytest.mark.parametrize("changes", [{"precision": "bfloat16"}, {"channels_last": True}, pytest.param({"compile": "default"}, marks=pytest.mark.slow)], ids=str)
 def test_faster_ways_give_nearly_the_same_network(images, changes, tmp_path):
     if "compile" in changes and shutil.which("c++") is None:
         pytest.skip("torch.compile needs a C++ compiler, and c++ is not there")

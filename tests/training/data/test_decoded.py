@@ -121,6 +121,7 @@ def test_without_a_place_for_decoded_images_there_is_a_warning(accident, tmp_pat
     assert len(task.test) == 12 and not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_two_processes_that_decode_at_once_both_succeed(tmp_path):
     write_tree(tmp_path, n=400, tested=200)
     code = f"from bisam.training import data; print(data.load('folder:flowers', {str(tmp_path)!r}).fingerprint)"
