@@ -27,6 +27,15 @@ class Combination(Protocol):
     r"""The axis of combination: what the base is given, of the gradients r at w and p at :math:`w + \epsilon`.
 
     A combination of your own is a subclass with :meth:`combined`; the rest has neutral defaults, and the step calls all of it.
+
+    Example:
+        >>> class Mean(Combination):
+        ...     at_w = "descent"
+        ...
+        ...     def combined(self, r, p, memory, share=1.0):
+        ...         return {name: (part + r[name]) / 2 for name, part in p.items()}
+        >>> Mean().combined({"w": torch.tensor(1.0)}, {"w": torch.tensor(3.0)}, None)
+        {'w': tensor(2.)}
     """
 
     at_w: str | None = None  #: r is the gradient of the ``"descent"`` or the ``"ascent"`` loss, or ``None`` if it is not needed

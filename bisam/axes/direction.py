@@ -25,6 +25,14 @@ class Direction(Protocol):
     """The axis of the direction: what is made of the ascent gradient before the climb.
 
     A direction of your own is a subclass with :meth:`filtered`.
+
+    Example:
+        >>> import torch
+        >>> class Backwards(Direction):
+        ...     def filtered(self, gradient, memory):
+        ...         return {name: -part for name, part in gradient.items()}
+        >>> Backwards().filtered({"w": torch.tensor(1.0)}, None)
+        {'w': tensor(-1.)}
     """
 
     has_one_climb: bool = False  #: it remembers something of the climb, so that a step must have one climb for the whole batch

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .._kinds import kind
 from .tensors import Tensors, check_range, euclidean_norm, scaled
 
-__all__ = ["L2", "Ball", "Ellipsoid", "Geometry", "Unnormalised"]
+__all__ = ["L2", "Ball", "Geometry", "Unnormalised"]
 
 
 class Geometry(Protocol):
@@ -29,6 +29,13 @@ class Geometry(Protocol):
     A set that is the same in every step is a subclass of :class:`Ball`. One that is drawn or moves on is a subclass of this class
     with :meth:`prepared`. The rest has neutral defaults, and the step calls all of it. ``memory`` is the
     :class:`~bisam.axes.memory.Memory` of the optimiser.
+
+    Example:
+        >>> class Growing(Geometry):
+        ...     def prepared(self, weights, memory):
+        ...         return L2() if memory.step < 100 else Unnormalised()
+        >>> Growing.drawn_share
+        1.0
     """
 
     is_drawn: bool = False  #: the parameters that may climb are drawn, so that by bad luck none of them has a gradient
@@ -50,7 +57,21 @@ class Geometry(Protocol):
 
 
 class Ball(Geometry, Protocol):
-    """A set that is the same in every step."""
+    """A set that is the same in every step.
+
+    Example:
+        >>> class Signs(Ball):
+        ...     def norm(self, perturbation, weights):
+        ...         return torch.stack([part.abs().max() for part in perturbation.values()]).max()
+        ...
+        ...     def dual_norm(self, gradient, weights):
+        ...         return torch.stack([part.abs().sum() for part in gradient.values()]).sum()
+        ...
+        ...     def perturbation(self, gradient, weights, rho, dual_norm=None):
+        ...         return {name: rho * part.sign() for name, part in gradient.items()}
+        >>> Signs().perturbation({"w": torch.tensor([3.0, -4.0])}, {}, rho=0.5)
+        {'w': tensor([ 0.5000, -0.5000])}
+    """
 
     is_bounded: bool = True  #: a perturbation of size rho has this norm, so that one that is too long can be brought back
 

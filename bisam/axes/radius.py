@@ -18,13 +18,23 @@ from .._kinds import kind
 from .memory import Memory
 from .tensors import Tensors
 
-__all__ = ["Constant", "Learner", "Radius"]
+__all__ = ["Constant", "Radius"]
 
 
 class Radius(Protocol):
     r"""The axis of the radius: how far a step climbs.
 
     A radius of your own is a subclass with ``rho`` and :meth:`now`; the rest has neutral defaults, and the step calls all of it.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Halving(Radius):
+        ...     rho: float
+        ...
+        ...     def now(self, memory):
+        ...         return self.rho / 2**memory.step
+        >>> Halving(0.1).climbing_share, Halving(0.1).with_rho(0.2)
+        (1.0, Halving(rho=0.2))
     """
 
     rho: float  #: the largest radius, or the first of one that changes; 0 is the base optimiser alone

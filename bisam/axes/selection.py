@@ -43,6 +43,15 @@ class Selection(Protocol):
     """The axis of selection: the samples that the gradients are taken on.
 
     A selection of your own is a subclass with ``fraction``, ``when`` and :meth:`chosen`.
+
+    Example:
+        >>> class FirstHalf(Selection):
+        ...     fraction, when = 0.5, "before"
+        ...
+        ...     def chosen(self, at_w, at_worst, targets, ascent, descent):
+        ...         return torch.arange(len(targets) // 2)
+        >>> FirstHalf().chosen(torch.zeros(4, 2), None, torch.zeros(4), None, None)
+        tensor([0, 1])
     """
 
     fraction: float = 1.0  #: the share of the samples that are chosen; with 1 nothing is ranked

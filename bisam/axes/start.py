@@ -20,6 +20,13 @@ class Start(Protocol):
     r"""The axis of the start: the ascent gradient is taken at :math:`w + \delta`.
 
     A start of your own is a subclass with :meth:`offset`.
+
+    Example:
+        >>> class Shifted(Start):
+        ...     def offset(self, weights, memory):
+        ...         return {name: torch.ones_like(weight) for name, weight in weights.items()}
+        >>> Shifted().offset({"w": torch.zeros(2)}, None), Shifted.kept
+        ({'w': tensor([1., 1.])}, True)
     """
 
     kept: bool = True  #: the descent gradient is taken at w + delta + epsilon; otherwise at w + epsilon

@@ -8,13 +8,24 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-__all__ = ["Tensors", "check_range", "dot", "euclidean_norm", "linear", "p_norm", "scaled"]
+__all__ = ["Tensors", "dot", "euclidean_norm", "linear"]
 
 Tensors = dict[str, Tensor]
 
 
 def linear(a: Tensors, x: Tensor | float, b: Tensors, y: Tensor | float) -> Tensors:
-    """The sum x a + y b by name, in the types of a; a name of one side only has its own part."""
+    """The sum x a + y b by name, in the types of a; a name of one side only has its own part.
+
+    Args:
+        a: name to tensor.
+        x: its factor.
+        b: name to tensor, of the same shapes where both have a name.
+        y: its factor.
+
+    Example:
+        >>> linear({"w": torch.tensor([1.0, 2.0])}, 2.0, {"w": torch.tensor([3.0, 4.0]), "b": torch.tensor([1.0])}, -1.0)
+        {'w': tensor([-1.,  0.]), 'b': tensor([-1.])}
+    """
     names = list(dict.fromkeys([*a, *b]))
     return {name: _term(a.get(name), x, b.get(name), y) for name in names}
 

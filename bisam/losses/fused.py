@@ -17,8 +17,6 @@ from torch.nn import functional
 
 from .bounds import Bound, NegLog, Tanh
 
-__all__ = ["cast", "few_operations", "few_passes", "is_taken_apart", "near_margins", "reach_of"]
-
 NEAR = 24.0  # a margin times mu up to here loses no more than 3e-6 of its exponential where float32 rounds it
 _LOG2_E = math.log2(math.e)
 _LARGEST = 88.3  # e^x leaves float32 just beyond

@@ -11,7 +11,16 @@ __all__ = ["Loss"]
 
 
 class Loss(Protocol):
-    """A loss of logits, sample by sample. One of your own is a subclass with :meth:`values`."""
+    """A loss of logits, sample by sample. One of your own is a subclass with :meth:`values`.
+
+    Example:
+        >>> import torch
+        >>> class Beaten(Loss):
+        ...     def values(self, logits, targets):
+        ...         return logits.amax(1) - logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+        >>> Beaten().values(torch.tensor([[2.0, 5.0]]), torch.tensor([0])), Beaten().gradient(None, None)
+        (tensor([3.]), None)
+    """
 
     @abstractmethod
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:

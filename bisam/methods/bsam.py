@@ -162,7 +162,16 @@ class FirstGradientToBase(Combination):
 
 
 def needs_variational(recipe: Recipe) -> bool:
-    """Whether a recipe can only be used with :class:`~bisam.methods.variational.Variational`."""
+    """Whether a recipe can only be used with :class:`~bisam.methods.variational.Variational`.
+
+    Args:
+        recipe: the method.
+
+    Example:
+        >>> from bisam import SAM, recipe
+        >>> needs_variational(recipe("bsam")), needs_variational(SAM)
+        (True, False)
+    """
     return any(isinstance(part, (Posterior, Precision, FirstGradientToBase)) for part in (recipe.geometry, recipe.start, recipe.combination))
 
 

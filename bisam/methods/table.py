@@ -199,7 +199,15 @@ def recipe(name: str) -> Recipe:
 
 
 def is_recipe(name: object) -> bool:
-    """Whether :func:`recipe` knows a name."""
+    """Whether :func:`recipe` knows a name.
+
+    Args:
+        name: such as ``"sam"`` or ``"gsam-bisam-log"``; anything else is no name.
+
+    Example:
+        >>> is_recipe("gsam-bisam-log"), is_recipe("bisam-log-bisam-log"), is_recipe(5)
+        (True, False, False)
+    """
     return _parts_of(name)[0] is not None
 
 

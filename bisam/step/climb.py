@@ -14,8 +14,6 @@ from .nonfinite import is_known_not_finite
 from .perturbation import Displacement
 from .step import Step
 
-__all__ = ["climb", "scatter"]
-
 
 def climb(step: Step, away: Displacement, gradient: Tensors) -> None:
     """Moves the weights to the worst point that the ascent gradient points to."""

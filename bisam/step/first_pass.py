@@ -24,8 +24,6 @@ from .passes import (
 )
 from .step import Step
 
-__all__ = ["ascent_gradient", "look_at_w", "ranked"]
-
 _NO_GRADIENT = (
     "no parameter of the base optimiser has a gradient after the first pass: "
     "the base must hold the parameters of the model, and some of those that may climb must require gradients"

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from ..axes.tensors import Tensors
 
-__all__ = ["add", "gradients", "put", "take"]
-
 
 def named_parameters(groups: list[dict], names: dict[Tensor, str]) -> Iterator[tuple[str, Tensor]]:
     """The parameters of an optimiser by the names that the model gives them; by place for those that it does not hold."""

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from ..axes.tensors import Tensors
 
-__all__ = ["own_radii", "radii_of_groups"]
-
 
 def radii_of_groups(base: torch.optim.Optimizer) -> dict[int, float]:
     """The radii of the parameter groups that have one of their own; Adadelta has a ``rho`` that is something else."""

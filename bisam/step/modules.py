@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["distributed", "draws_noise", "is_graphed", "names_of", "unwrapped"]
-
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside a ``DistributedDataParallel``, ``DataParallel`` or compiled one."""

@@ -13,8 +13,6 @@ from ..axes.memory import Memory
 from ..axes.tensors import Tensors
 from .buffers import Statistics
 
-__all__ = ["NonFinite"]
-
 
 class NonFinite:
     """The policy of one optimiser, and the count of the steps that it has skipped.

@@ -11,8 +11,6 @@ from . import gradients
 from .batch import Batch
 from .step import Step
 
-__all__ = ["backward", "counted", "kept", "note_loss", "note_rise", "on_this_worker", "parts_of", "remember_noise", "weighted", "with_graph"]
-
 
 def backward(step: Step, loss: Tensor, inputs: list[Tensor] | None = None) -> None:
     """``loss.backward()``, scaled if there is a scaler."""

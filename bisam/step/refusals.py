@@ -14,8 +14,6 @@ from .groups import radii_of_groups
 from .modules import draws_noise, names_of
 from .rng import RNGState
 
-__all__ = ["called", "check_block", "check_moment", "checked_batch", "enabled"]
-
 
 def checked_batch(recipe: Recipe, batch: object, validation: object, record: bool) -> list[Batch]:
     """The parts of the batch, or an error."""

@@ -10,8 +10,6 @@ from .batch import Batch
 from .passes import backward, kept, note_rise, weighted
 from .step import Step
 
-__all__ = ["combine", "descend", "teach"]
-
 
 def descend(step: Step, piece: Batch, part: float, share: float) -> None:
     """Backward from the descent loss at the worst point, on the samples that are chosen."""

@@ -15,8 +15,6 @@ from .modules import distributed, is_graphed, unwrapped
 from .perturbation import Displacement
 from .record import Outcome
 
-__all__ = ["Step"]
-
 
 @dataclass
 class Step:

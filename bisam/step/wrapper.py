@@ -6,8 +6,6 @@ import torch
 
 from .. import _checks
 
-__all__ = ["Wrapper"]
-
 
 class Wrapper(torch.optim.Optimizer):
     """Torch's interface around a ``base``. It has no groups and no state of its own, but what the method remembers in ``memory``."""

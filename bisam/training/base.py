@@ -9,8 +9,6 @@ from ..methods.bsam import needs_variational
 from ..methods.variational import Variational
 from .run import Run
 
-__all__ = ["base_optimizer"]
-
 
 def base_optimizer(run: Run, model: nn.Module, samples: int) -> torch.optim.Optimizer:
     """SGD with momentum, or the base that bSAM brings with it."""

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-__all__ = ["compiled", "exact_kernels"]
-
 
 @contextlib.contextmanager
 def exact_kernels(device: str) -> Iterator[None]:

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["CudaGraph", "aside", "graph_of", "nothing_collected", "side_stream"]
-
 
 class CudaGraph:
     """The kernels of one call of a function without arguments, to be run again. The call itself computes nothing."""

@@ -21,8 +21,6 @@ from .run import Run
 from .state import State
 from .workers import Workers, workers
 
-__all__ = ["course", "fit", "locked", "task_of", "train"]
-
 
 def fit(
     run: Run,

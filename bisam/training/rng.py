@@ -9,8 +9,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["forked_rng", "rng_state", "seed_for", "seeded_rng", "set_rng_state"]
-
 
 def seed_for(purpose: str, seed: int) -> int:
     """A seed of its own for each purpose: two generators with one seed draw the same permutation.

@@ -8,8 +8,6 @@ from torch import Tensor
 from ..step.batch import Batch
 from .evaluation import broken, is_right
 
-__all__ = ["Sums"]
-
 
 class Sums:
     """What an epoch adds up, on the device until its end: losses, right samples, and those that the climb has broken."""

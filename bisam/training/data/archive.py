@@ -16,7 +16,6 @@ from ... import _files as files
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["Archive", "decoded", "path_of", "pixels", "read", "write"]
 
 SUFFIX = ".packed.npz"
 FORM = "packed images, form 1"

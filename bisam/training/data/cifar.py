@@ -10,8 +10,6 @@ import torch
 from . import fetched
 from .images import DataError, Images
 
-__all__ = ["read"]
-
 
 def read(name: str, root: Path) -> Images:
     """Training and test images, in the order of their files."""

@@ -11,8 +11,6 @@ from ... import _checks
 from ... import _files as files
 from .images import Images
 
-__all__ = ["keep", "kept"]
-
 
 def kept(path: Path, key: str) -> Images | None:
     """The decoded images, if they are those of this listing and every checksum in the file is right."""

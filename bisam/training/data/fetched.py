@@ -7,8 +7,6 @@ from pathlib import Path
 from ... import _checks
 from .images import ROOT, DataError
 
-__all__ = ["FETCHED", "IDX", "checksums", "corrupt", "how_to_fetch", "is_whole", "kind_of", "there"]
-
 FETCHED = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}  # name: torchvision's
 IDX = ("mnist", "fashion-mnist")  # which of them are four idx files
 

@@ -15,7 +15,6 @@ from .images import ROOT, DataError, Images
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["PREFIX", "SUFFIXES", "Listed", "decode", "listing", "pack", "read", "stamped"]
 
 PREFIX = "folder:"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # those of torchvision

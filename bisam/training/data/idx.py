@@ -17,8 +17,6 @@ from torch import Tensor
 from . import fetched
 from .images import DataError, Images
 
-__all__ = ["read"]
-
 
 def read(name: str, root: Path) -> Images:
     """The four idx files, in the order of torchvision's list: training images and classes, test images and classes."""

@@ -16,7 +16,14 @@ class DataError(RuntimeError):
 
 
 class Images(NamedTuple):
-    """Training and test images, uint8 of shape (n, channels, height, width), and their classes, int64."""
+    """Training and test images, uint8 of shape (n, channels, height, width), and their classes, int64.
+
+    Example:
+        >>> import torch
+        >>> grey = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+        >>> Images(3, grey, torch.tensor([0, 2]), grey[:1], torch.tensor([1])).train.shape
+        torch.Size([2, 1, 4, 4])
+    """
 
     classes: int
     train: Tensor

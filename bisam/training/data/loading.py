@@ -20,8 +20,6 @@ from .pixels import pooled, statistics
 from .sources import FILE, FOLDER
 from .task import Data, Split
 
-__all__ = ["DATA", "check_name", "divided", "load", "own_task"]
-
 
 @functools.lru_cache(maxsize=2)
 def divided(

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from ... import _checks
 
-__all__ = ["pooled", "statistics"]
-
 
 def pooled(images: Tensor, pool: int) -> Tensor:
     r"""Smaller images: each pixel is the mean of a square of pixels, rounded, halves up.

@@ -9,8 +9,6 @@ from pathlib import Path
 from . import arrays, cifar, fetched, folder, idx
 from .images import Images
 
-__all__ = ["FILE", "FOLDER", "read", "stamp"]
-
 FOLDER, FILE = folder.PREFIX, arrays.PREFIX
 FORMAT = "decoded images, form 1"
 
