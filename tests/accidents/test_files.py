@@ -182,6 +182,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_disk_that_really_takes_no_more(tmp_path, write):
     path = tmp_path / "file.json"
@@ -203,6 +204,7 @@ files.write_whole(Path(sys.argv[1]), "never")
 """
 
 
+@pytest.mark.slow
 def test_drafts_of_processes_that_were_killed_go_with_the_next_writer_of_any_file_there(tmp_path):
     for moment in ("fsync", "replace"):
         child = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "file"), moment], cwd=ROOT)

@@ -51,6 +51,7 @@ def test_hours_are_those_of_the_published_table_where_it_has_the_network():
     assert hours_of_run(small) / hours_of_run(large) == pytest.approx(flop_of_run(small) / flop_of_run(large))
 
 
+@pytest.mark.slow
 def test_a_claim_over_a_table_needs_the_runs_of_all_its_networks():
     plan = listing.experiment("T1")
     found = {each.claim.id: each for each in needs()}

@@ -39,6 +39,7 @@ def said(installed, here, *words):
     return subprocess.run([sys.executable, *words], cwd=here, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_outside_a_checkout_modules_import_and_what_needs_records_ends_with_one_sentence(installed, tmp_path):
     code = """
 import bisam.evidence.decisions, bisam.evidence.queue, bisam.evidence.needed, bisam.notebook.drawing

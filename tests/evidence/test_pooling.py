@@ -101,6 +101,7 @@ def test_machines_that_agree_and_machines_that_do_not(two, few):
     assert agreement(CLAIM, ledger.evidence("e", two[0])).p < 1e-3
 
 
+@pytest.mark.slow
 def test_equal_machines_are_rarely_told_apart():
     draw = numpy.random.default_rng(0)
     small = [kinds._one_difference([list(draw.normal(size=n)) for n in (10, 40)]) < 0.05 for _ in range(2_000)]

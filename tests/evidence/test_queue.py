@@ -379,6 +379,7 @@ def test_the_minutes_count_from_the_start_of_the_command(folder, capsys, monkeyp
     assert priced and capsys.readouterr().out.splitlines()[-1].startswith("0 recorded, 24 to go")
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_neither_prolongs_nor_ends_the_work(folder, capsys, monkeypatch):
     (folder / "claims.toml").write_text(SMALL)
     now, steps = time.time, itertools.count()

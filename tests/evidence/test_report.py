@@ -428,8 +428,8 @@ def test_both_rules_and_what_stands_beside_are_in_every_format(found, tmp_path):
 
 
 @pytest.mark.parametrize("statement", ["a | b", "a\\| b", "two\nlines", "a\x1b[31m b", "a\r| b", "tab\there", "a\u2028b"])
-def test_no_statement_breaks_the_table(statement):
-    decision = decide(listing.claims("first_run")[0])
+def test_no_statement_breaks_the_table(statement, tmp_path):
+    decision = decide(made(tmp_path, [1.0, 1.2, 0.9]), tmp_path)
     odd = dataclasses.replace(decision, claim=dataclasses.replace(decision.claim, statement=statement))
     lines, plain = markdown([odd]).splitlines(), markdown([decision]).splitlines()
     assert len(lines) == len(plain) and all(line.isprintable() for line in lines)

@@ -65,6 +65,7 @@ def drawn(effect, pairs, times, seed=0):
 # -- size and power -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [6, 7, 10, 12, 20, 40])
 def test_eighty_percent_means_eighty_percent(pairs):
     effect, times = detectable(pairs), 6000
@@ -183,6 +184,7 @@ def frequencies(truth, pairs, published=PRINTED, spread=0.4, times=500):
     return {word: counts[word] / times for word in VERDICTS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs, reproduced, direction_only, not_resolved", [
     (6, 0.0, 0.07, 0.91), (12, 0.01, 0.33, 0.63), (20, 0.04, 0.51, 0.43), (40, 0.58, 0.26, 0.14),
 ])  # fmt: skip
@@ -194,6 +196,7 @@ def test_if_the_published_effect_is_exactly_true(pairs, reproduced, direction_on
     assert found["not reproduced"] <= 0.025 + 0.021
 
 
+@pytest.mark.slow
 def test_more_pairs_than_the_formula_asks_for_reproduce_what_is_true():
     assert frequencies(0.19, 80)["reproduced"] > 0.95
 
@@ -214,6 +217,7 @@ def test_if_the_opposite_is_true(pairs, ruled_out):
     assert found["not reproduced"] == pytest.approx(ruled_out, abs=0.066)
 
 
+@pytest.mark.slow
 def test_noise_is_not_rewarded():
     by_noise = [frequencies(0.19, 12, spread=spread)["reproduced"] for spread in (0.15, 0.4, 1.5)]
     assert by_noise[0] > 0.9 and by_noise[1] < 0.06 and by_noise[2] == 0
@@ -221,6 +225,7 @@ def test_noise_is_not_rewarded():
     assert old["reproduced"] / 500 > 0.25, "the earlier rule called most of what it saw a reproduction"
 
 
+@pytest.mark.slow
 def test_a_strong_published_effect_is_out_of_sight_only_below_what_its_runs_could_see():
     strong = Published(0.5, welch(0.5, 0.285, 6, 0.0, 0.285, 6))
     assert strong.sight == pytest.approx(0.28, abs=0.01)
@@ -317,6 +322,7 @@ def test_the_prediction_interval_is_welchs_with_both_errors(mean, half, pairs):
     assert prediction_interval(ours, Published(0.19)) == pytest.approx((ours.low, ours.high))
 
 
+@pytest.mark.slow
 def test_the_prediction_interval_holds_the_published_number_as_often_as_it_says():
     draw, hits, times = numpy.random.default_rng(2), 0, 3000
     for ours in judged(0.19 + 0.4 * drawn(0.0, 12, times, seed=9)):
