@@ -276,6 +276,7 @@ def queue_line(out):
     return [line for line in lines(out / "evidence.jsonl") if line["name"] == "queue"][-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["graph sam float32", "graph vasso bfloat16", *trust.OF_GRAPHS])
 @pytest.mark.parametrize("result", ["fail", "error"])
 def test_after_a_wrong_answer_about_graphs_runs_are_made_without_one_at_a_time(name, result, out, monkeypatch):
@@ -762,6 +763,7 @@ def test_make_gpu_says_what_a_python_lacks(python, lacking, tmp_path):
     assert found.returncode == 2 and lacking in found.stderr and "make install" in found.stderr and "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_make_gpu_runs_where_torch_is_there(tmp_path):
     (tmp_path / "bisam").symlink_to(ROOT / "bisam")
     found = made(tmp_path, "MINUTES=0", "ARGS=--device cpu")

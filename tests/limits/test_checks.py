@@ -212,6 +212,7 @@ def test_a_file_that_is_no_notebook_is_refused_by_its_path(text, tmp_path):
         parameters.from_notebook(path)
 
 
+@pytest.mark.slow
 def test_a_long_line_is_read_in_a_time_that_grows_with_its_length():
     """The limit ends what hangs: in the square of the length, a line of this length took hours."""
     program = (

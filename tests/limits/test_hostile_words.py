@@ -60,6 +60,7 @@ COMMANDS = {title: (line, names) for title, line, names in commands()}
 TAKEN = {("train --root", word) for word in WORDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", COMMANDS)
 def test_a_wrong_word_ends_in_a_status_and_a_short_error_that_names_it(title, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

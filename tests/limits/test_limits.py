@@ -75,6 +75,7 @@ def test_radius_zero_is_whatever_base_there_is_for_whatever_network(kind, base):
     assert trained(kind, base, BISAM_LOG.replace(radius=Constant(0))) == trained(kind, base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("recipe", [SAM, BISAM_LOG, BISAM_TANH], ids=lambda recipe: recipe.name)
 @each_base
@@ -249,6 +250,7 @@ def test_with_sigma_one_it_makes_no_difference_which_average_is_taken_away():
             torch.testing.assert_close(after, 0.9 * before)
 
 
+@pytest.mark.slow
 def test_the_mean_over_masks_is_the_perturbation_of_the_whole():
     torch.manual_seed(0)
     gradient = {"a": torch.randn(3, 2), "b": torch.randn(4)}

@@ -62,6 +62,7 @@ def test_outputs_hold_no_stderr_and_no_widgets(path, cells):
     assert "widgets" not in json.loads(path.read_text(encoding="utf-8"))["metadata"]
 
 
+@pytest.mark.slow
 def test_outputs_are_current(path):
     assert not tool("execute_notebooks").is_stale(path), "out of date: run `make book`"
 

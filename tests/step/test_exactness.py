@@ -97,7 +97,8 @@ def test_every_entry_is_exact_at_any_margin(phi, mu, dtype):
     check(*batch(0.0, 1, 2, dtype), phi, mu)
 
 
-@each_dtype_in_time
+@pytest.mark.slow
+@each_dtype
 @each_published
 def test_every_entry_is_exact_for_many_classes_and_random_margins(phi, mu, dtype):
     for seed, (classes, spread) in enumerate([(100, 2.0), (100, 12.0), (1000, 2.0), (1000, 30.0)]):
@@ -247,6 +248,7 @@ def test_the_climb_of_scaled_float16_is_that_of_float32(recipe, micro_batch):
     assert length["float16"] == pytest.approx(length["float32"], rel=0.01) and length["float32"] == pytest.approx(0.05, rel=1e-3)
 
 
+@pytest.mark.slow
 @each_published
 def test_a_large_float16_batch_of_many_classes_keeps_its_direction(phi, mu):
     logits, targets = batch(-3.0, 1000, 4096, torch.float16)
@@ -324,6 +326,7 @@ def test_shapes_alone_copies_and_pickles(phi, mu):
     assert copy.deepcopy(q) == q == pickle.loads(pickle.dumps(q))
 
 
+@pytest.mark.slow
 @each_published
 def test_one_graph_for_the_compiler_with_the_same_numbers(phi, mu):
     q = Surrogate(phi, mu)

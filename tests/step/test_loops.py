@@ -630,6 +630,7 @@ def test_workers_that_climb_by_themselves_are_micro_batches(workers, recipe, vie
 # -- 12: torch.compile ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each(("bisam-log", "esam", "looksam", "lets-sam"))  # each looks at the model in another way
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_a_compiled_model_makes_the_same_steps_and_is_traced_once(recipe):
@@ -650,6 +651,7 @@ def test_a_compiled_model_makes_the_same_steps_and_is_traced_once(recipe):
 # -- 13: save, stop, go on ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each()
 @pytest.mark.parametrize("scaled, cut", [(False, 4), (True, 1), (True, 5)])
 def test_a_resumed_run_ends_at_the_same_bits(recipe, cut, scaled):

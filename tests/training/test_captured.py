@@ -131,6 +131,7 @@ def test_every_part_of_a_recipe_has_the_bits_of_the_eager_step(name):
     same(fit(run), fit(run.replace(compile="whole-step")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", "bisam-log", "esam", "gsam-bisam-tanh", "vasso"])
 @pytest.mark.parametrize("changes", [
     {"precision": "bfloat16"}, {"augment": "none"}, {"augment": "crop-flip", "channels_last": True}, {"model": "small_conv"}, {"batch_size": 7},
@@ -140,6 +141,7 @@ def test_settings_keep_the_bits(name, changes):
     same(fit(run), fit(run.replace(compile="whole-step")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bisam-log", "rsam", "vasso", "late-sam"])
 @pytest.mark.parametrize("model", ["mlp", "small_conv"])
 def test_a_cut_run_goes_on_with_the_same_bits(name, model, tmp_path):
@@ -205,6 +207,7 @@ def test_a_graph_has_the_bits_of_the_eager_step(name, gpu, monkeypatch):
     assert count == 1  # for three epochs of five steps and three learning rates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"precision": "bfloat16"}, {"augment": "none"}, {"momentum": 0.0}, {"channels_last": True}], ids=str)
 @pytest.mark.parametrize("name", ["bisam-log", "sgd"])
 def test_a_graph_keeps_the_bits_in_other_settings(name, changes, gpu, monkeypatch):
@@ -301,6 +304,7 @@ def planted(fault, monkeypatch):
         monkeypatch.setattr(bisam.axes.memory.Memory, "keep_in", lambda self, before: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault, name", [
     ("learning rate", "sam"), ("place", "sam"), ("radius", "gsam"), ("memory", "vasso"), (None, "sam"), (None, "gsam"), (None, "vasso"),
 ])  # fmt: skip
@@ -317,6 +321,7 @@ def test_the_stand_in_shows_what_a_graph_has_kept_of_its_first_moment(fault, nam
 LOOKS_ON_A_CPU = {"euclidean_norm", "_is_beyond_range", "in_range", "check_range"}  # each asks for the device first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*GRAPHED, "gsam", "gsam-bisam-log", "sam-every-k"])
 def test_no_number_is_read_while_a_step_is_captured(name, gpu, monkeypatch):
     monkeypatch.setattr(recording.Graph, "looks", set())

@@ -233,6 +233,7 @@ fit(small.run(seed=int(sys.argv[2])), sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_a_second_training_on_one_checkpoint_is_refused_and_goes_on_when_the_first_is_killed(tmp_path):
     path = tmp_path / "run.pt"
     first = subprocess.Popen([sys.executable, "-c", SLOW, str(path), "0"], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True)

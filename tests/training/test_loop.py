@@ -39,6 +39,7 @@ def test_every_field_has_an_effect(change):
     assert weights_digest(fit(run(**change)).model) != weights_digest(fit(run()).model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", NETS)
 @pytest.mark.parametrize("cuts", [(1,), (3,), (1, 1), (2, 1, 1)])
 def test_a_training_in_parts_ends_at_the_same_bits(cuts, model, tmp_path):
@@ -71,6 +72,7 @@ def test_progress_changes_nothing(capfd):
     assert [line.partition(" of 4: loss")[0] for line in capfd.readouterr().err.splitlines()] == [f"sam: epoch {k}" for k in (1, 2, 3, 4)]
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path):
     path, wanted = tmp_path / "run.pt", run(recipe="vasso")
     killed([("step", 13, "vasso", path)])

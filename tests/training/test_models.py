@@ -97,6 +97,7 @@ def test_densenet_has_121_layers():
     assert len(convolutions(net)) + 1 == 121 and {m.out_channels for m in convolutions(net, 3)[1:]} == {32}
 
 
+@pytest.mark.slow
 @each_model
 def test_classes_and_channels_change_the_ends_alone(name):
     plain, more, grey = skeleton(name), skeleton(name, classes=100), skeleton(name, (1, 32, 32))
@@ -127,6 +128,7 @@ def test_samples_become_logits(name, shape, classes):
     assert skeleton(name, shape, classes)(torch.zeros(2, *shape, device="meta")).shape == (2, classes)
 
 
+@pytest.mark.slow
 @each_model
 @pytest.mark.parametrize("shape, classes", [((1, 8, 8), 10), ((3, 4, 12), 4)])
 def test_small_samples_become_logits_or_the_shape_is_named(name, shape, classes):
@@ -280,6 +282,7 @@ def test_resnet18_is_that_of_torchvision_behind_another_stem():
     agree(net, other, side=19, training=False)
 
 
+@pytest.mark.slow
 def test_densenet_is_that_of_torchvision_behind_another_stem():
     from torchvision.models import densenet121 as theirs
 
@@ -460,6 +463,7 @@ def test_before_its_first_step_a_wide_network_says_nothing_and_only_its_last_lay
     assert weight.any() and bias.any() and not any(g.any() for g in backbone)
 
 
+@pytest.mark.slow
 @each_small
 def test_initial_weights_come_from_the_global_random_state(name):
     first, second = build(name, IMAGE, 10), build(name, IMAGE, 10)
@@ -488,6 +492,7 @@ def images(kind, n=4):
     return torch.randn(n, 3, *((32, 32) if kind == "vgg19-bn" else (8, 8)), dtype=torch.float64)
 
 
+@pytest.mark.slow
 @each_kind
 def test_every_parameter_has_a_gradient(kind):
     net = SMALL[kind]().double()
@@ -517,6 +522,7 @@ def test_channels_last_changes_nothing_and_lasts_to_the_head(kind):
     assert all(formats) and len(formats) == len(net)
 
 
+@pytest.mark.slow
 @each_kind
 def test_a_copy_made_from_the_state_is_the_same_network(kind):
     net, x = SMALL[kind]().double(), images(kind)

@@ -242,6 +242,7 @@ def test_after_the_import_ctrl_c_is_as_it_was():
 # -- the output -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["-m"], ["-u", "-m"]], ids=["at its end", "at its first line"])
 def test_a_reader_that_goes_away_ends_the_command_quietly(words):
     read, write = os.pipe()

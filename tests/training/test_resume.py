@@ -108,6 +108,7 @@ def test_columns_of_an_epoch_that_is_not_evaluated():
     assert set(State(run(evaluate_every=2), TINY).epoch()) == set(resume.COLUMNS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", [
     bisam.Schedule((5, 10), (0.0, 0.2)), bisam.Phase(0.1, start=7), bisam.Phase(0.1, start=2, every=3),
 ], ids=repr)  # fmt: skip
