@@ -283,6 +283,7 @@ with files.held(Path(sys.argv[1])) as mine:
 """
 
 
+@pytest.mark.slow
 def test_a_lock_goes_with_its_process(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert child.stdout.readline() == "True\n"

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import bisam
 
 LACKING = ("IPython", "PIL", "jsonschema", "matplotlib", "numpy", "papermill", "rich", "scipy", "sklearn", "torchvision")
@@ -88,6 +90,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.slow
 def test_a_trace_needs_torch_alone_and_what_needs_more_ends_with_a_sentence_that_names_the_extra():
     """All in one process: a package that is missed stays away."""
     ended = run(f"CALLS = {CALLS!r}\n{AT_ONCE}")

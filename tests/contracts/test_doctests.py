@@ -18,7 +18,7 @@ NAMES = [
 MODULES = {name: importlib.import_module(name) for name in ["bisam", *NAMES]}
 
 
-READ_ALL = {f"bisam.evidence.{name}" for name in ("decisions", "machines", "needed", "queue", "report")}  # all records: seconds each
+READ_ALL = {f"bisam.evidence.{name}" for name in ("crossed", "decisions", "machines", "needed", "own_ledger", "power", "queue", "report")}  # all records, or many simulated ones
 
 
 def public(module):

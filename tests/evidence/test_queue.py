@@ -333,6 +333,7 @@ def test_the_plan_is_shown_and_nothing_is_run(folder, settings, capsys):
     assert lines[3].split()[3] == by_hand(folder)[0] and not (folder / "runs").exists()
 
 
+@pytest.mark.slow
 def test_the_queue_is_worked_through_and_says_what_changed(folder, capsys):
     (folder / "claims.toml").write_text(SMALL)
     assert cli.main(words(folder)) == 0

@@ -102,6 +102,7 @@ def test_the_record_that_is_changed_is_good_and_has_all_parts(refused):
     assert not any(map(refused, EARLY.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: ".".join(map(str, path)))
 def test_no_leaf_can_be_wrong_in_silence(path, refused):
     value, name = at(GOOD, path), dotted(path)

@@ -175,6 +175,7 @@ PLANTED = {
 assert len(PLANTED) >= 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_fault_is_found_where_it_lies(name, folder, capsys):
     plant, message = PLANTED[name]

@@ -860,6 +860,7 @@ def sees_the_size_of_q(recipe):
     return unnormalised or at_w or isinstance(recipe.radius, bisam.LossBudget)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if "bisam" in case.row])
 def test_the_factor_of_q_matters_only_where_the_size_of_its_gradient_does(name):
     seen = sees_the_size_of_q(CASES[name].recipe)
@@ -915,6 +916,7 @@ def test_the_chosen_are_the_rounded_share_and_the_largest(fraction, n):
         assert_same(after, family.plus(before, g, -LR))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", range(1, 10))
 @pytest.mark.parametrize("fraction", FRACTIONS)
 def test_of_equal_samples_the_first_are_chosen(fraction, n):

@@ -235,6 +235,7 @@ def poison(model, passes, value=torch.inf):
     return model[0].weight.register_hook(lambda g: g * value if next(count) in passes else g)
 
 
+@pytest.mark.slow
 @each()
 @pytest.mark.parametrize("on_pass", [1, 2])
 @pytest.mark.parametrize("max_norm", [None, 1.0], ids=["step", "clipped"])

@@ -199,6 +199,7 @@ def graphed(run, monkeypatch, **options):
 GRAPHED = [name for name in ACCEPTED if not name.endswith("tanh") and not name.startswith(("late", "sam-every", "gsam"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHED)
 def test_a_graph_has_the_bits_of_the_eager_step(name, gpu, monkeypatch):
     run = run_of(name, compile="whole-step", epochs=3)
@@ -343,6 +344,7 @@ class Places(TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_a_step_stays_on_its_device(name, monkeypatch):
     """On the meta device there are shapes and no numbers: whoever asks for one gets an error. And nothing is sent there from the CPU."""

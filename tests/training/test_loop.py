@@ -12,6 +12,7 @@ from bisam.training import Run, fit, models, weights_digest
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["sgd", "sam", "bisam-log", "bisam-tanh"])
 @pytest.mark.parametrize("model", NETS)
 def test_the_same_run_gives_the_same_bits_whatever_the_callers_random_state(model, recipe):

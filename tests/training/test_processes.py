@@ -252,6 +252,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(words):
     assert (child.returncode, child.stderr) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
 def test_an_output_that_takes_no_more_is_said():
     with open("/dev/full", "w") as full:
