@@ -285,8 +285,10 @@ def device(name: str, value: object) -> str:
     """``"cpu"`` or a CUDA device that this machine has."""
     if not isinstance(value, str) or not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", value):
         raise ValueError(f'{name} must be "cpu" or a CUDA device such as "cuda:0", got {shown(value)}')
+    if value == "cpu":
+        return value  # without a look for other devices, which takes longer than all else that a run checks
     there = torch.cuda.device_count()
-    if value != "cpu" and int(value.removeprefix("cuda").removeprefix(":") or 0) >= there:
+    if int(value.removeprefix("cuda").removeprefix(":") or 0) >= there:
         found = f"{there} CUDA devices" if there else "no CUDA device"
         raise ValueError(f"{name} {shown(value)} is not there: torch finds {found} on this machine")
     return value

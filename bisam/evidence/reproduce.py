@@ -45,6 +45,7 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
         LedgerError: runs are missing of an experiment whose records have an earlier form; nothing has been started.
 
     Example:
+        >>> from bisam.evidence.plans import plan
         >>> carry_out(plan("first_run"), Settings(), progress=False)
         {'recorded': [], 'cut': [], 'elsewhere': [], 'failed': []}
     """

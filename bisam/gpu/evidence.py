@@ -14,7 +14,7 @@ from ..evidence import plans, recording
 from ..evidence.listing import experiments
 from ..evidence.places import RESULTS, LedgerError
 from ..gpu import correctness
-from ..training import History, captured, data
+from ..training import History, data, graphs
 from ..training.checkpoint import CheckpointError
 from ..training.side_by_side import Job, in_turns
 from .claimed import for_gpus, kind
@@ -187,7 +187,7 @@ def _work(stage: Stage, queue: Queue) -> None:
 def _is_of_a_graph(outcome: History | Exception, device: str) -> bool:
     """Whether a run was ended by what a capture or a replay may have raised. Of files and numbers there are errors of their own."""
     own = isinstance(outcome, (CheckpointError, data.DataError))
-    return isinstance(outcome, RuntimeError) and not own and captured.graph_of(torch.device(device)) is not None
+    return isinstance(outcome, RuntimeError) and not own and graphs.graph_of(torch.device(device)) is not None
 
 
 def _way(stage: Stage, trusted: Trust, earlier: list[dict]) -> Way:

@@ -70,7 +70,7 @@ def test_outputs_are_current(path):
 @pytest.mark.parametrize("source, reached, left", [
     ("bisam.NegLog()", {"losses/bounds", "_checks"}, {"losses/surrogate", "training/train", "methods/table"}),
     ("bisam.BISAM_LOG", {"methods/table", "axes/recipe", "losses/surrogate", "losses/bounds"}, {"training/train", "step/optimizer"}),
-    ("from bisam.evidence import ledger", {"evidence/ledger", "training/data", "step/two_pass"}, {"cli", "notebook/run"}),
+    ("from bisam.evidence import ledger", {"evidence/ledger", "training/data/task", "training/run"}, {"cli", "notebook/run", "training/loop"}),
     ("from bisam import (\n    Batch,\n    SAM,\n)\nimport json", {"step/batch", "axes/recipe"}, {"step/optimizer", "evidence/ledger"}),
     ("from bisam.training import fit", {"training/loop", "training/data/task", "training/models/mlp"}, {"evidence/ledger", "measure/grid"}),
     ("from bisam.measure import climb as up  # a name", {"measure/worst_point"}, {"measure/grid", "training/loop"}),
