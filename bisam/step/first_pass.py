@@ -82,7 +82,7 @@ def _raise(step: Step, logits: Tensor, piece: Batch, part: float, inputs: list[T
 
     Returns the descent loss, where that is what is raised.
     """
-    piece.at_w = kept(step, logits)
+    piece.at_w = kept(logits)
     loss = step.recipe.raised
     if inputs == []:
         return None  # no tensor was drawn: nothing climbs

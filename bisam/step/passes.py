@@ -54,9 +54,9 @@ def weighted(loss: Tensor, share: float) -> Tensor:
     return loss if share == 1 else loss * share
 
 
-def kept(step: Step, logits: Tensor) -> Tensor:
-    """Logits without their graph, to be looked at later; the memory of a CUDA graph's would be written over."""
-    return logits.detach().clone() if step.is_graphed else logits.detach()
+def kept(logits: Tensor) -> Tensor:
+    """Logits without their graph, to be looked at later, in memory of their own: a model may write its next ones over them."""
+    return logits.detach().clone()
 
 
 def note_loss(step: Step, piece: Batch, value: Tensor | None = None) -> None:
@@ -76,6 +76,6 @@ def note_rise(step: Step, piece: Batch, part: float) -> None:
 
 
 def _wrong(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 for a sample whose true class is beaten; a tie is right, as in the 0-1 loss."""
+    """1 for a sample whose true class is beaten; a tie is right, as in :func:`bisam.losses.zero_one`, whose checks would read numbers."""
     own = logits.gather(1, targets.long().unsqueeze(1)).squeeze(1)
     return (own < logits.amax(1)).to(torch.promote_types(logits.dtype, torch.float32))

@@ -22,7 +22,7 @@ def descend(step: Step, piece: Batch, part: float, share: float) -> None:
     with piece.replayed():
         logits = piece.logits()
     if piece.at_w is not None:
-        piece.at_worst = kept(step, logits)
+        piece.at_worst = kept(logits)
         note_rise(step, piece, part * share)
     backward(step, weighted(recipe.descent.values(logits, piece.targets).mean(), part))
 

@@ -94,7 +94,7 @@ def descend_at_w(step: Step, pieces: list[Batch], share: float) -> None:
     for piece, part in parts_of(pieces):
         with counted(step, piece):
             logits = with_graph(piece.logits())
-        piece.at_w = kept(step, logits)
+        piece.at_w = kept(logits)
         loss = step.recipe.descent.values(logits, piece.targets).mean()
         backward(step, weighted(loss, part))
         note_loss(step, piece, loss)

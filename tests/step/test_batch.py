@@ -5,6 +5,7 @@ import reference
 import torch
 from torch import nn
 
+import bisam
 from bisam import Batch
 from bisam.step import RNGState, held_buffers
 
@@ -132,3 +133,36 @@ def test_a_class_that_the_model_does_not_have_is_named(wrong):
 def test_a_model_that_returns_no_logits_is_named(output, got):
     with pytest.raises(ValueError, match=rf"the model must return logits of shape \(8, K\), got {got}"):
         Batch(lambda x: output, X, Y).logits()
+
+
+class InOneMemory(torch.autograd.Function):
+    """The same numbers, always in the same place, as a captured graph returns them."""
+
+    @staticmethod
+    def forward(ctx, logits, memory):
+        memory.copy_(logits)
+        return memory.detach()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+@pytest.mark.parametrize("name", ["sam", "esam", "ksam", "looksam"])
+def test_a_model_may_write_its_logits_over_those_of_the_pass_before(name):
+    ends = []
+    for memory in (None, torch.zeros(8, 3)):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3)
+        if memory is not None:
+            plain = model.forward
+            model.forward = lambda x, plain=plain, memory=memory: InOneMemory.apply(plain(x), memory[: len(x)])
+        opt = bisam.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.5), bisam.recipe(name).with_rho(0.5), seed=0)
+        for k in range(3):
+            draw = torch.Generator().manual_seed(k)
+            batch = Batch(model, torch.randn(8, 4, generator=draw), torch.randint(3, (8,), generator=draw))
+            before = batch.inputs @ model.weight.detach().T + model.bias.detach()
+            opt.step(batch)
+            torch.testing.assert_close(batch.at_w, before)
+        ends.append([p.detach().clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
