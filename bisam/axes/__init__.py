@@ -1,10 +1,9 @@
-"""One file an axis: its protocol, the choices along it, and the recipe that holds one of each."""
+"""The axes of a method: for each its protocol and the choices along it, and the recipe that holds one of each."""
 
-from .adaptive import Adaptive
+from .balls import L2, Adaptive, Lp, Unnormalised
 from .combination import Combination, Decomposed, LookSAM
 from .direction import Averaged, Direction
-from .geometry import L2, Ball, Geometry, Unnormalised
-from .lp import Lp
+from .geometry import Ball, Geometry
 from .masks import Masked, Only
 from .memory import Memory
 from .radius import Constant, Radius

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from .. import _checks
 from .._kinds import kind
-from .geometry import L2, Ball, Geometry
+from .balls import L2
+from .geometry import Ball, Geometry
 from .memory import Memory
 from .tensors import Tensors
 

@@ -19,9 +19,10 @@ from .. import _checks
 from .._kinds import built, kind, plain
 from ..losses.cross_entropy import CrossEntropy
 from ..losses.loss import Loss
+from .balls import L2
 from .combination import Combination
 from .direction import Direction
-from .geometry import L2, Geometry
+from .geometry import Geometry
 from .radius import Constant, Radius
 from .selection import Selection
 from .start import Start

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from .. import _checks
 from .._progress import bar
-from ..axes.geometry import L2, Ball
+from ..axes.balls import L2
+from ..axes.geometry import Ball
 from ..axes.tensors import Tensors
 from ..step.modules import unwrapped
 from .batches import Loss, batches, check_finite, check_loss, loss_and_gradient, mean_loss
@@ -40,7 +41,7 @@ def loss_rise(
         x: samples, shape ``(n, ...)``.
         y: targets, ``n`` of them.
         rho: radius of the ball in its own norm, 0 or greater.
-        geometry: the ball, :class:`~bisam.axes.geometry.L2` if none is given.
+        geometry: the ball, :class:`~bisam.axes.balls.L2` if none is given.
         steps: gradients that the climb may take, at least 1.
         samples_at_a_time: samples that go through the model together.
         batch_norm: ``"running"`` or ``"batch"``: which statistics batch norm uses, as :mod:`bisam.measure` says.

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 from .. import _checks
-from ..axes.adaptive import Adaptive
+from ..axes.balls import L2, Adaptive, Lp, Unnormalised
 from ..axes.combination import Decomposed, LookSAM
 from ..axes.direction import Averaged
-from ..axes.geometry import L2, Unnormalised
-from ..axes.lp import Lp
 from ..axes.masks import Masked, Only
 from ..axes.radius import Constant
 from ..axes.recipe import SAM, Recipe
