@@ -106,7 +106,6 @@ class Decomposed(Combination):
         _checks.choice("at_w", self.at_w, AT_W)
 
     def combined(self, r: Tensors, p: Tensors, memory: Memory, share: float = 1.0) -> Tensors:
-        """The gradient that the base is given, as in :class:`Combination`."""
         if self.alpha == 0:
             return p
         factor = 1 + self.alpha * _share(r, p)
@@ -159,21 +158,20 @@ class LookSAM(Combination):
         return 1 / self.every
 
     def climbs(self, memory: Memory) -> bool:
-        """Whether this step has two passes."""
         return memory.step % self.every == 0
 
     def combined(self, r: Tensors, p: Tensors, memory: Memory, share: float = 1.0) -> Tensors:
         """The gradient p; what is at right angles to r in it is remembered."""
-        memory.state("combination").clear()
-        memory.state("combination").update(linear(p, 1.0, r, -_share(p, r)))
+        kept = memory.state("combination")
+        kept.clear()
+        kept.update(linear(p, 1.0, r, -_share(p, r)))
         return p
 
     def alone(self, r: Tensors, memory: Memory) -> Tensors:
         """The gradient at w with the remembered direction added."""
         kept = memory.state("combination").items()  # a parameter of another shape under an old name is another one
         v = {name: part.to(r[name]) for name, part in kept if name in r and part.shape == r[name].shape}
-        size = euclidean_norm(v)
-        ratio = self.alpha * euclidean_norm(r) / size
+        ratio = self.alpha * euclidean_norm(r) / euclidean_norm(v)
         return linear(r, 1.0, v, torch.where(torch.isfinite(ratio), ratio, 0.0))  # nothing remembered: r alone
 
 

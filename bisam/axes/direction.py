@@ -1,7 +1,4 @@
-r"""Which way to climb: the gradient itself, or mixed with its average over the steps.
-
-.. math:: d_t = a\,g_t + b\,m, \qquad m_t = \lambda\,m_{t-1} + (1 - \lambda)\,g_t
-"""
+"""Which way to climb: along the gradient itself, or along a mixture with its average over the steps."""
 
 from __future__ import annotations
 
@@ -17,8 +14,6 @@ from .memory import Memory
 from .tensors import Tensors
 
 __all__ = ["Averaged", "Direction"]
-
-STARTS = ("gradient", "zero")
 
 
 class Direction(Protocol):
@@ -95,28 +90,19 @@ class Averaged(Direction):
             raise ValueError("gradient and average must not both be 0: there would be no direction")
         _checks.keep(self, _checks.fraction, "decay")
         _checks.flag("lagged", self.lagged)
-        _checks.choice("start", self.start, STARTS)
+        _checks.choice("start", self.start, ("gradient", "zero"))
 
     def filtered(self, gradient: Tensors, memory: Memory) -> Tensors:
-        """The direction of this step, by name; the average in ``memory`` moves on.
-
-        Args:
-            gradient: name to tensor, the gradient of the ascent loss.
-            memory: of the optimiser; the average is kept in it.
-        """
-        before = memory.state("direction")
-        found = {name: self._one(g, before.get(name)) for name, g in gradient.items()}
-        before.update({name: average for name, (_, average) in found.items()})
+        averages = memory.state("direction")
+        found = {name: self._one(g, averages.get(name)) for name, g in gradient.items()}
+        averages.update({name: average for name, (_, average) in found.items()})
         return {name: direction for name, (direction, _) in found.items()}
 
     def _one(self, g: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The direction and the new average of one tensor."""
         if before is None or before.shape != g.shape:  # new, or another parameter under an old name
-            before = None
             average = g.clone() if self.start == "gradient" else (1 - self.decay) * g
-        else:
-            before = before.to(g)
-            average = self.decay * before + (1 - self.decay) * g
-        mixed = before if self.lagged else average
-        if mixed is None:
-            return g, average
-        return self.gradient * g + self.average * mixed, average
+            return g if self.lagged else self.gradient * g + self.average * average, average
+        before = before.to(g)
+        average = self.decay * before + (1 - self.decay) * g
+        return self.gradient * g + self.average * (before if self.lagged else average), average

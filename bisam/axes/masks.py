@@ -1,7 +1,4 @@
-r"""Climbing with a part of the weights: a random part, as ESAM does, or the normalisation layers only.
-
-.. math:: \epsilon = \frac{1}{\beta}\,m \odot \hat\epsilon, \qquad m_i \sim \mathrm{Bernoulli}(\beta)
-"""
+"""Climbing with a part of the weights: a random part, as ESAM does, or the normalisation layers only."""
 
 from __future__ import annotations
 
@@ -23,9 +20,39 @@ MANY = 2**20  # coordinates, from which on a mask is drawn four at a time; the r
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
+@dataclass(frozen=True)
+class _Inside(Geometry):
+    """A set that lets another one move a part of the weights, and is as the other one where it does not say otherwise."""
+
+    inner: Geometry = field(default_factory=L2)
+
+    def __post_init__(self):
+        _checks.protocol("inner", self.inner, Geometry, "a set such as L2()")
+
+    @property
+    def is_drawn(self) -> bool:
+        return self.inner.is_drawn
+
+    @property
+    def drawn_share(self) -> float:
+        return self.inner.drawn_share
+
+    def prepared(self, weights: Tensors, memory: Memory) -> Ball:
+        return self.inner.prepared(weights, memory)
+
+    def active(self, model: nn.Module, memory: Memory) -> set[str] | None:
+        return self.inner.active(model, memory)
+
+    def after_step(self, names: list[str], memory: Memory) -> None:
+        self.inner.after_step(names, memory)
+
+    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
+        self.inner.check_base(base, recipe)
+
+
 @kind("Masked")
 @dataclass(frozen=True)
-class Masked(Geometry):
+class Masked(_Inside):
     r"""Perturbs a random part of the weights, and that part further.
 
     .. math::
@@ -60,13 +87,12 @@ class Masked(Geometry):
         {'w': tensor([0.6000, 0.0000])}
     """
 
-    inner: Geometry = field(default_factory=L2)
     keep: float = 0.5
     per: str = "coordinate"
     divisor: str = "kept"
 
     def __post_init__(self):
-        _checks.protocol("inner", self.inner, Geometry, "a set such as L2()")
+        super().__post_init__()
         _checks.keep(self, _checks.share, "keep")
         _checks.choice("per", self.per, ("coordinate", "tensor"))
         _checks.choice("divisor", self.divisor, ("kept", "dropped"))
@@ -75,21 +101,14 @@ class Masked(Geometry):
 
     @property
     def is_drawn(self) -> bool:
-        """Whether whole tensors are drawn."""
         return self.per == "tensor" or self.inner.is_drawn
 
     @property
     def drawn_share(self) -> float:
-        """The share of the parameters that may climb, on average."""
         return (self.keep if self.per == "tensor" else 1.0) * self.inner.drawn_share
 
-    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
-        """As the inner set has it."""
-        self.inner.check_base(base, recipe)
-
     def active(self, model: nn.Module, memory: Memory) -> set[str] | None:
-        """The names of the parameters that this step may move, or ``None`` for all of them."""
-        inner = self.inner.active(model, memory)
+        inner = super().active(model, memory)
         chosen = memory.state("geometry").get("active") if self.per == "tensor" else None
         if chosen is None:
             return inner
@@ -109,14 +128,11 @@ class Masked(Geometry):
         return {name: _kept(w, self.keep, memory.generator(w.device)) for name, w in weights.items()}
 
     def prepared(self, weights: Tensors, memory: Memory) -> _Drawn:
-        """The set of this step, with its mask."""
-        inner = self.inner.prepared(weights, memory)
         scale = 1 / (self.keep if self.divisor == "kept" else 1 - self.keep)
-        return _Drawn(inner, self.mask(weights, memory), scale, self.per)
+        return _Drawn(super().prepared(weights, memory), self.mask(weights, memory), scale, self.per)
 
     def after_step(self, names: list[str], memory: Memory) -> None:
-        """Draws the tensors of the next step."""
-        self.inner.after_step(names, memory)
+        super().after_step(names, memory)
         if self.per == "tensor":
             draws = torch.rand(len(names), generator=memory.generator(torch.device("cpu"))) < self.keep
             memory.state("geometry")["active"] = dict(zip(names, draws.tolist(), strict=True))
@@ -145,15 +161,13 @@ class _Drawn(Ball):
     def _of_inner(self, tensors: Tensors) -> Tensors:
         return tensors if self.per == "coordinate" else {n: t for n, t in tensors.items() if self.mask[n]}
 
-    def norm(self, perturbation: Tensors, weights: Tensors) -> Tensor:
+    def norm(self, perturbation, weights):
         return self.inner.norm(self._of_inner(perturbation), weights)
 
-    def dual_norm(self, gradient: Tensors, weights: Tensors) -> Tensor:
+    def dual_norm(self, gradient, weights):
         return self.inner.dual_norm(self._of_inner(gradient), weights)
 
-    def perturbation(
-        self, gradient: Tensors, weights: Tensors, rho: float | Tensor, dual_norm: Tensor | None = None
-    ) -> Tensors:
+    def perturbation(self, gradient, weights, rho, dual_norm=None):
         seen = self._of_inner(gradient)
         climb = self.inner.perturbation(seen, weights, rho, dual_norm) if seen else {}
         if self.per == "tensor":
@@ -163,7 +177,7 @@ class _Drawn(Ball):
 
 @kind("Only")
 @dataclass(frozen=True)
-class Only(Geometry):
+class Only(_Inside):
     r"""Perturbs the parameters of the normalisation layers only.
 
     .. math:: \epsilon = \hat\epsilon(g_{\text{norm}}), \qquad \epsilon_i = 0 \text{ elsewhere}
@@ -188,44 +202,17 @@ class Only(Geometry):
         ['1.bias', '1.weight']
     """
 
-    inner: Geometry = field(default_factory=L2)
     layers: str = "norm"
 
     def __post_init__(self):
-        _checks.protocol("inner", self.inner, Geometry, "a set such as L2()")
+        super().__post_init__()
         _checks.choice("layers", self.layers, ("norm",))
 
-    @property
-    def is_drawn(self) -> bool:
-        """Whether the inner set draws whole tensors."""
-        return self.inner.is_drawn
-
-    @property
-    def drawn_share(self) -> float:
-        """The share of the inner set; how many weights the normalisation layers have is the model's affair."""
-        return self.inner.drawn_share
-
-    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
-        """As the inner set has it."""
-        self.inner.check_base(base, recipe)
-
     def active(self, model: nn.Module, memory: Memory) -> set[str]:
-        """The names of the parameters that may move.
-
-        Raises:
-            ValueError: the model has no normalisation layer with parameters.
-        """
+        """The names of the parameters that may move; a ``ValueError`` for a model without a normalisation layer that has some."""
         norm = {id(p) for module in model.modules() if isinstance(module, NORM_LAYERS) for p in module.parameters(False)}
         names = {name for name, parameter in model.named_parameters() if id(parameter) in norm}
         if not names:
             raise ValueError("layers must name layers that the model has; it has no normalisation layer with parameters")
-        inner = self.inner.active(model, memory)
+        inner = super().active(model, memory)
         return names if inner is None else names & inner
-
-    def prepared(self, weights: Tensors, memory: Memory) -> Ball:
-        """The set of this step: the inner one, which sees these parameters only."""
-        return self.inner.prepared(weights, memory)
-
-    def after_step(self, names: list[str], memory: Memory) -> None:
-        """Lets the inner set draw what it needs for the next step."""
-        self.inner.after_step(names, memory)

@@ -116,5 +116,4 @@ class Constant(Radius):
         _checks.keep(self, _checks.nonnegative, "rho")
 
     def now(self, memory: Memory) -> float:
-        """The radius of this step."""
         return self.rho

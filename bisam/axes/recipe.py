@@ -127,7 +127,23 @@ class Recipe:
         A forward pass counts a third, a backward pass two thirds; passes over a part of the batch count that part.
         A method that begins late or looks every k-th step counts as in a long training.
         """
-        return _passes(self)
+        if self.radius.rho == 0:
+            return 1
+        selection = self.selection
+        chosen = 1.0 if selection is None else selection.fraction
+        seen = chosen if selection is not None and selection.when == "before" else 1.0  # by the first pass
+        first, second = seen, chosen
+        first += FORWARD * (seen < 1)  # the ranking before the climb sees the whole batch
+        second += FORWARD * (chosen < 1 and seen == 1)  # and so does the ranking after it
+        if self.start is not None:  # the first pass is elsewhere; what is said of w takes a forward pass there
+            first += FORWARD * seen
+        if self.gradient_at_w != "ascent":  # half of a backward pass are the gradients of the weights
+            first -= (1 - self.geometry.drawn_share) * FORWARD * seen
+        if self.gradient_at_w == "descent":
+            second += BACKWARD * seen
+        every = 1 / (self.radius.climbing_share * (1 if self.combination is None else self.combination.climbing_share))
+        total = (first + second + every - 1) / every + self.radius.extra_passes
+        return int(total) if total == int(total) else total
 
     @property
     def choices(self) -> dict[str, str]:
@@ -168,9 +184,7 @@ class Recipe:
         if self.radius.rho == 0:
             return  # no climb: the base alone, whatever it is
         if any(group.get("maximize", False) for group in base.param_groups):
-            raise ValueError(
-                "base must not have maximize=True: the climb would lead where the base wants to go; minimise the negative loss"
-            )
+            raise ValueError("base must not have maximize=True: the climb would lead where the base wants to go; minimise the negative loss")
         for part in (self.geometry, self.radius, self.start, self.combination):
             if part is not None:
                 part.check_base(base, self.name)
@@ -200,7 +214,7 @@ class Recipe:
         return found
 
 
-_AXES = (
+_AXES = (  # field, protocol, and what an error message says is allowed
     ("ascent", Loss, "a loss such as CrossEntropy() or Surrogate()"),
     ("descent", Loss, "a loss such as CrossEntropy()"),
     ("geometry", Geometry, "a set such as L2()"),
@@ -211,26 +225,6 @@ _AXES = (
     ("combination", Combination, "a choice such as Decomposed(alpha=0.4), or None"),
 )
 _OPTIONAL = ("ascent", "start", "direction", "selection", "combination")
-
-
-def _passes(recipe: Recipe) -> float:
-    if recipe.radius.rho == 0:
-        return 1
-    selection = recipe.selection
-    chosen = 1.0 if selection is None else selection.fraction
-    seen = chosen if selection is not None and selection.when == "before" else 1.0  # by the first pass
-    first, second = seen, chosen
-    first += FORWARD * (seen < 1)  # the ranking before the climb sees the whole batch
-    second += FORWARD * (chosen < 1 and seen == 1)  # and so does the ranking after it
-    if recipe.start is not None:  # the first pass is elsewhere; what is said of w takes a forward pass there
-        first += FORWARD * seen
-    if recipe.gradient_at_w != "ascent":  # half of a backward pass are the gradients of the weights
-        first -= (1 - recipe.geometry.drawn_share) * FORWARD * seen
-    if recipe.gradient_at_w == "descent":
-        second += BACKWARD * seen
-    every = 1 / (recipe.radius.climbing_share * (1 if recipe.combination is None else recipe.combination.climbing_share))
-    total = (first + second + every - 1) / every + recipe.radius.extra_passes
-    return int(total) if total == int(total) else total
 
 
 def _short(part) -> str:
@@ -247,7 +241,4 @@ def _short(part) -> str:
 
 
 # The row that the others vary; the default of the optimiser.
-SAM = Recipe(
-    "sam",
-    radius=Constant(0.05),  # Foret et al. 2021 for CIFAR-10; Xie et al. 2024 for both CIFARs
-)
+SAM = Recipe("sam", radius=Constant(0.05))  # Foret et al. 2021 for CIFAR-10; Xie et al. 2024 for both CIFARs

@@ -63,7 +63,6 @@ class Schedule(Radius):
         return Schedule(self.steps, tuple(scale * r for r in self.rhos))
 
     def now(self, memory: Memory) -> float:
-        """The radius of this step."""
         k = bisect.bisect_right(self.steps, memory.step)
         if k == 0 or k == len(self.steps):
             return self.rhos[0] if k == 0 else self.rhos[-1]
@@ -115,7 +114,6 @@ class ByLearningRate(Radius):
             raise ValueError(f"lr_max must be above lr_min = {self.lr_min!r}, got {self.lr_max!r}")
 
     def now(self, memory: Memory) -> float:
-        """The radius of this step."""
         top = self.lr_max
         if top is None:
             started = memory.base.param_groups[0].get("initial_lr")
@@ -169,7 +167,6 @@ class Phase(Radius):
         return 1 / self.every
 
     def now(self, memory: Memory) -> float:
-        """The radius of this step."""
         since = memory.step - self.start
         return self.rho if since >= 0 and since % self.every == 0 else 0.0
 
@@ -211,8 +208,7 @@ class LossBudget(Radius):
     def __post_init__(self):
         _checks.keep(self, _checks.nonnegative, "budget", "rho")
         if (self.hold is None) != (self.total is None):
-            both = f"{_checks.shown(self.hold)} and {_checks.shown(self.total)}"
-            raise ValueError(f"hold and total must be given together, got {both}")
+            raise ValueError(f"hold and total must be given together, got {_checks.shown(self.hold)} and {_checks.shown(self.total)}")
         if self.hold is not None:
             _checks.keep(self, _checks.whole, "hold", least=0)
             _checks.keep(self, _checks.whole, "total")
@@ -236,6 +232,5 @@ class LossBudget(Radius):
         return self.budget / 2 * (1 + math.cos(math.pi * share))
 
     def length(self, now: float, dual_norm: Tensor) -> Tensor:
-        """How far the climb goes when the gradient has this dual norm."""
         check_range(self.rho, [dual_norm])
         return torch.clamp(now / dual_norm, max=self.rho)  # at a gradient of zero the cap, and no climb

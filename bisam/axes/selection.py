@@ -106,7 +106,6 @@ class MostSensitive(Selection):
         _checks.keep(self, _checks.share, "fraction")
 
     def chosen(self, at_w: Tensor, at_worst: Tensor | None, targets: Tensor, ascent, descent) -> Tensor:
-        """The places of the samples whose ascent loss has risen most."""
         return highest(ascent.values(at_worst, targets) - ascent.values(at_w, targets), self.fraction)
 
 
@@ -144,7 +143,6 @@ class TopK(Selection):
         _checks.choice("by", self.by, ("descent", "ascent", "gradient"))
 
     def chosen(self, at_w: Tensor, at_worst: Tensor | None, targets: Tensor, ascent, descent) -> Tensor:
-        """The places of the samples that rank highest at w."""
         if self.by != "gradient":
             loss = descent if self.by == "descent" else ascent
             return highest(loss.values(at_w.detach(), targets), self.fraction)

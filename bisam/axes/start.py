@@ -81,19 +81,11 @@ class RandomStart(Start):
         _checks.flag("kept", self.kept)
 
     def offset(self, weights: Tensors, memory: Memory) -> Tensors:
-        r"""The random move :math:`\delta`, by name.
-
-        Args:
-            weights: name to tensor, where the step begins.
-            memory: of the optimiser; the random numbers are its own.
-        """
         found = {}
         for name, weight in weights.items():
             weight = weight.detach()
             wide = torch.promote_types(weight.dtype, torch.float32)
-            noise = torch.randn(
-                weight.shape, generator=memory.generator(weight.device), device=weight.device, dtype=wide
-            )
+            noise = torch.randn(weight.shape, generator=memory.generator(weight.device), device=weight.device, dtype=wide)
             length = torch.linalg.vector_norm(noise).clamp_(min=torch.finfo(wide).tiny)
             size = self.scale * torch.linalg.vector_norm(weight, dtype=wide)
             found[name] = (noise * (size / length)).to(weight.dtype)
