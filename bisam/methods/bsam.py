@@ -2,11 +2,7 @@ r"""bSAM: sharpness-aware training as variational inference, with an update of i
 
 .. math::
     \theta \sim \mathcal N\big(w, \tfrac{1}{N s}\big), \quad r = \nabla L(\theta), \quad \epsilon = \rho\,\frac{g}{s}, \quad
-    p = \nabla L(w + \epsilon)
-
-.. math::
-    m \leftarrow \beta_1 m + (1 - \beta_1)(p + \delta w), \quad w \leftarrow w - \eta\,\frac{m}{s}, \quad
-    s \leftarrow \beta_2 s + (1 - \beta_2)\big(\sqrt{s}\,|r| + \delta + \gamma\big)
+    p = \nabla L(w + \epsilon), \quad (w, s) \leftarrow \mathrm{base}(p, r)
 
 This method does not fit the axes as the others do: its precision s belongs to the base optimiser, yet also sets where the first
 gradient is taken and how far the climb goes; and its base needs both gradients. So it is four parts that belong together,
@@ -18,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from .. import _checks
 from .._kinds import kind
@@ -33,9 +28,18 @@ from .variational import Variational
 __all__ = ["FirstGradientToBase", "Posterior", "Precision", "needs_variational"]
 
 
+class _OfVariational:
+    """A part that needs the precision of its base."""
+
+    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
+        if not isinstance(base, Variational):
+            part, got = type(self).__name__, type(base).__name__
+            raise TypeError(f"base must be a bisam.Variational for {part}(), as in recipe {recipe!r}; got {got}")
+
+
 @kind("Posterior")
 @dataclass(frozen=True)
-class Posterior(Start):
+class Posterior(_OfVariational, Start):
     r"""Takes the first gradient at a draw from the posterior; the draw is not kept for the second.
 
     .. math:: \delta \sim \mathcal N\big(0, \tfrac{1}{N s}\big) \quad\text{elementwise}
@@ -50,15 +54,10 @@ class Posterior(Start):
 
     kept = False
 
-    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
-        """A ``TypeError`` for a base that has no precision."""
-        _refuse_another(self, base, recipe)
-
     def offset(self, weights: Tensors, memory: Memory) -> Tensors:
-        r"""The random move :math:`\delta`, by name."""
         found = {}
         for name, weight in weights.items():
-            s, samples = memory.base.precision(weight), _samples(memory.base, weight)
+            s, samples = memory.base.precision(weight), memory.base.group_of(weight)["samples"]
             noise = torch.randn(s.shape, generator=memory.generator(s.device), device=s.device, dtype=s.dtype)
             found[name] = (noise / (samples * s).sqrt()).to(weight.dtype)
         return found
@@ -66,7 +65,7 @@ class Posterior(Start):
 
 @kind("Precision")
 @dataclass(frozen=True)
-class Precision(Geometry):
+class Precision(_OfVariational, Geometry):
     r"""Climbs along the gradient divided by the precision, without a norm.
 
     .. math:: \epsilon = \rho\,\frac{g}{s}
@@ -84,12 +83,7 @@ class Precision(Geometry):
         {'w': tensor([ 0.2000, -0.1000])}
     """
 
-    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
-        """A ``TypeError`` for a base that has no precision."""
-        _refuse_another(self, base, recipe)
-
     def prepared(self, weights: Tensors, memory: Memory) -> _Scaled:
-        """The climb of this step, with the precision as it is now."""
         # The weights given are values; the state of the base goes by parameter.
         return _Scaled({name: memory.base.precision(memory.named.get(name, w)) for name, w in weights.items()})
 
@@ -98,21 +92,19 @@ class Precision(Geometry):
 class _Scaled(Ball):
     s: Tensors
 
-    def norm(self, perturbation: Tensors, weights: Tensors) -> Tensor:
+    def norm(self, perturbation, weights):
         return euclidean_norm({name: e * self.s[name] for name, e in perturbation.items()})
 
-    def dual_norm(self, gradient: Tensors, weights: Tensors) -> Tensor:
+    def dual_norm(self, gradient, weights):
         return euclidean_norm(gradient)
 
-    def perturbation(
-        self, gradient: Tensors, weights: Tensors, rho: float, dual_norm: Tensor | None = None
-    ) -> Tensors:
+    def perturbation(self, gradient, weights, rho, dual_norm=None):
         return {name: (rho * g / self.s[name]).to(g.dtype) for name, g in gradient.items()}
 
 
 @kind("Handed")
 @dataclass(frozen=True)
-class FirstGradientToBase(Combination):
+class FirstGradientToBase(_OfVariational, Combination):
     r"""Descends with the gradient at :math:`w + \epsilon` and hands the one of the first pass to the base.
 
     .. math:: p \text{ moves the mean}, \qquad r \text{ moves the precision}
@@ -138,10 +130,6 @@ class FirstGradientToBase(Combination):
     def __post_init__(self):
         _checks.choice("at_w", self.at_w, AT_W)
 
-    def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
-        """A ``TypeError`` for a base that has no precision."""
-        _refuse_another(self, base, recipe)
-
     def combined(self, r: Tensors, p: Tensors, memory: Memory, share: float = 1.0) -> Tensors:
         """The gradient p; r is kept for the base, summed over the parts of a batch by their shares."""
         kept = memory.state("combination")
@@ -149,15 +137,12 @@ class FirstGradientToBase(Combination):
         return p
 
     def before_base(self, named: Tensors, memory: Memory) -> None:
-        """Gives the base the gradients that were kept, by parameter."""
         kept = memory.state("combination")
-        if not kept:
-            return
-        memory.base.hand({parameter: kept[name] for name, parameter in named.items() if name in kept})
-        kept.clear()
+        if kept:
+            memory.base.hand({parameter: kept[name] for name, parameter in named.items() if name in kept})
+            kept.clear()
 
     def forget(self, memory: Memory) -> None:
-        """Gradients that were cleared are not handed on."""
         memory.state("combination").clear()
 
 
@@ -172,15 +157,4 @@ def needs_variational(recipe: Recipe) -> bool:
         >>> needs_variational(recipe("bsam")), needs_variational(SAM)
         (True, False)
     """
-    return any(isinstance(part, (Posterior, Precision, FirstGradientToBase)) for part in (recipe.geometry, recipe.start, recipe.combination))
-
-
-def _refuse_another(part: object, base: torch.optim.Optimizer, name: str) -> None:
-    if not isinstance(base, Variational):
-        raise TypeError(
-            f"base must be a bisam.Variational for {type(part).__name__}(), as in recipe {name!r}; got {type(base).__name__}"
-        )
-
-
-def _samples(base: Variational, weight: Tensor) -> float:
-    return next(group["samples"] for group in base.param_groups if any(p is weight for p in group["params"]))
+    return any(isinstance(part, _OfVariational) for part in (recipe.geometry, recipe.start, recipe.combination))

@@ -21,15 +21,15 @@ from .lets import Learned
 
 __all__ = [
     "ASAM", "ASAM_ALL", "A_BISAM_LOG", "A_BISAM_TANH", "BISAM_LOG", "BISAM_TANH", "BSAM", "ESAM", "ESAM_CODE", "E_BISAM_LOG",
-    "E_BISAM_TANH", "FSAM", "GSAM", "KSAM", "LATE_SAM", "LETS_SAM", "LE_SAM", "LOOKSAM", "MSAM", "M_BISAM_LOG", "M_BISAM_TANH", "RECIPES",
-    "RSAM", "SAM", "SAM_EVERY_K", "SAM_ON", "SGD", "VASSO", "is_recipe", "recipe",
+    "E_BISAM_LOG_PRINTED", "E_BISAM_TANH", "E_BISAM_TANH_PRINTED", "FSAM", "GSAM", "KSAM", "LATE_SAM", "LETS_ASAM", "LETS_BISAM_LOG",
+    "LETS_BISAM_TANH", "LETS_SAM", "LE_SAM", "LOOKSAM", "MSAM", "M_BISAM_LOG", "M_BISAM_TANH", "RECIPES", "RSAM", "SAM", "SAM_EVERY_K",
+    "SAM_INF", "SAM_ON", "SGD", "VASSO", "is_recipe", "recipe",
 ]  # fmt: skip
 
 # Without a perturbation every recipe is its base optimiser: SGD, AdamW or whatever is wrapped.
 SGD = Recipe("sgd")
 
-# The box: every weight moves by rho, in the direction of its sign. No published run
-# is at hand; this rho is ours, a place to begin.
+# The box: every weight moves by rho, in the direction of its sign. No published run is at hand; this rho is ours, a place to begin.
 SAM_INF = SAM.replace(name="sam-inf", geometry=Lp(math.inf), radius=Constant(1e-4))
 
 BISAM_LOG = Recipe(
@@ -43,39 +43,21 @@ BISAM_LOG = Recipe(
 
 BISAM_TANH = Recipe(
     "bisam-tanh",
-    ascent=Surrogate(
-        phi=Tanh(alpha=0.1),  # Xie et al. 2024, section 4.1
-        mu=10.0,  # Xie et al. 2024, section 4.1
-    ),
+    ascent=Surrogate(phi=Tanh(alpha=0.1), mu=10.0),  # Xie et al. 2024, section 4.1
     radius=Constant(0.05),  # Xie et al. 2024, section 4.1
 )
 
 ASAM = SAM.replace(
     name="asam",
-    # Kwon et al. 2021, and the default of their public code
-    geometry=Adaptive(eta=0.01, scaled="weights"),
+    geometry=Adaptive(eta=0.01, scaled="weights"),  # Kwon et al. 2021, and the default of their public code
     radius=Constant(0.5),  # Kwon et al. 2021 for CIFAR-10; 1.0 for CIFAR-100
 )
 
-# The reading of BiSAM's experiments: Xie et al. 2024, section 4.3 and
-# appendix A.1; rho is the best of 0.1, 0.5, 1, 2, 3 in this reading.
-ASAM_ALL = SAM.replace(
-    name="asam-all",
-    geometry=Adaptive(eta=0.0, scaled="all"),
-    radius=Constant(2.0),
-)
-
-A_BISAM_LOG = BISAM_LOG.replace(
-    name="a-bisam-log",
-    geometry=ASAM_ALL.geometry,  # Xie et al. 2024, section 4.3
-    radius=ASAM_ALL.radius,
-)
-
-A_BISAM_TANH = BISAM_TANH.replace(
-    name="a-bisam-tanh",
-    geometry=ASAM_ALL.geometry,  # Xie et al. 2024, section 4.3
-    radius=ASAM_ALL.radius,
-)
+# The reading of BiSAM's experiments: Xie et al. 2024, section 4.3 and appendix A.1;
+# rho is the best of 0.1, 0.5, 1, 2, 3 in this reading.
+ASAM_ALL = SAM.replace(name="asam-all", geometry=Adaptive(eta=0.0, scaled="all"), radius=Constant(2.0))
+A_BISAM_LOG = BISAM_LOG.replace(name="a-bisam-log", geometry=ASAM_ALL.geometry, radius=ASAM_ALL.radius)
+A_BISAM_TANH = BISAM_TANH.replace(name="a-bisam-tanh", geometry=ASAM_ALL.geometry, radius=ASAM_ALL.radius)
 
 # As printed: a mask over coordinates.
 ESAM = SAM.replace(
@@ -91,22 +73,20 @@ ESAM_CODE = ESAM.replace(name="esam-code", geometry=Masked(L2(), keep=0.5, per="
 E_BISAM_LOG = ESAM.replace(name="e-bisam-log", ascent=BISAM_LOG.ascent)  # Xie et al. 2024, appendix A.2, early version
 E_BISAM_TANH = ESAM.replace(name="e-bisam-tanh", ascent=BISAM_TANH.ascent)
 
-# Algorithm 3 of the early version to the letter: divided by 1 - beta, and no norm of
-# the gradient. The experiments can hardly have used it; rho keeps its printed value.
+# Algorithm 3 of the early version to the letter: divided by 1 - beta, and no norm of the gradient. The experiments can hardly have
+# used it; rho keeps its printed value.
 _AS_PRINTED = Masked(Unnormalised(), keep=0.5, divisor="dropped")
 E_BISAM_LOG_PRINTED = E_BISAM_LOG.replace(name="e-bisam-log-printed", geometry=_AS_PRINTED)
 E_BISAM_TANH_PRINTED = E_BISAM_TANH.replace(name="e-bisam-tanh-printed", geometry=_AS_PRINTED)
 
-# Behdin et al. 2023. The size is that of the ImageNet run in Xie et al. 2024: 128 of
-# 512 samples. A batch of at most 128 is one part.
+# Behdin et al. 2023. The size is that of the ImageNet run in Xie et al. 2024: 128 of 512 samples. A batch of at most 128 is one part.
 MSAM = SAM.replace(name="msam", micro_batch=128)
 M_BISAM_LOG = BISAM_LOG.replace(name="m-bisam-log", micro_batch=128)
 M_BISAM_TANH = BISAM_TANH.replace(name="m-bisam-tanh", micro_batch=128)
 
-# Wang et al. 2024. The diagonal form is the paper's, as far as its abstract says; rate
-# and limits are ours. The rate of LETS-SAM stood a search on digits with wrong labels: at
-# a tenth the accuracy hardly changes, at ten times the radius runs into its limits. That
-# of LETS-ASAM comes from single runs. The radius begins at SAM's.
+# Wang et al. 2024. The diagonal form is the paper's, as far as its abstract says; rate and limits are ours. The rate of LETS-SAM stood
+# a search on digits with wrong labels: at a tenth the accuracy hardly changes, at ten times the radius runs into its limits. That of
+# LETS-ASAM comes from single runs. The radius begins at SAM's.
 LETS_SAM = SAM.replace(name="lets-sam", radius=Learned(rho=0.05, rate=100.0))
 LETS_ASAM = ASAM.replace(name="lets-asam", radius=Learned(rho=0.5, rate=300.0, least=0.01, most=10.0))
 LETS_BISAM_LOG = BISAM_LOG.replace(name="lets-bisam-log", radius=LETS_SAM.radius)
@@ -122,8 +102,8 @@ GSAM = SAM.replace(
 # Liu et al. 2022b; scale and reading as in RandomStart; rho is SAM's.
 RSAM = SAM.replace(name="rsam", start=RandomStart(scale=0.1))
 
-# Ni et al. 2022; k is not in the texts at hand. Half of the batch costs 4/3 passes,
-# which is about the 65 % of SAM's time that the paper reports on ImageNet.
+# Ni et al. 2022; k is not in the texts at hand. Half of the batch costs 4/3 passes, which is about the 65 % of SAM's time that the
+# paper reports on ImageNet.
 KSAM = SAM.replace(name="ksam", selection=TopK(0.5))
 
 FSAM = SAM.replace(
@@ -133,22 +113,16 @@ FSAM = SAM.replace(
     radius=Constant(0.05),  # the default of their public code
 )
 
-VASSO = SAM.replace(
-    name="vasso",
-    # Li and Giannakis 2023: theta = 0.4
-    direction=Averaged(gradient=0.0, average=1.0, decay=0.6),
-)
+# Li and Giannakis 2023: theta = 0.4
+VASSO = SAM.replace(name="vasso", direction=Averaged(gradient=0.0, average=1.0, decay=0.6))
 
-# Mueller et al. 2023. The radius is over few weights and has to be larger than
-# SAM's; this value is ours, to be tuned.
+# Mueller et al. 2023. The radius is over few weights and has to be larger than SAM's; this value is ours, to be tuned.
 SAM_ON = SAM.replace(name="sam-on", geometry=Only(L2(), "norm"), radius=Constant(0.5))
 
-# Wang et al. 2026; budget and cap are ours. The budget is what SAM with rho = 0.05
-# spends at a gradient of norm 1.
+# Wang et al. 2026; budget and cap are ours. The budget is what SAM with rho = 0.05 spends at a gradient of norm 1.
 LE_SAM = SAM.replace(name="le-sam", radius=LossBudget(budget=0.05, rho=0.5))
 
-# Zhou et al. 2025: SAM in the last epochs only. The first step with it depends on the
-# length of the training; 1000 is a place holder of ours.
+# Zhou et al. 2025: SAM in the last epochs only. The first step with it depends on the length of the training; 1000 is ours, to be replaced.
 LATE_SAM = SAM.replace(name="late-sam", radius=Phase(rho=0.05, start=1000))
 SAM_EVERY_K = SAM.replace(name="sam-every-k", radius=Phase(rho=0.05, every=5))
 
@@ -157,11 +131,7 @@ LOOKSAM = SAM.replace(name="looksam", combination=LookSAM(every=5, alpha=0.7))
 
 # Moellenhoff and Khan 2023, CIFAR with a ResNet-18; the base must be bisam.Variational.
 BSAM = SAM.replace(
-    name="bsam",
-    geometry=Precision(),
-    start=Posterior(),
-    combination=FirstGradientToBase(),
-    radius=Constant(0.01),
+    name="bsam", geometry=Precision(), start=Posterior(), combination=FirstGradientToBase(), radius=Constant(0.01)
 )
 
 RECIPES = {

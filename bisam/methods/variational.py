@@ -57,31 +57,28 @@ class Variational(torch.optim.Optimizer):
     ):
         samples = _checks.positive("samples", samples)
         prior = 40 / samples if prior is None else prior
-        super().__init__(
-            _checks.parameters("params", params),
-            _checked(dict(lr=lr, betas=betas, samples=samples, prior=prior, damping=damping, precision=precision)),
-        )
+        settings = dict(lr=lr, betas=betas, samples=samples, prior=prior, damping=damping, precision=precision)
+        super().__init__(_checks.parameters("params", params), _checked(settings))
         self._handed: dict[Tensor, Tensor] = {}
 
     def add_param_group(self, param_group: dict) -> None:
-        """Adds parameters, with settings of their own where the group has some.
-
-        Raises:
-            TypeError, ValueError: a number out of its range.
-        """
+        """Adds parameters, with settings of their own where the group has some; an error for a number out of its range."""
         super().add_param_group({**param_group, **_checked({**self.defaults, **param_group})})
 
     def hand(self, gradients: dict[Tensor, Tensor]) -> None:
         """Gives the gradient r of the next step, by parameter."""
         self._handed = gradients
 
+    def group_of(self, parameter: Tensor) -> dict:
+        """The group that a parameter is in, with its settings."""
+        return next(group for group in self.param_groups if any(p is parameter for p in group["params"]))
+
     def precision(self, parameter: Tensor) -> Tensor:
         """The precision s of a parameter as it is now, shape of the parameter, in float32 at least."""
         state = self.state[parameter]
         if "precision" not in state:
-            group = next(g for g in self.param_groups if any(p is parameter for p in g["params"]))
-            wide = torch.promote_types(parameter.dtype, torch.float32)
-            state["precision"] = torch.full_like(parameter, group["precision"], dtype=wide, requires_grad=False)
+            wide, first = torch.promote_types(parameter.dtype, torch.float32), self.group_of(parameter)["precision"]
+            state["precision"] = torch.full_like(parameter, first, dtype=wide, requires_grad=False)
             state["mean_gradient"] = torch.zeros_like(state["precision"])
         return state["precision"]
 
