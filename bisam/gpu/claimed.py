@@ -8,23 +8,9 @@ from .. import _checks
 from ..evidence.listing import experiments
 from ..training import Run
 
-__all__ = ["data_of", "for_gpus", "kind", "kinds"]
-
 
 def for_gpus(folder: Path) -> list[str]:
-    """The experiments of a list of claims whose runs are to be made on a GPU, in the order of the file.
-
-    Args:
-        folder: the ledger.
-
-    Raises:
-        bisam.evidence.places.LedgerError: the list is not there, or something in it is wrong.
-
-    Example:
-        >>> from bisam.evidence.places import RESULTS
-        >>> "gpu_airbench" in for_gpus(RESULTS), "digits" in for_gpus(RESULTS)
-        (True, False)
-    """
+    """The experiments of a list of claims whose runs are to be made on a GPU, in the order of the file."""
     return [name for name, one in experiments(folder).items() if one.machine == "gpu"]
 
 
@@ -35,30 +21,12 @@ def _whole_steps(folder: Path) -> list[Run]:
 
 
 def data_of(folder: Path) -> set[str]:
-    """The names of the data that these experiments train on with ``compile="whole-step"``.
-
-    Args:
-        folder: the ledger.
-
-    Raises:
-        bisam.evidence.places.LedgerError: the list is not there, or something in it is wrong.
-
-    Example:
-        >>> from bisam.evidence.places import RESULTS
-        >>> data_of(RESULTS)
-        {'folder:cifar10-jpeg'}
-    """
+    """The names of the data that these experiments train on with ``compile="whole-step"``."""
     return {run.data for run in _whole_steps(folder)}
 
 
 def kind(run: Run) -> str:
     """What has one price for a pass over an image: a network, on images of one size, in batches of one size.
-
-    Args:
-        run: what to do.
-
-    Raises:
-        TypeError: no run.
 
     Example:
         >>> kind(Run(model="mlp", batch_size=50)), kind(Run(model="mlp", pool=2))
@@ -69,19 +37,7 @@ def kind(run: Run) -> str:
 
 
 def kinds(folder: Path) -> dict[str, Run]:
-    """Of every :func:`kind` among the runs with ``compile="whole-step"`` the one with the longest step, which is to be timed.
-
-    Args:
-        folder: the ledger.
-
-    Raises:
-        bisam.evidence.places.LedgerError: the list is not there, or something in it is wrong.
-
-    Example:
-        >>> from bisam.evidence.places import RESULTS
-        >>> [(name, run.recipe.name) for name, run in kinds(RESULTS).items()][0]
-        ('airbench-wide, 250 a batch', 'bisam-log')
-    """
+    """Of every :func:`kind` among the runs with ``compile="whole-step"`` the one with the longest step, which is to be timed."""
     found: dict[str, list[Run]] = {}
     for run in _whole_steps(folder):
         found.setdefault(kind(run), []).append(run)

@@ -13,8 +13,6 @@ from .deviations import Wrong
 from .lines import Item, Stage, fresh_first, told
 from .trust import EAGER, SGD, SIDE_BY_SIDE
 
-__all__ = ["checks", "main", "only"]
-
 FIRST = ("bisam-log", "sam", "bisam-tanh", "sgd", "asam", "esam", "gsam", "vasso", "rsam", "msam", "ksam", "lets-sam", "bsam")
 GRAPHED = ("bisam-log", "sam", "sgd", "bisam-tanh", "vasso", "esam", "gsam", "rsam", "late-sam", "a-bisam-log", "msam", "ksam", "le-sam", "sam-on")
 
@@ -25,19 +23,7 @@ FEW = (
 
 
 def main(stage: Stage) -> None:
-    """All checks in the order of what they tell, until the time is over; of a tiny session one of each kind.
-
-    Args:
-        stage: where to write and until when.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     main(Stage("correctness", Path(folder), end=0.0, quiet=True))
-        ...     "cut" in (Path(folder) / "correctness.jsonl").read_text()
-        True
-    """
+    """All checks in the order of what they tell, until the time is over; of a tiny session one of each kind."""
     with exact_kernels(stage.device):
         for check in stage.in_time(_ordered(stage)):
             _carried_out(stage, check)
@@ -50,23 +36,7 @@ def _ordered(stage: Stage) -> list[Item]:
 
 
 def only(stage: Stage, name: str) -> None:
-    """One check, where a later stage needs its answer and this one has not come to it.
-
-    Args:
-        stage: of the later stage; the answer goes to the file of this one.
-        name: of the check.
-
-    Raises:
-        StopIteration: there is no such check.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     only(Stage("evidence", Path(folder), quiet=True), "step sgd float32")
-        ...     print((Path(folder) / "correctness.jsonl").read_text()[:46])
-        {"name": "step sgd float32", "result": "pass",
-    """
+    """One check, where a later stage needs its answer and this one has not come to it."""
     here = dataclasses.replace(stage, name="correctness")
     with exact_kernels(stage.device):
         _carried_out(here, next(check for check in checks(here) if check.name == name))
@@ -92,16 +62,7 @@ def _answer(check: Item) -> tuple[str, float | None, str | None]:
 
 
 def checks(stage: Stage) -> list[Item]:
-    """What is asked, the most telling first: few methods in every way, then the other methods, then what takes long.
-
-    Args:
-        stage: the device, and whether sizes are tiny.
-
-    Example:
-        >>> names = [check.name for check in checks(Stage("correctness", "."))]
-        >>> names[0], len([name for name in names if name.startswith("step ")]) == 2 * len(RECIPES)
-        ('step bisam-log float32', True)
-    """
+    """What is asked, the most telling first: few methods in every way, then the other methods, then what takes long."""
     rows = [*FIRST, *(name for name in RECIPES if name not in FIRST)]
 
     def steps(names) -> list[Item]:

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from ..training import History, weights_digest
 
-__all__ = ["Wrong"]
-
 
 class Wrong(Exception):
     """A check that has run to its end and found a difference that should not be."""

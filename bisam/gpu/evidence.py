@@ -21,8 +21,6 @@ from .claimed import for_gpus, kind
 from .lines import Stage, of_this_session
 from .trust import EAGER, Trust, trust
 
-__all__ = ["Queue", "Way", "main"]
-
 RECORDED = RESULTS / "recorded.txt"
 BEFORE = 3.0  # seconds before the end at which no epoch is to be running any more
 STILL = "still to do: "  # the lines that say so begin with it
@@ -32,49 +30,26 @@ LONGEST = 1.5  # a run may take so many times as long as is expected
 
 @dataclass(frozen=True)
 class Way:
-    """How the runs are made.
+    """How the runs are made."""
 
-    Args:
-        graphs: each step is a graph; otherwise it runs eagerly, to the same numbers.
-        width: so many at a time.
-        checkpoints: a run goes on from its checkpoint, and leaves one.
-        prices: seconds of a pass over an image, by kind of run.
-        reasons: why it is not the way that stage two found best.
-
-    Example:
-        >>> Way().width
-        1
-    """
-
-    graphs: bool = True
-    width: int = 1
-    checkpoints: bool = True
-    prices: dict[str, float] = field(default_factory=dict)
-    reasons: tuple[str, ...] = ()
+    graphs: bool = True  # each step is a graph; otherwise it runs eagerly, to the same numbers
+    width: int = 1  # so many at a time
+    checkpoints: bool = True  # a run goes on from its checkpoint, and leaves one
+    prices: dict[str, float] = field(default_factory=dict)  # seconds of a pass over an image, by kind of run
+    reasons: tuple[str, ...] = ()  # why it is not the way that stage two found best
 
 
 @dataclass
 class Queue:
-    """What is left to do, and what of it still fits.
+    """What is left to do, and what of it still fits."""
 
-    Args:
-        stage: the device, the end, and the folder, which is a ledger with the checkpoints beside it.
-        waiting: runs in their order.
-        way: how they are made, and so many at a time; its prices are first those that stage two found, then those of runs that are done.
-
-    Example:
-        >>> Queue(Stage("evidence", "."), []).next() is None
-        True
-    """
-
-    stage: Stage
-    waiting: list[plans.Planned]
-    way: Way = field(default_factory=Way)
+    stage: Stage  # its folder is a ledger with the checkpoints beside it
+    waiting: list[plans.Planned]  # in their order
+    way: Way = field(default_factory=Way)  # its prices are first those of stage two, then those of runs that are done
 
     def __post_init__(self):
         self.all = list(self.waiting)
-        self.begun: dict[int, plans.Planned] = {}
-        self.fresh: set[int] = set()  # of these, those without a checkpoint
+        self.begun: dict[int, tuple[plans.Planned, bool]] = {}  # with whether there was no checkpoint
         self.open = {(one.experiment, one.file): 1.0 for one in self.waiting}  # the share that is still to do
         self.counts: dict[tuple, int] = {}
 
@@ -90,9 +65,7 @@ class Queue:
             return None
         self.waiting.remove(fits)
         job = Job(fits.run.replace(device=self.stage.device), self._checkpoint(fits), self.way.graphs, EVERY)
-        self.begun[id(job)] = fits
-        if job.path is None or not job.path.exists():
-            self.fresh.add(id(job))
+        self.begun[id(job)] = fits, job.path is None or not job.path.exists()
         return job
 
     def _checkpoint(self, one: plans.Planned) -> Path | None:
@@ -101,11 +74,6 @@ class Queue:
         path = one.checkpoint(self.stage.out / "checkpoints")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
-
-    def jobs(self) -> Iterator[Job]:
-        """:meth:`next` as long as there is one."""
-        while (job := self.next()) is not None:
-            yield job
 
     def seconds(self, one: plans.Planned) -> float:
         """What a run will probably take; 0 for a kind that has not been timed here yet."""
@@ -120,8 +88,7 @@ class Queue:
 
     def done(self, job: Job, outcome: History | Exception) -> plans.Planned:
         """Takes note of how far a run has come, and of its price; not of one that went on, whose seconds may be those of another machine."""
-        planned, is_fresh = self.begun.pop(id(job)), id(job) in self.fresh
-        self.fresh.discard(id(job))
+        planned, is_fresh = self.begun.pop(id(job))
         if isinstance(outcome, History) and outcome.rows:
             done = len(outcome.rows) / planned.run.epochs
             self.open[planned.experiment, planned.file] = 1.0 - done
@@ -145,21 +112,8 @@ class Queue:
 def main(stage: Stage) -> None:
     """Runs what has no record yet, in the way that the checks of this session allow, and records each as soon as it is done.
 
-    Args:
-        stage: its folder holds ``claims.toml``, and what stages one and two have left; records go to ``runs``, checkpoints to ``checkpoints``.
-
-    Raises:
-        RuntimeError: a graph has failed, which may spoil what this process does on the device; in another one :func:`main` goes on without.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from bisam.gpu import tiny
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     tiny.write(Path(folder))
-        ...     main(Stage("evidence", Path(folder), root=f"{folder}/data", end=0.0, quiet=True))
-        ...     '"runs": 6' in (Path(folder) / "evidence.jsonl").read_text()
-        True
+    The folder of the stage holds ``claims.toml`` and what stages one and two have left; records go to ``runs``, checkpoints to
+    ``checkpoints``. A graph that fails may spoil what this process does on the device: after its RuntimeError another one goes on without.
     """
     earlier, seconds = of_this_session(stage.path), max(stage.left, 1.0)
     if stage.left > 0 and not any(line["name"] == EAGER for line in of_this_session(stage.out / "correctness.jsonl")):
@@ -177,7 +131,7 @@ def main(stage: Stage) -> None:
 
 
 def _work(stage: Stage, queue: Queue) -> None:
-    for job, outcome in in_turns(queue.jobs(), queue.way.width, root=stage.root, end=stage.end - BEFORE):
+    for job, outcome in in_turns(iter(queue.next, None), queue.way.width, root=stage.root, end=stage.end - BEFORE):
         planned = queue.done(job, outcome)
         stage.note(f"{planned.experiment}/{planned.file}", **_settled(stage, planned, job, outcome))
         if job.graphs and _is_of_a_graph(outcome, stage.device):

@@ -14,38 +14,19 @@ import torch
 
 from .. import _checks
 
-__all__ = ["Item", "Stage", "fresh_first", "of_this_session", "told"]
-
 SESSION = "session"  # the line with which every session begins each of its files
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that a stage does.
+    """One thing that a stage does."""
 
-    Args:
-        name: in the file.
-        run: does it and returns what it has found.
-
-    Example:
-        >>> Item("nothing", dict).run()
-        {}
-    """
-
-    name: str
-    run: Callable[[], object]
+    name: str  # in the file
+    run: Callable[[], object]  # does it and returns what it has found
 
 
 def told(error: Exception) -> str:
-    """An error in words, for the line of what it has ended; one after which the device is lost to this process is raised again.
-
-    Args:
-        error: what was raised.
-
-    Example:
-        >>> told(ValueError("no"))
-        'ValueError: no'
-    """
+    """An error in words, for the line of what it has ended; one after which the device is lost to this process is raised again."""
     if isinstance(error, getattr(torch, "AcceleratorError", ())):
         raise error
     return f"{type(error).__name__}: {error}"[:500]
@@ -54,22 +35,7 @@ def told(error: Exception) -> str:
 def of_this_session(path: Path) -> list[dict]:
     """The lines of a file since the last session began, which may have been on another machine than those before; all, if none says so.
 
-    A line that was cut short, when a machine was taken away, is left out.
-
-    Args:
-        path: of the file; one that is not there has no lines.
-
-    Raises:
-        TypeError: no path.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     stage = Stage("try", Path(folder), quiet=True)
-        ...     for name in ("old", "session", "new"):
-        ...         stage.note(name)
-        ...     of_this_session(Path(folder) / "try.jsonl")
-        [{'name': 'new'}]
+    A file that is not there has no lines, and a line that was cut short, when a machine was taken away, is left out.
     """
     return _sessions(path)[-1][1]
 
@@ -92,15 +58,8 @@ def _sessions(path: Path) -> list[tuple[dict, list[dict]]]:
 def fresh_first(things: Sequence[Item], path: Path, always: int) -> list[Item]:
     """Before all else what every session needs; then what no earlier session has come to on a device of the same name; then the rest.
 
-    Otherwise one short session after the other would do the same things and be cut before the same others.
-
-    Args:
-        things: what is to be done, in the order of what it tells.
-        path: of the file in which what is done has a line.
-        always: so many of the first stay where they are.
-
-    Raises:
-        TypeError: no path.
+    Otherwise one short session after the other would do the same things and be cut before the same others. The file at ``path`` has a
+    line for what is done; ``always`` is how many of the first stay where they are.
 
     Example:
         >>> import tempfile
@@ -119,37 +78,16 @@ def fresh_first(things: Sequence[Item], path: Path, always: int) -> list[Item]:
 
 @dataclass
 class Stage:
-    """One stage: on which device, until when, and where to.
+    """One stage: on which device, until when, and where to."""
 
-    Args:
-        name: of the stage, and of its file ``NAME.jsonl``.
-        out: folder of all that is written.
-        device: ``"cpu"`` or a CUDA device.
-        root: folder of the data sets, see :func:`bisam.training.data.load`.
-        end: time of ``time.monotonic()`` at which it must be over; all processes of a machine share that clock.
-        tiny: sizes at which everything is tried in seconds and nothing is measured.
-        quiet: write, and show nothing.
-        done: names of what an earlier round of the same session has done.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or out of range.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Stage("try", Path(folder), quiet=True).note("step", seconds=0.5)
-        ...     print((Path(folder) / "try.jsonl").read_text().strip())
-        {"name": "step", "seconds": 0.5}
-    """
-
-    name: str
-    out: Path
-    device: str = "cpu"
-    root: str | None = None
-    end: float = math.inf
-    tiny: bool = False
-    quiet: bool = False
-    done: frozenset[str] = frozenset()
+    name: str  # also of its file ``NAME.jsonl``
+    out: Path  # folder of all that is written
+    device: str = "cpu"  # or a CUDA device
+    root: str | None = None  # folder of the data sets
+    end: float = math.inf  # time of ``time.monotonic()`` at which it must be over; all processes of a machine share that clock
+    tiny: bool = False  # sizes at which everything is tried in seconds and nothing is measured
+    quiet: bool = False  # write, and show nothing
+    done: frozenset[str] = frozenset()  # names of what an earlier round of the same session has done
 
     def __post_init__(self):
         _checks.line("name", self.name)

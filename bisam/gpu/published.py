@@ -1,4 +1,4 @@
-r"""SAM and BiSAM as the published runs did them, written from the description of their code: the rival of the table of training times.
+r"""SAM and BiSAM as the published runs did them, written from the description of the public code of Xie et al. (2024): the rival of the table of training times.
 
 .. math:: \frac1n \sum_i \frac1\mu \log \sum_j e^{\mu\,\phi(F_{ij})}, \qquad F_{ij} = f_j(x_i) - f_{y_i}(x_i)
 
@@ -17,26 +17,12 @@ from torch.nn import functional
 
 from ..step.batch import Batch
 
-__all__ = ["LOSSES", "Step", "at_once", "by_rows", "smoothed"]
-
 MU, RHO, SMOOTHING = 1.5, 0.05, 0.1
 GAMMA = math.log(math.e - 1)
 
 
 def smoothed(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy with smoothed labels, spelled out, the mean over the batch.
-
-    Args:
-        logits: shape ``(n, K)``.
-        targets: shape ``(n,)``.
-
-    Source:
-        The public code of Xie et al. (2024), as described.
-
-    Example:
-        >>> smoothed(torch.zeros(2, 3), torch.tensor([0, 1]))
-        tensor(1.0986)
-    """
+    """Cross-entropy with smoothed labels, spelled out, the mean over the batch."""
     classes = logits.shape[1]
     wanted = torch.full_like(logits, SMOOTHING / (classes - 1)).scatter_(1, targets[:, None], 1 - SMOOTHING)
     return -(wanted * functional.log_softmax(logits, 1)).sum(1).mean()
@@ -44,13 +30,6 @@ def smoothed(logits: Tensor, targets: Tensor) -> Tensor:
 
 def by_rows(logits: Tensor, targets: Tensor) -> Tensor:
     """The ascent loss of BiSAM (-log), with its loop over the samples.
-
-    Args:
-        logits: shape ``(n, K)``.
-        targets: shape ``(n,)``.
-
-    Source:
-        The public code of Xie et al. (2024), as described.
 
     Example:
         >>> logits, targets = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
@@ -64,16 +43,7 @@ def by_rows(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def at_once(logits: Tensor, targets: Tensor) -> Tensor:
-    """The same with all margins at once.
-
-    Args:
-        logits: shape ``(n, K)``.
-        targets: shape ``(n,)``.
-
-    Example:
-        >>> at_once(torch.zeros(2, 4), torch.tensor([0, 3])) > 0
-        tensor(True)
-    """
+    """The same with all margins at once."""
     return _bounded(logits - logits.gather(1, targets[:, None]))
 
 
@@ -85,28 +55,12 @@ LOSSES = {"sam": smoothed, "bisam": by_rows}
 
 
 class Step:
-    """A step of two passes, parameter by parameter.
-
-    Args:
-        model: the network.
-        base: the optimiser.
-        ascent: the loss that is climbed.
-
-    Source:
-        The public code of Xie et al. (2024), as described.
-
-    Example:
-        >>> model = nn.Linear(3, 2)
-        >>> step = Step(model, torch.optim.SGD(model.parameters(), lr=0.1), by_rows)
-        >>> step(Batch(model, torch.eye(3), torch.tensor([0, 1, 0]))).shape
-        torch.Size([])
-    """
+    """One update of the weights in two passes, parameter by parameter; a call returns the loss where it was taken."""
 
     def __init__(self, model: nn.Module, base: torch.optim.Optimizer, ascent: Callable[[Tensor, Tensor], Tensor]):
         self.model, self.base, self.ascent = model, base, ascent
 
     def __call__(self, batch: Batch) -> Tensor:
-        """One update of the weights; the loss where it was taken."""
         self._momentum(0.1)
         self.base.zero_grad()
         self.ascent(self.model(batch.inputs), batch.targets).backward()

@@ -13,23 +13,9 @@ from ..training.devices import exact_kernels
 from .claimed import kinds
 from .lines import Item, Stage, fresh_first, told
 
-__all__ = ["items", "main"]
-
 
 def main(stage: Stage) -> None:
-    """All items in the order of what stage three and the reader need most, until the time is over.
-
-    Args:
-        stage: where to write and until when.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     main(Stage("speed", Path(folder), end=0.0, quiet=True))
-        ...     "cut" in (Path(folder) / "speed.jsonl").read_text()
-        True
-    """
+    """All items in the order of what stage three and the reader need most, until the time is over."""
     with exact_kernels(stage.device):
         for item in stage.in_time(fresh_first(items(stage), stage.path, always=len(_of_claims(stage)))):
             started = time.monotonic()
@@ -43,15 +29,7 @@ def main(stage: Stage) -> None:
 
 
 def items(stage: Stage) -> list[Item]:
-    """What is measured: how to train what the claims ask of a GPU, whole steps in every mode, the published way, and the parts of a step.
-
-    Args:
-        stage: the device, and whether sizes are tiny.
-
-    Example:
-        >>> items(Stage("speed", "."))[0].name
-        'side by side: airbench-wide, 250 a batch'
-    """
+    """What is measured: how to train what the claims ask of a GPU, whole steps in every mode, the published way, and the parts of a step."""
     nets = ("resnet8", "mlp") if stage.tiny else ("resnet56", "vgg19-bn", "mlp")
     modes = ("whole-step", "no")
 

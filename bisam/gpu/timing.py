@@ -17,25 +17,13 @@ from ..training.workers import Workers
 from .lines import Stage
 from .trainings import task
 
-__all__ = ["seconds_of"]
-
 EPOCH = 45_000  # images, as in the published table of training times
 BATCH = 128
 METHODS = ("sam", "bisam-log", "bisam-tanh")
 
 
 def seconds_of(run: Callable[[], object], stage: Stage, least: float = 0.1) -> float:
-    """Seconds of one call: the median of five samples, each of as many calls as take ``least`` seconds, and a wait for the device.
-
-    Args:
-        run: what is timed.
-        stage: with the device.
-        least: seconds of a sample.
-
-    Example:
-        >>> seconds_of(lambda: None, Stage("speed", ".", tiny=True)) >= 0
-        True
-    """
+    """Seconds of one call: the median of five samples, each of as many calls as take ``least`` seconds, and a wait for the device."""
     for _ in range(2 if stage.tiny else captured.WARM_UP + 3):
         run()
     count, found = 1, []

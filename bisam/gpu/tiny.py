@@ -10,8 +10,6 @@ import torch
 from .. import _files as files
 from ..training.data import archive
 
-__all__ = ["write"]
-
 CLAIMS = '''# Sizes that take seconds; nothing is claimed.
 [experiment.gpu_tiny]
 title = "Three methods for a few steps, to see that everything runs"
@@ -34,18 +32,7 @@ augment = "crop2-flip"
 
 
 def write(out: Path) -> None:
-    """Puts the list of experiments into a folder, and the images below ``data``.
-
-    Args:
-        out: the folder.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write(Path(folder))
-        ...     sorted(path.name for path in Path(folder).iterdir())
-        ['claims.toml', 'data']
-    """
+    """Puts the list of experiments into a folder, and the images below ``data``."""
     from PIL import Image
 
     generator, images = torch.Generator().manual_seed(0), []

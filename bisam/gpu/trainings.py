@@ -21,21 +21,9 @@ from .deviations import Wrong, at_most, distance, same, weights_of
 from .lines import Stage
 from .two_devices import EXACT
 
-__all__ = ["task", "trained"]
-
 
 def task(side: int = 16, images: int = 320, others: int = 60) -> data.Data:
-    """Coloured noise with a trace of its class, of which a network can learn something.
-
-    Args:
-        side: height and width.
-        images: to train on.
-        others: to validate and to test, each.
-
-    Example:
-        >>> task(8, 50).shape
-        (3, 8, 8)
-    """
+    """Coloured noise with a trace of its class, of which a network can learn something."""
     generator = torch.Generator().manual_seed(0)
     splits = []
     for n in (images, others, others):
@@ -56,19 +44,7 @@ def run_of(stage: Stage, name: str = "bisam-log", precision: str = "float32", mo
 
 
 def trained(run: Run, path: Path | None = None, stop_after: int | None = None, there: data.Data | None = None, graphs: bool = True) -> History:
-    """:func:`bisam.training.fit` on a task that is at hand.
-
-    Args:
-        run: what to do; its ``data`` is not looked at.
-        path: of the checkpoint.
-        stop_after: so many epochs.
-        there: the task; small noise by default.
-        graphs: as for :class:`bisam.training.captured.WholeStep`.
-
-    Example:
-        >>> len(trained(Run(model="mlp", epochs=2, batch_size=80), there=task(8, 160)).rows)
-        2
-    """
+    """:func:`bisam.training.fit` on a task that is at hand."""
     there = there or task(32 if run.model == "vgg19-bn" else 16)
     with workers(run.device) as here, seeded_rng(run.seed, run.device), exact_kernels(run.device):
         return train(State(run, there, here, graphs), path, stop_after=stop_after)

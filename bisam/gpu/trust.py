@@ -7,8 +7,6 @@ from pathlib import Path
 
 from .lines import of_this_session
 
-__all__ = ["Trust", "trust"]
-
 # Names of checks. The first is the ground of all that is recorded; the others say what may be built upon it.
 EAGER = "whole step without graphs against compile no, bisam-log"
 SGD = "step sgd float32"  # the step of the base, which every method ends with
@@ -20,44 +18,18 @@ RESUMED = ("resumed no", "resumed whole-step without graphs")
 
 @dataclass(frozen=True)
 class Trust:
-    """What may be done.
+    """What may be done."""
 
-    Args:
-        refusal: why nothing may be recorded; empty if something may.
-        graphs: steps may be graphs.
-        side_by_side: several trainings may go at a time.
-        checkpoints: a training may go on from a checkpoint.
-        left_out: methods whose step on this device is not that of the CPU.
-        reasons: for every no among these, the checks that said it, and what was found wrong and changes nothing here.
-
-    Example:
-        >>> Trust().graphs
-        True
-    """
-
-    refusal: str = ""
-    graphs: bool = True
-    side_by_side: bool = True
-    checkpoints: bool = True
-    left_out: frozenset[str] = frozenset()
-    reasons: tuple[str, ...] = ()
+    refusal: str = ""  # why nothing may be recorded; empty if something may
+    graphs: bool = True  # steps may be graphs
+    side_by_side: bool = True  # several trainings may go at a time
+    checkpoints: bool = True  # a training may go on from a checkpoint
+    left_out: frozenset[str] = frozenset()  # methods whose step on this device is not that of the CPU
+    reasons: tuple[str, ...] = ()  # for every no among these the check that said it, and what was found wrong and changes nothing here
 
 
 def trust(folder: Path) -> Trust:
-    """What the checks of this session allow. What has not been checked on this machine is not trusted: it costs minutes, and no evidence.
-
-    Args:
-        folder: of the session, with ``correctness.jsonl``.
-
-    Raises:
-        TypeError: no path.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as there:
-        ...     trust(Path(there)).refusal
-        'not checked: whole step without graphs against compile no, bisam-log'
-    """
+    """What the checks of this session allow. What has not been checked on this machine is not trusted: it costs minutes, and no evidence."""
     answers = [(line["name"], line["result"]) for line in of_this_session(folder / "correctness.jsonl") if "result" in line]
     bad = list(dict.fromkeys(name for name, result in answers if result != "pass"))
     good = {name for name, _ in answers} - set(bad)

@@ -20,8 +20,6 @@ from ..training.run import PRECISIONS
 from .deviations import Wrong, at_most, distance, weights_of
 from .lines import Stage
 
-__all__ = ["drawn_on_the_cpu"]
-
 EXACT = 1e-3  # of the length of the update: float32 on two kinds of machine, which add in different orders
 ROUNDED = 3.0  # times as far from float32 as the CPU's own bfloat16 is, and no more
 
@@ -72,13 +70,7 @@ def _exercised(recipe: Recipe) -> Recipe:
 
 @contextlib.contextmanager
 def drawn_on_the_cpu() -> Iterator[None]:
-    """Masks and random starts come from one generator on the CPU, so that two devices climb the same way.
-
-    Example:
-        >>> with drawn_on_the_cpu():
-        ...     torch.rand(2, generator=torch.Generator().manual_seed(0)).shape
-        torch.Size([2])
-    """
+    """Masks and random starts come from one generator on the CPU, so that two devices climb the same way."""
     mine, rand, randn = memory.Memory.generator, torch.rand, torch.randn
 
     def here(draw):
