@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from ..gpu import trainings, two_devices, two_processes
+from ..gpu import trainings, two_devices
 from ..methods.table import RECIPES
 from ..training.devices import exact_kernels
 from ..training.run import PRECISIONS
@@ -87,8 +87,8 @@ def checks(stage: Stage) -> list[Item]:
         Item("a bad step is left out of a graph", lambda: trainings.bad_step(stage)),
         *graphs(["bisam-log"], "bfloat16", "vgg19-bn"),  # with dropout masks that both passes draw
         *graphs(GRAPHED[4:], "bfloat16"),
-        Item("two processes", lambda: two_processes.two_processes(stage)),
-        Item("a batch shared by two processes", lambda: two_processes.shared_batch(stage)),
+        Item("two processes", lambda: trainings.two_processes(stage)),
+        Item("a batch shared by two processes", lambda: trainings.shared_batch(stage)),
         *steps(rows[4:]),
         *graphs(GRAPHED[2:], "float32"),
     ]  # fmt: skip

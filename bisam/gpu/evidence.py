@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -56,11 +57,9 @@ class Queue:
     def next(self) -> Job | None:
         """The first run that will probably be done in time; else the first of which an epoch will, for its checkpoint is kept; else none."""
         left = self.stage.left - BEFORE
-        if left <= 0:
-            return None
-        fits = next((one for one in self.waiting if LONGEST * self.seconds(one) < left), None)
-        if fits is None and self.way.checkpoints:
-            fits = next((one for one in self.waiting if LONGEST * self.seconds(one) / one.run.epochs < left), None)
+        whole = (one for one in self.waiting if LONGEST * self.seconds(one) < left)
+        begun = (one for one in self.waiting if self.way.checkpoints and LONGEST * self.seconds(one) / one.run.epochs < left)
+        fits = next(itertools.chain(whole, begun), None) if left > 0 else None
         if fits is None:
             return None
         self.waiting.remove(fits)

@@ -141,12 +141,11 @@ def _pack_images(name: str, root: Path, there: Path) -> None:
 
 
 def _archived(folder: Path) -> Path:
-    path = folder.with_name(folder.name + ".tar.gz")
-
     def write(file) -> None:
         with tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as archive:  # JPEGs hardly shrink
             archive.add(folder, arcname=folder.name)
 
+    path = folder.with_name(folder.name + ".tar.gz")
     files.write_whole(path, write)
     return path
 

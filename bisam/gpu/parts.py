@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from ..gpu import published
@@ -31,20 +30,18 @@ def ascent(stage: Stage, classes: int, compiled: bool = False) -> dict:
     wrap = functools.partial(torch.compile, backend=backend) if compiled else lambda function: function
     if compiled:
         torch.compiler.reset()  # otherwise the second number of classes makes shapes that are compiled for any
-    found = {name: _time(stage, logits, targets, wrap(loss), of_value=True) for name, loss in through.items()}
-    found |= {name: _time(stage, logits, targets, wrap(q.gradient), of_value=False) for name, q in (("bisam -log", log), ("bisam tanh", tanh))}
-    unit = found["cross-entropy"]
-    return {"seconds of cross-entropy": unit, **{name: seconds / unit for name, seconds in found.items() if name != "cross-entropy"}}
 
+    def of_value(loss: Callable) -> None:
+        loss(logits, targets).backward()  # the graph below is one view, which can be gone through again and again
 
-def _time(stage: Stage, logits: Tensor, targets: Tensor, loss: Callable, of_value: bool) -> float:
-    def run() -> None:
-        if of_value:
-            loss(logits, targets).backward()  # the graph below is one view, which can be gone through again and again
-        else:
-            logits.backward(loss(logits, targets))
+    def of_gradient(gradient: Callable) -> None:
+        logits.backward(gradient(logits, targets))
 
-    return seconds_of(run, stage, least=0.05)
+    calls = {name: functools.partial(of_value, wrap(loss)) for name, loss in through.items()}
+    calls |= {name: functools.partial(of_gradient, wrap(q.gradient)) for name, q in (("bisam -log", log), ("bisam tanh", tanh))}
+    found = {name: seconds_of(call, stage, least=0.05) for name, call in calls.items()}
+    unit = found.pop("cross-entropy")
+    return {"seconds of cross-entropy": unit, **{name: seconds / unit for name, seconds in found.items()}}
 
 
 def perturb(stage: Stage, model: str) -> dict:
@@ -54,19 +51,20 @@ def perturb(stage: Stage, model: str) -> dict:
     opt = SharpnessAware(base, RECIPES["sam"], nonfinite="skip")
     gradients = [torch.ones_like(p) for p in net.parameters()]
 
-    def there_and_back() -> None:
+    def backward() -> None:
         for parameter, gradient in zip(net.parameters(), gradients, strict=True):
             parameter.grad = gradient
+
+    def there_and_back() -> None:
+        backward()
         with opt.perturbed(net):
             pass
 
     def base_alone() -> None:
-        for parameter, gradient in zip(net.parameters(), gradients, strict=True):
-            parameter.grad = gradient
+        backward()
         alone.step()
 
-    climb = seconds_of(there_and_back, stage)
-    step = seconds_of(base_alone, stage)
+    climb, step = seconds_of(there_and_back, stage), seconds_of(base_alone, stage)
     return {"seconds": climb, "in steps of SGD": climb / step}
 
 

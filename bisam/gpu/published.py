@@ -1,4 +1,6 @@
-r"""SAM and BiSAM as the published runs did them, written from the description of the public code of Xie et al. (2024): the rival of the table of training times.
+r"""SAM and BiSAM as the published runs did them, the rival of the table of training times.
+
+Written from the description of the public code of Xie et al. (2024):
 
 .. math:: \frac1n \sum_i \frac1\mu \log \sum_j e^{\mu\,\phi(F_{ij})}, \qquad F_{ij} = f_j(x_i) - f_{y_i}(x_i)
 
@@ -22,7 +24,12 @@ GAMMA = math.log(math.e - 1)
 
 
 def smoothed(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy with smoothed labels, spelled out, the mean over the batch."""
+    """Cross-entropy with smoothed labels, spelled out, the mean over the batch.
+
+    Example:
+        >>> smoothed(torch.zeros(2, 3), torch.tensor([0, 1]))
+        tensor(1.0986)
+    """
     classes = logits.shape[1]
     wanted = torch.full_like(logits, SMOOTHING / (classes - 1)).scatter_(1, targets[:, None], 1 - SMOOTHING)
     return -(wanted * functional.log_softmax(logits, 1)).sum(1).mean()

@@ -29,7 +29,7 @@ from .lines import SESSION, Stage, of_this_session
 __all__ = ["Settings", "main", "run"]
 
 MAIN = {"correctness": correctness.main, "speed": speed.main, "evidence": evidence.main}
-SHARES = {"correctness": 2 / 15, "speed": 2 / 15, "evidence": 1.0}  # the last takes what is left
+SHARES = {"correctness": 2 / 15, "speed": 4 / 15, "evidence": 1.0}  # of the time, at which each is to be over
 GRACE = 2.0  # seconds that a stage has after its time before it is told to end, and again before it is ended
 SUMMARY = 3 * GRACE  # seconds before the end for that, and for what is said at the end
 ROUNDS = 3  # of the last stage, where it breaks off
@@ -99,14 +99,13 @@ def run(settings: Settings, say: Callable[[str], object] = print, began: float |
     if not schema.forms_are_checked():
         say("the library jsonschema is not here: records are written with their numbers checked, their form is checked at home by `bisam verify`")
     context = get_context("spawn")
-    decoding = _started(context, _decode, root, settings.out)
-    ends, spent = {}, 0.0
+    decoding = _started(context, _decode, root, settings.out)  # meanwhile: it leaves the images on the disk for the last stage
+    ends = {}
     for name, share in SHARES.items():
-        spent = min(1.0, spent + share)
         if name == "evidence":
             decoding.join(max(0.0, end - time.monotonic()))  # otherwise it would be done twice
             decoding.kill()
-        stage = Stage(name, settings.out, settings.device, root, end if spent == 1.0 else min(end, began + spent * settings.seconds), settings.tiny)
+        stage = Stage(name, settings.out, settings.device, root, min(end, began + share * settings.seconds), settings.tiny)
         ends[name] = _carried_out(context, stage)
         say(f"stage {name}: {ends[name]}")
     ends |= _again(context, stage, ends["evidence"], say)
@@ -164,7 +163,7 @@ def _carried_out(context, stage: Stage) -> str:
     """One stage; how it ended in a word or two."""
     if stage.left <= 0:
         return "no time"
-    process = _started(context, _stage, stage)
+    process = _started(context, MAIN[stage.name], stage)
     try:
         process.join(None if math.isinf(stage.end) else max(0.0, stage.left) + GRACE)
         if process.is_alive():
@@ -190,12 +189,7 @@ def _child(target: Callable, *arguments) -> None:
     sys.exit(status)  # here, where nothing holds what was interrupted: it says what it leaves undone, and closes its files
 
 
-def _stage(stage: Stage) -> None:
-    MAIN[stage.name](stage)
-
-
 def _decode(root: str, out: Path) -> None:
-    """Meanwhile the images are decoded, which leaves them on the disk for the last stage."""
     for name in sorted(claimed.data_of(out)):
         try:
             data.load(name, root)
@@ -208,15 +202,12 @@ def _results(path: Path) -> Counter:
 
 
 def _summary(out: Path, minutes: float) -> list[str]:
-    found = []
-    for name in MAIN:
-        counts = (f"{count} {word}" for word, count in _results(out / f"{name}.jsonl").items() if word)
-        found.append(f"{name}: {', '.join(counts) or 'see the file'}")
+    counts = {name: [f"{count} {word}" for word, count in _results(out / f"{name}.jsonl").items() if word] for name in MAIN}
+    found = [f"{name}: {', '.join(words) or 'see the file'}" for name, words in counts.items()]
     kept = sorted(path for path in out.rglob("*") if path.is_file() and (out / "data") not in path.parents and not path.name.endswith(".lock"))
     groups = Counter()
     for path in kept:
-        parts = path.relative_to(out).parts
-        groups["/".join(parts[:2]) if len(parts) > 2 else str(path.relative_to(out))] += path.stat().st_size
+        groups["/".join(path.relative_to(out).parts[:2])] += path.stat().st_size
     return [
         f"-- {minutes:g} minutes are over --", *found, *_still_to_do(out), *_found_too_late(out),
         f"bring home {out}: {len(kept)} files, {sum(groups.values()) / 1e6:.1f} MB in all",
@@ -227,10 +218,10 @@ def _summary(out: Path, minutes: float) -> list[str]:
 
 def _found_too_late(out: Path) -> list[str]:
     """What a check that was cut, and made up for after the last stage, has to say against its records."""
-    ways = [line for line in of_this_session(out / "evidence.jsonl") if line["name"] == "queue"]
-    now = trust.trust(out)
-    said = {reason for line in of_this_session(out / "evidence.jsonl") for reason in (*line.get("reasons", ()), line.get("reason"))}
-    late = [reason for reason in now.reasons if reason not in said and not reason.startswith("one at a time")] if ways else []
+    lines, now = of_this_session(out / "evidence.jsonl"), trust.trust(out)
+    said = {reason for line in lines for reason in (*line.get("reasons", ()), line.get("reason"))}
+    recorded = any(line["name"] == "queue" for line in lines)
+    late = [reason for reason in now.reasons if recorded and reason not in said and not reason.startswith("one at a time")]
     if now.refusal.startswith("found wrong") and now.refusal not in said:
         late.append(now.refusal)
     return [f"before its records are pooled, look at what was found after they were made: {'; '.join(late)}"] if late else []
@@ -239,11 +230,11 @@ def _found_too_late(out: Path) -> list[str]:
 def _still_to_do(out: Path) -> list[str]:
     """What the queue has left, an experiment a line."""
     lines = {line["name"]: line for line in of_this_session(out / "evidence.jsonl") if line["name"].startswith(evidence.STILL)}
-    found = []
-    for name, line in lines.items():
-        time = f'about {line["hours"]:.1f} hours of this machine, {line["sessions"]} sessions like this one' if "hours" in line else "not timed here"
-        found.append(f'{name}, {line["runs"]} runs, {line["passes"]} passes over its images: {time}')
-    return found
+    return [
+        f"{name}, {line['runs']} runs, {line['passes']} passes over its images: "
+        + (f"about {line['hours']:.1f} hours of this machine, {line['sessions']} sessions like this one" if "hours" in line else "not timed here")
+        for name, line in lines.items()
+    ]
 
 
 def main(arguments: Sequence[str] | None = None, began: float | None = None) -> int:

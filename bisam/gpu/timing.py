@@ -26,12 +26,10 @@ def seconds_of(run: Callable[[], object], stage: Stage, least: float = 0.1) -> f
     """Seconds of one call: the median of five samples, each of as many calls as take ``least`` seconds, and a wait for the device."""
     for _ in range(2 if stage.tiny else captured.WARM_UP + 3):
         run()
-    count, found = 1, []
+    count = 1
     while not stage.tiny and (took := _sample(run, count, stage)) * count < least:
         count = max(2 * count, math.ceil(count * least / max(took * count, 1e-6) / 2))
-    for _ in range(1 if stage.tiny else 5):
-        found.append(_sample(run, count, stage))
-    return statistics.median(found)
+    return statistics.median(_sample(run, count, stage) for _ in range(1 if stage.tiny else 5))
 
 
 def _sample(run: Callable[[], object], count: int, stage: Stage) -> float:
@@ -65,8 +63,7 @@ def as_claimed(stage: Stage, run: Run) -> Run:
 
 
 def run_of(stage: Stage, model: str, name: str, compile: str, precision: str) -> Run:
-    method = RECIPES[name]
     return Run(
-        recipe=method, model=model, epochs=10_000, batch_size=32 if stage.tiny else BATCH, lr=1e-3, device=stage.device, augment="crop-flip",
+        recipe=RECIPES[name], model=model, epochs=10_000, batch_size=32 if stage.tiny else BATCH, lr=1e-3, device=stage.device, augment="crop-flip",
         precision=precision, compile=compile, channels_last=precision == "bfloat16",
     )  # fmt: skip

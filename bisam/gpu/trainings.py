@@ -1,16 +1,19 @@
-"""Short trainings that must end at the same bits: captured and eager, cut and uncut, side by side and alone."""
+"""Short trainings that must end at the same bits: captured and eager, cut and uncut, side by side and alone, in one process and in two."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
-from ..axes.schedules import Phase
 from ..methods.table import RECIPES
-from ..training import History, Run, data
+from ..training import History, Run, data, processes, weights_digest
 from ..training.devices import exact_kernels
 from ..training.loop import train
 from ..training.rng import seeded_rng
@@ -19,7 +22,9 @@ from ..training.state import State
 from ..training.workers import workers
 from .deviations import Wrong, at_most, distance, same, weights_of
 from .lines import Stage
-from .two_devices import EXACT
+from .two_devices import EXACT, exercised
+
+PATIENCE = 120  # seconds for what other processes are to answer
 
 
 def task(side: int = 16, images: int = 320, others: int = 60) -> data.Data:
@@ -35,16 +40,13 @@ def task(side: int = 16, images: int = 320, others: int = 60) -> data.Data:
 
 
 def run_of(stage: Stage, name: str = "bisam-log", precision: str = "float32", model: str = "resnet8", **more) -> Run:
-    recipe = RECIPES[name]
-    if recipe.name in ("late-sam", "sam-every-k"):
-        recipe = recipe.replace(radius=Phase(recipe.radius.rho, start=7))
-    recipe = recipe.replace(micro_batch=16) if recipe.micro_batch else recipe
+    recipe = exercised(RECIPES[name], start=7, micro_batch=16)
     settings = {"epochs": 3, "batch_size": 32, "lr": 0.05, "augment": "crop-flip-cutout", "compile": "whole-step", **more}
     return Run(recipe=recipe, precision=precision, model=model, device=stage.device, **settings)
 
 
 def trained(run: Run, path: Path | None = None, stop_after: int | None = None, there: data.Data | None = None, graphs: bool = True) -> History:
-    """:func:`bisam.training.fit` on a task that is at hand."""
+    """:func:`bisam.training.fit` on a task that is at hand, small noise by default; the run's own data are not looked at."""
     there = there or task(32 if run.model == "vgg19-bn" else 16)
     with workers(run.device) as here, seeded_rng(run.seed, run.device), exact_kernels(run.device):
         return train(State(run, there, here, graphs), path, stop_after=stop_after)
@@ -105,3 +107,48 @@ def bad_step(stage: Stage) -> float:
         words = "1 steps met" if stage.is_cuda else "inf or NaN"  # the CPU looks at once
         return 0.0 if words in str(error) else at_most(1.0, 0.0, str(error))
     raise Wrong(1.0, "nobody has noticed the NaN")
+
+
+def two_processes(stage: Stage) -> float:
+    run = run_of(stage)
+    mine = weights_digest(trained(run).model)
+    theirs = _spawned(_digest, [(run,)] * 2)
+    if set(theirs) != {mine}:
+        raise Wrong(float("nan"), f"weights {mine} here, {', '.join(theirs)} in two processes at once")
+    return 0.0
+
+
+def shared_batch(stage: Stage) -> float:
+    """Two processes with half of every batch each, averaged through gloo, without batch norm, which would see half a batch."""
+    run = run_of(stage, model="mlp", compile="no", epochs=1)
+    with tempfile.NamedTemporaryFile() as meeting:
+        there = run.replace(device="cuda" if stage.is_cuda else "cpu")
+        found = _spawned(_weights_of_all, [(there, rank, meeting.name) for rank in range(2)])
+    start = weights_of(trained(run.replace(lr=1e-30)).model)
+    alone = weights_of(trained(run).model)
+    apart = max(distance([torch.from_numpy(w) for w in weights], alone, start) for weights in found)
+    return at_most(apart, EXACT, "of the way of an epoch, against one process")
+
+
+def _spawned(target: Callable, arguments: list[tuple]) -> list:
+    with ProcessPoolExecutor(len(arguments), get_context("spawn"), processes.follow_parent) as pool, processes.kill_started():
+        with processes.signals_held_back():  # this starts processes
+            asked = [pool.submit(target, *each) for each in arguments]
+        return [future.result(timeout=PATIENCE) for future in asked]
+
+
+def _digest(run: Run) -> str:
+    return weights_digest(trained(run).model)
+
+
+def _weights_of_all(run: Run, rank: int, meeting: str) -> list:  # of arrays, which need no shared memory on their way
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    if run.device == "cuda":
+        torch.cuda.set_device(rank % torch.cuda.device_count())
+    own = run.device == "cuda" and torch.cuda.device_count() >= 2
+    backend = "cpu:gloo,cuda:nccl" if own else "gloo"
+    torch.distributed.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=2)
+    try:
+        return [weight.numpy() for weight in weights_of(trained(run).model)]
+    finally:
+        torch.distributed.destroy_process_group()

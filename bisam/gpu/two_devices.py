@@ -26,31 +26,30 @@ ROUNDED = 3.0  # times as far from float32 as the CPU's own bfloat16 is, and no 
 
 def step(stage: Stage, name: str, precision: str) -> float:
     """Two steps of a method on the device, and as the CPU makes them in float32; the difference as a share of what the steps did."""
-    steps = 2
     start = weights_of(_net())
-    exact = weights_of(_after(name, "cpu", "float32", steps))
-    there = weights_of(_after(name, stage.device, precision, steps))
+    exact = weights_of(_after(name, "cpu", "float32"))
+    there = weights_of(_after(name, stage.device, precision))
     deviation = distance(there, exact, start)
     if precision == "float32":
         return at_most(deviation, EXACT, "of the update, against the CPU")
-    own = distance(weights_of(_after(name, "cpu", precision, steps)), exact, start)
+    own = distance(weights_of(_after(name, "cpu", precision)), exact, start)
     return at_most(deviation, ROUNDED * own + 0.02, f"of the update; bfloat16 on the CPU is {own:.3g} away from float32")
 
 
-def _net(seed: int = 0) -> nn.Module:
+def _net() -> nn.Module:
     with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         return models.build("resnet8", (3, 16, 16), 10)
 
 
-def _after(name: str, device: str, precision: str, steps: int) -> nn.Module:
+def _after(name: str, device: str, precision: str) -> nn.Module:
     model = _net().to(device)
-    recipe = _exercised(RECIPES[name])
+    recipe = exercised(RECIPES[name], start=1, micro_batch=8)
     run = Run(recipe=recipe, lr=0.05, batch_size=32, device=device)
     opt = SharpnessAware(base_optimizer(run, model, 1000), recipe, seed=0, nonfinite="skip" if device != "cpu" else "raise")
     generator = torch.Generator().manual_seed(1)
     with drawn_on_the_cpu():
-        for _ in range(steps):
+        for _ in range(2):
             batch, lesson = (_batch(model, device, precision, generator) for _ in range(2))
             opt.step(batch, validation=lesson if recipe.radius.learns else None)
     return model
@@ -61,11 +60,11 @@ def _batch(model: nn.Module, device: str, precision: str, generator: torch.Gener
     return Batch(model, inputs.to(device), targets.to(device), PRECISIONS[precision])
 
 
-def _exercised(recipe: Recipe) -> Recipe:
-    """The method with settings at which two steps show what it does."""
+def exercised(recipe: Recipe, start: int, micro_batch: int) -> Recipe:
+    """The method with settings at which few steps show what it does."""
     if recipe.name in ("late-sam", "sam-every-k"):
-        recipe = recipe.replace(radius=Phase(recipe.radius.rho, start=1))
-    return recipe.replace(micro_batch=8) if recipe.micro_batch else recipe
+        recipe = recipe.replace(radius=Phase(recipe.radius.rho, start=start))
+    return recipe.replace(micro_batch=micro_batch) if recipe.micro_batch else recipe
 
 
 @contextlib.contextmanager
@@ -89,12 +88,16 @@ def drawn_on_the_cpu() -> Iterator[None]:
         memory.Memory.generator, torch.rand, torch.randn = mine, rand, randn
 
 
-def _scaled(stage: Stage, name: str, scale: float, steps: int) -> tuple[nn.Module, torch.amp.GradScaler]:
-    model = _net().to(stage.device)
+def _scaled(stage: Stage, name: str, scale: float | None) -> tuple[nn.Module, torch.amp.GradScaler | None]:
+    """After two steps in float16 with a scaler that begins at a scale; without one, in float32."""
+    model, generator = _net().to(stage.device), torch.Generator().manual_seed(1)
     opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), RECIPES[name], seed=0)
-    scaler, generator = torch.amp.GradScaler(stage.device.partition(":")[0], init_scale=scale), torch.Generator().manual_seed(1)
-    for _ in range(steps):
+    scaler = None if scale is None else torch.amp.GradScaler(stage.device.partition(":")[0], init_scale=scale)
+    for _ in range(2):
         batch = _batch(model, stage.device, "float32", generator)
+        if scaler is None:
+            opt.step(batch)
+            continue
         batch.autocast = torch.float16
         opt.step(batch, scaler=scaler)
         scaler.update()
@@ -102,17 +105,13 @@ def _scaled(stage: Stage, name: str, scale: float, steps: int) -> tuple[nn.Modul
 
 
 def scaler(stage: Stage, name: str) -> float:
-    start, scaled = weights_of(_net()), weights_of(_scaled(stage, name, 2.0**12, 2)[0])
-    model, generator = _net().to(stage.device), torch.Generator().manual_seed(1)
-    opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), RECIPES[name], seed=0)
-    for _ in range(2):
-        opt.step(_batch(model, stage.device, "float32", generator))
-    return at_most(distance(scaled, weights_of(model), start), 0.1, "of the update, against float32")
+    scaled, exact = (weights_of(_scaled(stage, name, scale)[0]) for scale in (2.0**12, None))
+    return at_most(distance(scaled, exact, weights_of(_net())), 0.1, "of the update, against float32")
 
 
 def overflow(stage: Stage) -> float:
     """A scale beyond float16: the weights stay where they are, to the bit, and the scale comes down."""
-    model, scaler = _scaled(stage, "bisam-log", 2.0**60, 2)
+    model, scaler = _scaled(stage, "bisam-log", 2.0**60)
     moved = max(float((a - b).abs().max()) for a, b in zip(weights_of(model), weights_of(_net()), strict=True))
     if moved or scaler.get_scale() >= 2.0**60:
         raise Wrong(moved, f"weights moved by {moved:.3g}, and the scale is {scaler.get_scale():g}")

@@ -23,12 +23,14 @@ GAIN = 1.03  # a wider stage three must be that much quicker
 
 def whole_steps(stage: Stage, model: str, mode: str, precision: str) -> dict:
     """Seconds of a step with everything that a training does around it, and of the floor; a training of 45,000 images in seconds an epoch."""
-    found = {"floor": _floor(stage, model, mode, precision)}
+    floor, found = _floor(stage, model, mode, precision), {}
     for name in ("sgd", *METHODS):
         found[name] = seconds_of(functools.partial(next, endless(state_of(stage, run_of(stage, model, name, mode, precision)))), stage)
-    steps = EPOCH // BATCH
-    epochs = {f"epoch {name}": seconds * steps for name, seconds in found.items() if name != "floor"}
-    return {**found, **{f"{name} in floors": found[name] / found["floor"] for name in METHODS}, **epochs}
+    return {"floor": floor, **found, **{f"{name} in floors": found[name] / floor for name in METHODS}, **_epochs(found)}
+
+
+def _epochs(found: dict[str, float]) -> dict[str, float]:
+    return {f"epoch {name}": seconds * (EPOCH // BATCH) for name, seconds in found.items()}
 
 
 def _floor(stage: Stage, model: str, mode: str, precision: str) -> float:
@@ -130,5 +132,4 @@ def published_way(stage: Stage, model: str) -> dict:
         step = published.Step(state.model.train(), state.optimizer.base, published.LOSSES[name])
         batches = itertools.cycle([state.batch(state.train, index, state.augment) for index in itertools.islice(state.batches(), 2)])
         found[name] = seconds_of(lambda step=step, batches=batches: step(next(batches)), stage)
-    epochs = {f"epoch {name}": seconds * (EPOCH // BATCH) for name, seconds in found.items()}
-    return {**found, "ratio": found["bisam"] / found["sam"], **epochs}
+    return {**found, "ratio": found["bisam"] / found["sam"], **_epochs(found)}

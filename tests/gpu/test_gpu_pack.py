@@ -103,8 +103,8 @@ def test_a_graph_that_keeps_what_should_change_fails_its_check(tmp_path, monkeyp
 def test_a_device_that_computes_otherwise_fails_its_check(tmp_path, monkeypatch):
     calls, after = [], two_devices._after
 
-    def spoiled(name, device, precision, steps):
-        model = after(name, device, precision, steps)
+    def spoiled(name, device, precision):
+        model = after(name, device, precision)
         calls.append(device)
         if len(calls) == 2:  # the one that stands for the device
             with torch.no_grad():
