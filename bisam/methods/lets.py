@@ -1,9 +1,4 @@
-r"""LETS: a radius that learns from the gap between validation and training loss, by the derivative of its square.
-
-.. math::
-    h = \frac{d}{d\rho}\,\tfrac12\big(L^{vl} - L^{tr}\big)^2(w_{t+1}(\rho)), \qquad
-    w_{t+1}(\rho) = w_t - \eta\,\nabla L^{tr}(w_t + \rho u)
-"""
+"""LETS: a radius that learns from the gap between validation and training loss, by the derivative of its square."""
 
 from __future__ import annotations
 
@@ -17,7 +12,7 @@ from torch import Tensor, nn
 from .. import _checks
 from .._kinds import kind
 from ..axes.memory import Memory
-from ..axes.radius import Radius
+from ..axes.radius import Learner, Radius
 from ..axes.recipe import BACKWARD
 from ..axes.tensors import Tensors, dot, linear
 from ..losses.loss import Loss
@@ -27,8 +22,6 @@ from ..step.modules import distributed, unwrapped
 
 __all__ = ["Hypergradient", "Learned"]
 
-FORMS = ("exact", "difference", "diagonal")
-
 
 @kind("Learned")
 @dataclass(frozen=True)
@@ -37,11 +30,10 @@ class Learned(Radius):
 
     .. math::
         \rho \leftarrow \rho - \beta h, \qquad
-        h = -\eta\,(L^{vl} - L^{tr})\,\big(\nabla L^{vl} - \nabla L^{tr}\big)^\top_{w_{t+1}}\;
-        \nabla^2 L^{tr}(w_t + \epsilon)\,u, \qquad u = \epsilon / \rho
+        h = \frac{d}{d\rho}\,\tfrac12\big(L^{vl} - L^{tr}\big)^2(w_{t+1}(\rho)), \qquad
+        w_{t+1}(\rho) = w_t - \eta\,\nabla L^{tr}(w_t + \rho u), \qquad u = \epsilon / \rho
 
-    h is the derivative of :math:`\tfrac12 (L^{vl} - L^{tr})^2` at the new weights for the radius of the step just made, for a base whose
-    step is :math:`-\eta` times the gradient. The Hessian times u in three forms: ``"exact"``, by differentiating twice; ``"difference"``,
+    :class:`Hypergradient` finds h; it holds the Hessian times u, in three forms: ``"exact"``, by differentiating twice; ``"difference"``,
     :math:`(\nabla L(w + \epsilon) - \nabla L(w)) / \rho` from gradients that the step has computed; ``"diagonal"``, the squared gradient
     in place of the Hessian.
 
@@ -76,7 +68,7 @@ class Learned(Radius):
 
     def __post_init__(self):
         _checks.keep(self, _checks.nonnegative, "rate")
-        _checks.choice("form", self.form, FORMS)
+        _checks.choice("form", self.form, ("exact", "difference", "diagonal"))
         _checks.keep(self, _checks.whole, "every")
         _checks.keep(self, _checks.positive, "least", "most", "rho")
         if self.least > self.most:
@@ -95,11 +87,7 @@ class Learned(Radius):
         return (2 + (1 + 2 * BACKWARD if self.form == "exact" else 0)) / self.every
 
     def check_recipe(self, recipe) -> None:
-        """Refuses choices that the derivative does not know of.
-
-        Raises:
-            ValueError: a selection, a combination, or in the difference form a start that is not kept.
-        """
+        """Refuses choices that the derivative does not know of: a selection, a combination, in the difference form a start not kept."""
         for field in ("selection", "combination"):
             part = getattr(recipe, field)
             if part is not None:
@@ -114,20 +102,14 @@ class Learned(Radius):
             )
 
     def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
-        """Refuses a momentum with dampening, of which the derivative knows nothing.
-
-        Raises:
-            ValueError: a group with ``dampening``.
-        """
+        """Refuses a momentum with dampening, of which the derivative knows nothing."""
         if any(group.get("momentum") and group.get("dampening") for group in base.param_groups):
             raise ValueError(f"base must have dampening=0 with radius Learned, as in recipe {recipe!r}")
 
     def now(self, memory: Memory) -> float:
-        """The radius of this step."""
         return memory.state("radius").setdefault("rho", self.rho)
 
     def learner(self, pieces: list[Batch], validation: Batch, descent: Loss) -> Hypergradient:
-        """What watches a step on these pieces."""
         return Hypergradient(self, pieces, validation, descent)
 
     def update(self, hypergradient: float, memory: Memory) -> None:
@@ -137,7 +119,7 @@ class Learned(Radius):
             memory.state("radius")["rho"] = min(self.most, max(self.least, moved))
 
 
-class Hypergradient:
+class Hypergradient(Learner):
     r"""The derivative of the gap for the radius of the step that it watches.
 
     .. math::
@@ -150,8 +132,7 @@ class Hypergradient:
 
     Args:
         radius: the learned radius.
-        pieces: the training batch.
-        validation: the validation batch.
+        pieces, validation: the training batch in parts, and the validation batch.
         descent: the descent loss.
 
     Source:
@@ -175,17 +156,15 @@ class Hypergradient:
         self._product: Tensors = {}  # the Hessian times u, or what stands for it
 
     def check(self, logits: Tensor) -> None:
-        """Looks at the validation targets while nothing has moved."""
         if logits.device.type == "cpu":
             _checks.in_range(self.validation.targets, logits.shape[1])
 
     def climbed(self, moves: Tensors, rho: float) -> None:
-        """Takes note of the climb of this step."""
         self._unit = {name: move / rho for name, move in moves.items()}
         self._rho = rho
 
     def descended(self, parameters: Tensors, pieces: list[Batch], share: float, at_w: Tensors, at_worst: Tensors) -> None:
-        """Called at the worst point, after the gradient there is known: finds the Hessian times u."""
+        """Finds the Hessian times u at the worst point."""
         if self.radius.form == "exact":
             product = self._exact(parameters, pieces)
         elif self.radius.form == "diagonal":
@@ -196,30 +175,27 @@ class Hypergradient:
 
     def _exact(self, parameters: Tensors, pieces: list[Batch]) -> Tensors:
         named = {name: p for name, p in parameters.items() if p.requires_grad}
-        weights = list(named.values())  # all rows of the Hessian, also those of weights that did not climb
-        climbed = [name for name in named if name in self._unit]
-        moved, u = [named[name] for name in climbed], [self._unit[name] for name in climbed]
+        climbed = {name: p for name, p in named.items() if name in self._unit}
         total, found = sum(len(piece) for piece in pieces), {}
-        if not moved:
+        if not climbed:
             return {}
         for piece in pieces:
             with nullcontext() if piece.drawn is None else piece.drawn.replayed():
                 logits = piece.logits()
             loss = self.descent.values(logits, piece.targets).mean() * (len(piece) / total)
-            slopes = torch.autograd.grad(loss, moved, create_graph=True, allow_unused=True)
-            seen = [(slope, part) for slope, part in zip(slopes, u, strict=True) if slope is not None]
-            slopes, along = [slope for slope, _ in seen], [part for _, part in seen]
-            product = torch.autograd.grad(slopes, weights, along, allow_unused=True)
+            slopes = torch.autograd.grad(loss, list(climbed.values()), create_graph=True, allow_unused=True)
+            slopes = {name: slope for name, slope in zip(climbed, slopes, strict=True) if slope is not None}
+            u = [self._unit[name] for name in slopes]
+            # For all weights: the Hessian has rows for those as well that did not climb.
+            product = torch.autograd.grad(list(slopes.values()), list(named.values()), u, allow_unused=True)
             found = linear(found, 1, _copied(named, product), 1)
         return found
 
     def moved(self, parameters: Tensors, memory: Memory) -> None:
-        """The base has made its step: moves the radius, where it is due."""
         if (memory.step + 1) % self.radius.every == 0:
             self.radius.update(self._derivative(parameters, memory.base.param_groups), memory)
 
     def _derivative(self, parameters: Tensors, groups: list[dict]) -> float:
-        r"""The derivative h at the new weights."""
         model, noise = self.pieces[0].model, self.pieces[0].random_state()
         rates = {id(p): _rate(group) for group in groups for p in group["params"]}
         named = {name: p for name, p in parameters.items() if p.requires_grad}
