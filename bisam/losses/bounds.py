@@ -60,7 +60,7 @@ def heaviside(x: Tensor) -> Tensor:
 
 @kind("Tanh")
 @dataclass(frozen=True)
-class Tanh:
+class Tanh(Bound):
     r"""The bound that is flat on both sides.
 
     .. math:: \phi(x) = \tanh(\alpha x), \qquad \phi'(x) = \alpha\,(1 - \tanh^2(\alpha x))
@@ -87,14 +87,12 @@ class Tanh:
         _checks.positive("alpha", self.alpha)
 
     def __call__(self, x: Tensor) -> Tensor:
-        r"""Values :math:`\tanh(\alpha x)`."""
         z = self.alpha * x
         # What autograd makes of torch.tanh is 1 - tanh^2, which rounds to 0 far out; of this it makes 1 / cosh^2.
         odds = torch.exp(-2 * z.abs())
         return torch.where(z.abs() > 1, z.sign() * (1 - 2 * odds / (1 + odds)), torch.tanh(z))
 
     def derivative(self, x: Tensor) -> Tensor:
-        r"""Values :math:`\alpha / \cosh^2(\alpha x)`."""
         # 1 - tanh^2 rounds to 0 far out; the product keeps its relative accuracy: s(2z) s(-2z) = 1 / (4 cosh^2 z).
         z = 2 * self.alpha * x
         return 4 * self.alpha * torch.sigmoid(z) * torch.sigmoid(-z)
@@ -102,7 +100,7 @@ class Tanh:
 
 @kind("NegLog")
 @dataclass(frozen=True)
-class NegLog:
+class NegLog(Bound):
     r"""The bound that keeps its slope on the left, where samples are still classified correctly.
 
     .. math:: \phi(x) = 1 - \log(1 + e^{\gamma - x}), \qquad \phi'(x) = \sigma(\gamma - x)
@@ -147,20 +145,19 @@ class NegLog:
         return torch.where(x < 0, below, torch.where(x > 1, far, above))
 
     def derivative(self, x: Tensor) -> Tensor:
-        r"""Values :math:`\sigma(\gamma - x)`."""
         return torch.sigmoid(self.gamma - x)
 
 
 @kind("Identity")
 @dataclass(frozen=True)
-class Identity:
+class Identity(Bound):
     r"""No bound at all: the margins themselves, for the control in which nothing saturates.
 
-    .. math:: \phi(x) = x, \qquad Q_{\phi,\mu} = \frac1n \sum_{i=1}^n \frac1\mu \log\Big(\frac1K \sum_{j=1}^K e^{\mu F_{ij}}\Big)
+    .. math:: \phi(x) = x
 
-    At :math:`\mu = 1` this is cross-entropy less :math:`\log K`; at another :math:`\mu` cross-entropy of the logits times
-    :math:`\mu`, over :math:`\mu`. It lies above the Heaviside function for :math:`x > 1`, so Lemma 3.1 does not hold for it.
-    It is what BiSAM's ascent would be with its temperature and without its bound.
+    This is BiSAM's ascent with its temperature and without its bound: at :math:`\mu = 1` cross-entropy less :math:`\log K`, at another
+    :math:`\mu` that of the logits times :math:`\mu`, over :math:`\mu`. For :math:`x > 1` it lies above the Heaviside function, so
+    Lemma 3.1 does not hold for it.
 
     Example:
         >>> Identity()(torch.tensor([-2.0, 3.0])), Identity().derivative(torch.tensor([-2.0, 3.0]))
@@ -168,9 +165,7 @@ class Identity:
     """
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Values x."""
         return x
 
     def derivative(self, x: Tensor) -> Tensor:
-        """Ones."""
         return torch.ones_like(x)

@@ -22,7 +22,6 @@ from .loss import Loss
 __all__ = ["Surrogate", "gap", "margins"]
 
 
-
 def margins(logits: Tensor, targets: Tensor) -> Tensor:
     r"""How far each class scores above the true one.
 
@@ -161,9 +160,7 @@ class Surrogate(Loss):
             return cast(_at_least_float32(logits), value.mean() if mean else value)
         return _Q.apply(logits, true, self, near, mean)
 
-    def _parts(
-        self, logits: Tensor, true: Tensor, near: Tensor | None, mean: bool | None
-    ) -> tuple[Tensor | None, Tensor, Tensor, float]:
+    def _parts(self, logits: Tensor, true: Tensor, near: Tensor | None, mean: bool | None) -> tuple[Tensor | None, Tensor, Tensor, float]:
         """q, and its gradient as pull / total * rate, of shapes (n, K), (n, 1) and a number, without a graph.
 
         q is the mean or, shape (n,), that of each sample, or left out if ``mean`` is ``None``.
