@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from .. import _checks
 
-__all__ = ["batches", "loss_and_gradient", "mean_loss"]
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batches = list[tuple[Tensor, Tensor]]
 Advance = Callable[[int], None]
@@ -20,17 +18,8 @@ Advance = Callable[[int], None]
 def batches(x: Tensor, y: Tensor, samples_at_a_time: int) -> Batches:
     """Samples and targets in batches, in their order; the last batch may be smaller.
 
-    Args:
-        x: samples, shape ``(n, ...)``.
-        y: targets, ``n`` of them.
-        samples_at_a_time: size of a batch.
-
-    Raises:
-        TypeError, ValueError: no tensors, no samples, or not as many samples as targets.
-
-    Example:
-        >>> [len(inputs) for inputs, targets in batches(torch.zeros(5, 2), torch.zeros(5), 2)]
-        [2, 2, 1]
+    >>> [len(inputs) for inputs, targets in batches(torch.zeros(5, 2), torch.zeros(5), 2)]
+    [2, 2, 1]
     """
     for name, value in (("x", x), ("y", y)):
         if not isinstance(value, Tensor):
@@ -44,20 +33,12 @@ def batches(x: Tensor, y: Tensor, samples_at_a_time: int) -> Batches:
 
 
 def mean_loss(model: nn.Module, loss: Loss, parts: Batches, advance: Advance) -> float:
-    r"""The mean loss over all samples, :math:`\sum_k \frac{n_k}{n} L_k(w)`, in float64.
+    r"""The mean loss over all samples, :math:`\sum_k \frac{n_k}{n} L_k(w)`, in float64; ``advance`` is called with 1 after each batch.
 
-    Args:
-        model: the network.
-        loss: of outputs and targets, the mean over the samples it is given.
-        parts: samples and targets.
-        advance: called with 1 after each batch.
-
-    Example:
-        >>> parts = batches(torch.ones(3, 1), torch.zeros(3, 1), 2)
-        >>> mean_loss(nn.Identity(), nn.MSELoss(), parts, print)
-        1
-        1
-        1.0
+    >>> mean_loss(nn.Identity(), nn.MSELoss(), batches(torch.ones(3, 1), torch.zeros(3, 1), 2), print)
+    1
+    1
+    1.0
     """
     n, total = count(parts), 0.0
     with torch.no_grad():
@@ -70,18 +51,7 @@ def mean_loss(model: nn.Module, loss: Loss, parts: Batches, advance: Advance) ->
 def loss_and_gradient(
     model: nn.Module, loss: Loss, parts: Batches, weights: dict[str, Tensor], advance: Advance
 ) -> tuple[float, dict[str, Tensor]]:
-    """As :func:`mean_loss`, with the gradient by name; the ``grad`` of the parameters is not touched.
-
-    Args:
-        model, loss, parts, advance: as in :func:`mean_loss`.
-        weights: name to parameter.
-
-    Example:
-        >>> model, parts = nn.Linear(1, 1, bias=False), batches(torch.ones(3, 1), torch.zeros(3, 1), 2)
-        >>> value, gradient = loss_and_gradient(model, nn.L1Loss(), parts, {"weight": model.weight}, lambda done: None)
-        >>> torch.equal(gradient["weight"], model.weight.detach().sign())
-        True
-    """
+    """As :func:`mean_loss`, with the gradient for the weights by name; the ``grad`` of the parameters is not touched."""
     n, total, gradient = count(parts), 0.0, {}
     for inputs, targets in parts:
         with torch.enable_grad():

@@ -8,13 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import _checks
+from ..axes.tensors import Tensors
 
 __all__ = ["gaussian", "normalised", "weights_of"]
-
-Tensors = dict[str, Tensor]
-
-SCALES = ("filter", "tensor", "none")
-VECTORS = ("zero", "scaled")
 
 
 def weights_of(model: nn.Module) -> Tensors:
@@ -96,8 +92,8 @@ def normalised(
         tensor([[5., 0.],
                 [0., 2.]])
     """
-    _checks.choice("by", by, SCALES)
-    _checks.choice("vectors", vectors, VECTORS)
+    _checks.choice("by", by, ("filter", "tensor", "none"))
+    _checks.choice("vectors", vectors, ("zero", "scaled"))
     same_shapes("direction", direction, "weights", weights)
     return {name: _in_units_of(weights[name], u, by, vectors) for name, u in direction.items()}
 
@@ -125,6 +121,4 @@ def same_shapes(name: str, tensors: object, other: str, weights: object) -> None
         raise ValueError(f"{name} must have the names that {other} has; only one of them has {', '.join(odd)}")
     for key, part in tensors.items():
         if part.shape != weights[key].shape:
-            raise ValueError(
-                f"{name}[{key!r}] must have shape {tuple(weights[key].shape)}, as in {other}; got {tuple(part.shape)}"
-            )
+            raise ValueError(f"{name}[{key!r}] must have shape {tuple(weights[key].shape)}, as in {other}; got {tuple(part.shape)}")

@@ -11,7 +11,7 @@ from .. import _checks
 from .batches import Loss
 from .hessian import Matrix, matrix_of
 
-__all__ = ["extreme_eigenvalues", "top_eigenvalues"]
+__all__ = ["top_eigenvalues"]
 
 DENSE = 64  # up to so many weights the whole matrix is as cheap as an iteration
 POWERS = 5  # power iterations that find the scale of a matrix
@@ -73,19 +73,7 @@ def top_eigenvalues(
 
 
 def extreme_eigenvalues(matrix: Matrix, k: int, which: str, tolerance: float, seed: int) -> Tensor:
-    """As :func:`~bisam.measure.top_eigenvalues`, of a matrix.
-
-    Args:
-        matrix: symmetric.
-        k, which, tolerance, seed: as in :func:`~bisam.measure.top_eigenvalues`.
-
-    Example:
-        >>> model, x, y = nn.Linear(1, 1, bias=False), torch.tensor([[3.0], [1.0]]), torch.zeros(2, 1)
-        >>> how = {"ggn": False, "samples_at_a_time": 1, "batch_norm": "running", "title": "", "progress": False}
-        >>> with matrix_of(model, nn.MSELoss(), x, y, **how) as matrix:
-        ...     extreme_eigenvalues(matrix, 1, "largest", 1e-4, seed=0)
-        tensor([10.], dtype=torch.float64)
-    """
+    """As :func:`top_eigenvalues`, of a symmetric matrix."""
     if len(matrix) <= max(DENSE, k + 1):
         return _first(torch.linalg.eigvalsh(matrix.dense()), which)[:k]
     linalg, numpy = (_checks.needs(name, extra="measure") for name in ("scipy.sparse.linalg", "numpy"))
@@ -103,10 +91,8 @@ def extreme_eigenvalues(matrix: Matrix, k: int, which: str, tolerance: float, se
     operator = linalg.LinearOperator(matrix.shape, matvec=lambda v: product(v.reshape(-1)), matmat=product, dtype="float64")
     # Should the iteration need a fresh vector, newer versions of SciPy draw it from `rng`.
     own = {"rng": draw} if "rng" in inspect.signature(linalg.eigsh).parameters else {}
-    found = linalg.eigsh(
-        operator, k, which="LM" if which == "magnitude" else "LA", v0=start, tol=tolerance, maxiter=ITERATIONS,
-        return_eigenvectors=False, **own,
-    )  # fmt: skip
+    end = "LM" if which == "magnitude" else "LA"
+    found = linalg.eigsh(operator, k, which=end, v0=start, tol=tolerance, maxiter=ITERATIONS, return_eigenvectors=False, **own)
     return _first(sign * (torch.as_tensor(found) - shift), which)
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from .. import _checks
 from .._progress import bar
-from .directions import Tensors, same_shapes
+from ..axes.tensors import Tensors
+from .directions import same_shapes
 from .held import check_batch_norm, held
 from .subspace import Subspace
 
@@ -27,19 +28,10 @@ Metric = Callable[[Tensor, Tensor], Tensor]
 
 @_checks.renamed(chunk="points_at_a_time", batch_size="samples_at_a_time")
 def landscape(
-    model: nn.Module,
-    subspace: Subspace,
-    coordinates: Sequence[Tensor],
-    inputs: Tensor,
-    targets: Tensor,
-    metrics: Mapping[str, Metric],
-    *,
-    batch_norm: str = "running",
-    points_at_a_time: int = 16,
-    samples_at_a_time: int | None = None,
-    dtype: torch.dtype | None = None,
-    progress: bool = False,
-) -> dict[str, Tensor]:
+    model: nn.Module, subspace: Subspace, coordinates: Sequence[Tensor], inputs: Tensor, targets: Tensor,
+    metrics: Mapping[str, Metric], *, batch_norm: str = "running", points_at_a_time: int = 16,
+    samples_at_a_time: int | None = None, dtype: torch.dtype | None = None, progress: bool = False,
+) -> dict[str, Tensor]:  # fmt: skip
     r"""The mean of every metric over the samples, at all points of a grid.
 
     The network is computed once a point, for all metrics, and for several points at a time. It is computed in evaluation
@@ -87,9 +79,9 @@ def landscape(
     check_batch_norm(batch_norm)
     many = _checks.whole("points_at_a_time", points_at_a_time)
     size = _batch_size(len(targets), samples_at_a_time, batch_norm)
-    if dtype is not None and not _checks.part("dtype", dtype, torch.dtype, "a torch.dtype or None").is_floating_point:
-        raise ValueError(f"dtype must be one of floating-point numbers, got {dtype}")
     if dtype is not None:
+        if not _checks.part("dtype", dtype, torch.dtype, "a torch.dtype or None").is_floating_point:
+            raise ValueError(f"dtype must be one of floating-point numbers, got {dtype}")
         subspace = _converted(subspace, dtype)
         inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
     points = torch.cartesian_prod(*(axis.detach().double().cpu() for axis in coordinates)).reshape(-1, len(coordinates))
@@ -110,9 +102,7 @@ def landscape(
 def _batch_size(n: int, samples_at_a_time: int | None, batch_norm: str) -> int:
     size = n if samples_at_a_time is None else _checks.whole("samples_at_a_time", samples_at_a_time)
     if batch_norm == "batch" and size < n:
-        raise ValueError(
-            f'samples_at_a_time must be None with batch_norm="batch", which needs all inputs at once; got {samples_at_a_time}'
-        )
+        raise ValueError(f'samples_at_a_time must be None with batch_norm="batch", which needs all inputs at once; got {samples_at_a_time}')
     return size
 
 
@@ -167,7 +157,8 @@ def _check_grid(model: object, subspace: object, coordinates: object) -> None:
     if not isinstance(coordinates, (list, tuple)) or len(coordinates) != wanted:
         raise ValueError(f"coordinates must be a list of {wanted} tensors, one a direction; got {_checks.shown(coordinates)}")
     for axis in coordinates:
-        if not isinstance(axis, Tensor) or axis.ndim != 1 or len(axis) == 0 or axis.is_complex() or axis.dtype == torch.bool or not axis.isfinite().all():
+        is_row = isinstance(axis, Tensor) and axis.ndim == 1 and len(axis) > 0
+        if not is_row or axis.is_complex() or axis.dtype == torch.bool or not axis.isfinite().all():
             raise ValueError(f"coordinates must hold tensors of shape (points,) with finite values, got {_checks.shown(axis)}")
 
 

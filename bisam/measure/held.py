@@ -11,25 +11,12 @@ from .. import _checks
 from ..step.buffers import held_buffers
 from ..step.perturbation import Displacement
 
-__all__ = ["held", "moved", "trainable"]
-
 BATCH_NORM = ("running", "batch")
 OLD_WORDS = {"kept": "running", "estimated": "batch"}
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters that require a gradient, by name; tied ones once.
-
-    Args:
-        model: any module.
-
-    Raises:
-        ValueError: there is none.
-
-    Example:
-        >>> list(trainable(nn.Linear(2, 3)))
-        ['weight', 'bias']
-    """
+    """The parameters that require a gradient, by name; tied ones once. There has to be one."""
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not weights:
         raise ValueError("the model must have a parameter that requires a gradient, it has none")
@@ -40,20 +27,12 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
 def held(model: nn.Module, batch_norm: str) -> Iterator[None]:
     """All modules in the mode that is measured in; modes and buffers are as before afterwards.
 
-    Args:
-        model: any module.
-        batch_norm: ``"running"`` uses the running statistics, ``"batch"`` those of the samples that go through together.
-
-    Raises:
-        ValueError: another word, or a batch norm that keeps no running statistics with ``"running"``.
-
-    Example:
-        >>> net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
-        >>> with held(net, "batch"):
-        ...     print(net[0].training, net[1].training)
-        True False
-        >>> net.training, net[0].running_mean
-        (True, tensor([0., 0.]))
+    >>> net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
+    >>> with held(net, "batch"):  # batch norm uses the statistics of the samples that go through together
+    ...     print(net[0].training, net[1].training)
+    True False
+    >>> net.training, net[0].running_mean
+    (True, tensor([0., 0.]))
     """
     check_batch_norm(batch_norm)
     before = [(module, module.training) for module in model.modules()]
@@ -84,20 +63,7 @@ def check_batch_norm(word: object) -> None:
 
 @contextmanager
 def moved(weights: dict[str, Tensor], perturbation: dict[str, Tensor]) -> Iterator[None]:
-    """The weights moved by a perturbation inside, and back to the bit.
-
-    Args:
-        weights: name to parameter.
-        perturbation: a tensor of its shape for each.
-
-    Example:
-        >>> weight = nn.Parameter(Tensor([1.0]))
-        >>> with moved({"w": weight}, {"w": Tensor([0.5])}):
-        ...     print(weight.item())
-        1.5
-        >>> weight.item()
-        1.0
-    """
+    """The weights moved by a perturbation inside, and back to the bit."""
     parameters, away = list(weights.values()), Displacement()
     moves = [perturbation[name].detach().to(weight, copy=True) for name, weight in weights.items()]
     away.leave(parameters)

@@ -23,7 +23,7 @@ from ..step.modules import unwrapped
 from .batches import Advance, Batches, Loss, batches, check_loss, count, loss_of, loss_value, outputs_of
 from .held import held, trainable
 
-__all__ = ["Matrix", "gauss_newton_products", "hessian_products", "matrix_of"]
+__all__ = ["Matrix", "gauss_newton_products", "hessian_products"]
 
 COLUMNS = 8  # vectors multiplied at one go, which share the first derivatives
 
@@ -125,9 +125,7 @@ class Matrix:
 
     def _times(self, columns: Tensor) -> Tensor:
         if not columns.isfinite().all():
-            raise FloatingPointError(
-                "the iteration broke down, as it does where the matrix has few distinct eigenvalues; ask for fewer products"
-            )
+            raise FloatingPointError("the iteration broke down, as it does where the matrix has few distinct eigenvalues; ask for fewer products")
         total, n = torch.zeros_like(columns), count(self._parts)
         try:
             # The fused kernels of attention have no second derivative.
@@ -161,19 +159,7 @@ class Matrix:
 def matrix_of(
     model: nn.Module, loss: Loss, x: Tensor, y: Tensor, *, ggn: bool, samples_at_a_time: int, batch_norm: str, title: str, progress: bool,
 ) -> Iterator[Matrix]:  # fmt: skip
-    """The Hessian of the mean loss, or its Gauss-Newton part, with model and buffers held still.
-
-    Args:
-        model, loss, x, y, ggn, samples_at_a_time, batch_norm, progress: as in :func:`~bisam.measure.top_eigenvalues`.
-        title: of the count of products on the terminal.
-
-    Example:
-        >>> model, x, y = nn.Linear(1, 1, bias=False), torch.tensor([[3.0], [1.0]]), torch.zeros(2, 1)
-        >>> how = {"ggn": False, "samples_at_a_time": 1, "batch_norm": "running", "title": "", "progress": False}
-        >>> with matrix_of(model, nn.MSELoss(), x, y, **how) as matrix:
-        ...     matrix.dense()
-        tensor([[10.]], dtype=torch.float64)
-    """
+    """The Hessian of the mean loss, or its Gauss-Newton part, with model and buffers held still; ``title`` is that of the bar."""
     parts, model = batches(x, y, samples_at_a_time), unwrapped(_checks.module("model", model))
     products = gauss_newton_products if _checks.flag("ggn", ggn) else hessian_products
     check_loss(loss)

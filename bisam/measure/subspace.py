@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from .directions import Tensors, same_shapes
+from ..axes.tensors import Tensors
+from .directions import same_shapes
 
 __all__ = ["Subspace", "line_between", "plane_through"]
 
@@ -99,9 +100,7 @@ def line_between(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> Subs
     return Subspace(dict(start), {name: end[name] - w for name, w in start.items()})
 
 
-def plane_through(
-    first: Mapping[str, Tensor], second: Mapping[str, Tensor], third: Mapping[str, Tensor]
-) -> tuple[Subspace, Tensor]:
+def plane_through(first: Mapping[str, Tensor], second: Mapping[str, Tensor], third: Mapping[str, Tensor]) -> tuple[Subspace, Tensor]:
     """The plane through three models, with axes of length 1 at right angles.
 
     Distances in the picture are then Euclidean distances between weights.

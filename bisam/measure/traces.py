@@ -12,7 +12,7 @@ from .. import _checks
 from .batches import Loss, check_finite
 from .hessian import Matrix, matrix_of
 
-__all__ = ["drawn", "trace"]
+__all__ = ["trace"]
 
 
 @_checks.renamed(chunk="samples_at_a_time")
@@ -108,21 +108,7 @@ def _signs(matrix: Matrix, count: int) -> Tensor:
 
 @contextmanager
 def drawn(matrix: Matrix, seed: int) -> Iterator[None]:
-    """Random vectors that depend on the seed alone; the caller's random state is left as it was.
-
-    Args:
-        matrix: on whose device they are drawn.
-        seed: a whole number, 0 or greater.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> before = torch.get_rng_state()
-        >>> with drawn(SimpleNamespace(device=torch.device("cpu")), seed=0):
-        ...     _ = torch.randn(3)
-        >>> torch.equal(torch.get_rng_state(), before)
-        True
-    """
-    devices = [matrix.device] if matrix.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    """Random vectors on the device of the matrix that depend on the seed alone; the caller's random state is left as it was."""
+    with torch.random.fork_rng([matrix.device] if matrix.device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

@@ -166,7 +166,11 @@ class _Climb:
 
 def _search(model, loss, parts, rho, geometry, steps, batch_norm, progress) -> _Climb:
     """The climb of :func:`climb`, with the losses at both of its ends."""
-    geometry, steps = _ball(geometry, steps)
+    geometry = L2() if geometry is None else geometry
+    steps = _checks.whole("steps", steps)
+    _checks.protocol("geometry", geometry, Ball, A_BALL)
+    if steps > 1 and not geometry.is_bounded:
+        raise ValueError(f"steps must be 1 with {geometry!r}, which is no ball; got {steps}")
     model, rho = unwrapped(_checks.module("model", model)), _checks.nonnegative("rho", rho)
     check_loss(loss)
     weights = trainable(model)
@@ -197,12 +201,3 @@ def _further(geometry, epsilon: Tensors, gradient: Tensors, home: Tensors, rho: 
     further = {name: part + move[name] for name, part in epsilon.items()}
     length = check_finite(f"the length of a climb with rho = {rho!r}", float(geometry.norm(further, home)))
     return further if length <= rho else {name: part * (rho / length) for name, part in further.items()}
-
-
-def _ball(geometry, steps: int) -> tuple[object, int]:
-    geometry = L2() if geometry is None else geometry
-    steps = _checks.whole("steps", steps)
-    _checks.protocol("geometry", geometry, Ball, A_BALL)
-    if steps > 1 and not geometry.is_bounded:
-        raise ValueError(f"steps must be 1 with {geometry!r}, which is no ball; got {steps}")
-    return geometry, steps
