@@ -45,14 +45,7 @@ class Combination(Protocol):
 
     @abstractmethod
     def combined(self, r: Tensors, p: Tensors, memory: Memory, share: float = 1.0) -> Tensors:
-        """The gradient that the base is given, by name.
-
-        Args:
-            r: name to tensor, at w; empty if ``at_w`` is ``None``.
-            p: name to tensor, at the worst point.
-            memory: of the optimiser.
-            share: the part of the batch that this is.
-        """
+        """The gradient that the base is given, by name, for a share of the batch; r is empty if ``at_w`` is ``None``."""
 
     def climbs(self, memory: Memory) -> bool:
         """Whether this step has two passes."""

@@ -34,12 +34,7 @@ class Direction(Protocol):
 
     @abstractmethod
     def filtered(self, gradient: Tensors, memory: Memory) -> Tensors:
-        """The direction of this step, by name.
-
-        Args:
-            gradient: name to tensor, the gradient of the ascent loss.
-            memory: of the optimiser; what has to be remembered is kept in ``memory.state("direction")``.
-        """
+        """The direction of this step, by name; what has to be remembered is kept in ``memory.state("direction")``."""
 
 
 @kind("Averaged")
@@ -49,10 +44,10 @@ class Averaged(Direction):
 
     .. math:: d_t = a\,g_t + b\,m_t, \qquad m_t = \lambda\,m_{t-1} + (1 - \lambda)\,g_t
 
-    Two repairs of SAM's noisy direction are the two ends of one knob. VaSSO climbs along the average alone (a = 0, b = 1), to
-    suppress the noise of the batch; F-SAM takes the average away (a = 1, b = -1), to keep the noise of the batch only.
-    With ``lagged`` the mixture takes the average of the steps before, :math:`m_{t-1}`. For a = 1, b = -1 the two are the same
-    direction, since :math:`g_t - m_t = \lambda\,(g_t - m_{t-1})`.
+    Two repairs of SAM's noisy direction are the ends of one knob: VaSSO climbs along the average alone (a = 0, b = 1), to
+    suppress the noise of the batch; F-SAM takes the average away (a = 1, b = -1), to keep nothing but that noise.
+    With ``lagged`` the average is that of the steps before, :math:`m_{t-1}`. For a = 1, b = -1 this is the same direction, since
+    :math:`g_t - m_t = \lambda\,(g_t - m_{t-1})`.
 
     Args:
         gradient: the factor a.

@@ -95,12 +95,9 @@ class Ball(Geometry, Protocol):
     def worst_point(
         self, gradient: Tensors, weights: Tensors, length: Callable[[Tensor], float | Tensor | None], spare: bool
     ) -> tuple[Tensor, Tensors]:
-        """The dual norm, and the perturbation of the length that it leads to.
+        """The dual norm, and the perturbation of the length that it leads to; ``None`` as a length means that nothing moves.
 
-        Args:
-            gradient, weights: as in :meth:`perturbation`.
-            length: from the dual norm to the radius, or to ``None`` if nothing is to move.
-            spare: nobody needs the gradient any more, so that the perturbation may be made in its memory.
+        With ``spare`` nobody needs the gradient any more, and the perturbation may be made in its memory.
         """
         size = self.dual_norm(gradient, weights)
         rho = length(size)

@@ -59,11 +59,10 @@ class Masked(_Inside):
         \epsilon = \frac{1}{\beta}\,m \odot \hat\epsilon(g) \quad\text{(per coordinate)}, \qquad
         \epsilon = \frac{1}{\beta}\,\hat\epsilon(g_m) \quad\text{(per tensor)}
 
-    Per coordinate, the inner set sees the whole gradient, and the mean over the masks is its perturbation. Per tensor, the
-    inner set sees the gradient of the chosen tensors only, so the length is :math:`\rho / \beta` in every step, where the formula
-    gives about :math:`\rho / \sqrt\beta`; the first step uses all tensors, and the gradients of the others are not even
-    computed. The weight that moves is not the worst point of a set, so :math:`\langle g, \epsilon\rangle = \rho\,\|g\|_*` holds on
-    average only (per coordinate).
+    Per coordinate, the inner set sees the whole gradient, and the mean over the masks is its perturbation; so
+    :math:`\langle g, \epsilon\rangle = \rho\,\|g\|_*` holds on average only. Per tensor, it sees the gradient of the chosen tensors,
+    and those of the others are not even computed; the length is :math:`\rho / \beta` in every step, where the printed formula gives
+    about :math:`\rho / \sqrt\beta`. The first step uses all tensors.
 
     Args:
         inner: the set whose perturbation is masked.
@@ -116,12 +115,7 @@ class Masked(_Inside):
         return {name for name in allowed if chosen.get(name, True)}
 
     def mask(self, weights: Tensors, memory: Memory) -> Tensors:
-        """Which coordinates of each tensor move (shape of the tensor), or which tensors (scalars), by name.
-
-        Args:
-            weights: name to tensor, those that have a gradient.
-            memory: of the optimiser; the random numbers are its own.
-        """
+        """Which coordinates of each tensor move (shape of the tensor), or which tensors (scalars), by name."""
         if self.per == "tensor":
             chosen = memory.state("geometry").get("active", {})
             return {name: torch.tensor(chosen.get(name, True)) for name in weights}

@@ -63,13 +63,7 @@ class Radius(Protocol):
         """A ``TypeError`` or ``ValueError`` for a base optimiser that this radius cannot be used with."""
 
     def learner(self, pieces: list, validation, descent) -> Learner | None:
-        """What watches a step on these batches in order to change the radius; ``None`` for a radius that does not learn.
-
-        Args:
-            pieces: the training batch, in parts.
-            validation: the validation batch, or ``None`` if there is none.
-            descent: the descent loss.
-        """
+        """What watches a step, on the parts of its batch and on the validation batch; ``None`` for a radius that does not learn."""
         return None
 
 

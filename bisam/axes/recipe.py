@@ -122,10 +122,9 @@ class Recipe:
 
     @property
     def passes(self) -> float:
-        """Forward-backward passes a step on average, 1 for the base optimiser alone and 2 for SAM.
+        """Forward-backward passes a step in a long training, 1 for the base optimiser alone and 2 for SAM.
 
         A forward pass counts a third, a backward pass two thirds; passes over a part of the batch count that part.
-        A method that begins late or looks every k-th step counts as in a long training.
         """
         if self.radius.rho == 0:
             return 1
@@ -154,20 +153,12 @@ class Recipe:
         return {"ascent": "the descent loss", **found} if self.radius.rho else {}
 
     def with_ascent(self, ascent: Loss, name: str) -> Recipe:
-        """A copy that raises another loss.
-
-        Args:
-            ascent: such as a :class:`~bisam.losses.surrogate.Surrogate`.
-            name: of the copy.
-        """
+        """A copy that raises another loss, such as a :class:`~bisam.losses.surrogate.Surrogate`, under a name of its own."""
         selection = None if self.selection is None else self.selection.with_ascent(ascent)
         return self.replace(name=name, ascent=ascent, selection=selection)
 
     def with_rho(self, rho: float) -> Recipe:
-        """A copy with another radius of the same kind; 0 is the base optimiser.
-
-        Args:
-            rho: the radius, or for a radius that changes its largest or first value.
+        """A copy with another radius of the same kind, or largest or first radius of one that changes; 0 is the base optimiser.
 
         Raises:
             TypeError, ValueError: the recipe has no radius, or ``rho`` is out of the range of its kind.
@@ -199,10 +190,7 @@ class Recipe:
 
     @staticmethod
     def from_dict(choices: dict) -> Recipe:
-        """The recipe that :meth:`to_dict` wrote.
-
-        Args:
-            choices: name of a field to its plain value; a part is again such a dictionary, with its class as ``kind``.
+        """The recipe that :meth:`to_dict` wrote: name of a field to its plain value, a part again a dictionary, with its class as ``kind``.
 
         Raises:
             TypeError, ValueError: something else than such a dictionary; a field that is unknown or out of range.

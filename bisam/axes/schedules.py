@@ -81,8 +81,8 @@ class ByLearningRate(Radius):
     Args:
         rho: the largest radius, 0 or greater.
         least: the smallest, from 0 to ``rho``.
-        lr_max: the largest learning rate; ``None`` takes the one that a scheduler started from, or that of the
-            first step. Outside the two rates the radius stays at its end.
+        lr_max: the largest learning rate; ``None`` takes the one that a scheduler started from, or that of the first step.
+            Outside the two rates the radius stays at its end.
         lr_min: the smallest learning rate, 0 or greater.
 
     Raises:
@@ -191,8 +191,7 @@ class LossBudget(Radius):
         TypeError, ValueError: a number out of its range, or only one of ``hold`` and ``total``.
 
     Source:
-        Wang et al. (2026), "Fix the loss, not the radius" (LE-SAM), read in a summary only: the values of its runs are
-        not at hand.
+        Wang et al. (2026), "Fix the loss, not the radius" (LE-SAM), read in a summary only, without the values of its runs.
 
     Example:
         >>> budget = LossBudget(budget=0.1, rho=1.0)

@@ -20,13 +20,11 @@ __all__ = ["MostSensitive", "Selection", "TopK", "highest"]
 
 
 def highest(scores: Tensor, fraction: float) -> Tensor:
-    """The places of the highest scores, in the order of the batch: exactly max(1, round(fraction n)), ties included.
+    """The places of the highest scores, in the order of the batch: exactly max(1, round(fraction n)), also where some tie.
 
     Args:
         scores: one number a sample, shape ``(n,)``; among equal ones the earlier sample is taken, NaN counts as largest.
         fraction: share of the samples, in (0, 1].
-
-    A comparison with the k-th largest value would take too few samples, and none if all tie.
 
     Example:
         >>> highest(torch.tensor([1.0, 3.0, 3.0, 2.0]), fraction=0.5)
@@ -62,11 +60,9 @@ class Selection(Protocol):
         r"""The places of the chosen samples, in the order of the batch.
 
         Args:
-            at_w: logits at w, shape ``(n, K)``.
-            at_worst: logits at :math:`w + \epsilon`, or ``None`` before the climb.
+            at_w, at_worst: logits at w and at :math:`w + \epsilon`, shape ``(n, K)``; before the climb the second are ``None``.
             targets: true classes, shape ``(n,)``.
-            ascent: the ascent loss.
-            descent: the descent loss.
+            ascent, descent: the two losses.
         """
 
     def with_ascent(self, ascent) -> Selection:

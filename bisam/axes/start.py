@@ -33,12 +33,7 @@ class Start(Protocol):
 
     @abstractmethod
     def offset(self, weights: Tensors, memory: Memory) -> Tensors:
-        r"""The move :math:`\delta`, by name; a name that is left out stays.
-
-        Args:
-            weights: name to tensor, where the step begins.
-            memory: of the optimiser; the random numbers are its own.
-        """
+        r"""The move :math:`\delta` from where the step begins, by name; a name that is left out stays."""
 
     def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
         """A ``TypeError`` or ``ValueError`` for a base optimiser that this start cannot be used with."""
