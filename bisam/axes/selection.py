@@ -16,21 +16,16 @@ from torch import Tensor
 from .. import _checks
 from .._kinds import kind
 
-__all__ = ["MostSensitive", "Selection", "TopK", "highest"]
+__all__ = ["MostSensitive", "Selection", "TopK"]
 
 
 def highest(scores: Tensor, fraction: float) -> Tensor:
     """The places of the highest scores, in the order of the batch: exactly max(1, round(fraction n)), also where some tie.
 
-    Args:
-        scores: one number a sample, shape ``(n,)``; among equal ones the earlier sample is taken, NaN counts as largest.
-        fraction: share of the samples, in (0, 1].
+    Among equal ones the earlier sample is taken; NaN counts as largest.
 
-    Example:
-        >>> highest(torch.tensor([1.0, 3.0, 3.0, 2.0]), fraction=0.5)
-        tensor([1, 2])
-        >>> highest(torch.zeros(5), fraction=0.6)
-        tensor([0, 1, 2])
+    >>> highest(torch.tensor([1.0, 3.0, 3.0, 2.0]), fraction=0.5), highest(torch.zeros(5), fraction=0.6)
+    (tensor([1, 2]), tensor([0, 1, 2]))
     """
     k = max(1, round(fraction * len(scores)))
     order = torch.sort(scores.detach(), descending=True, stable=True).indices

@@ -25,7 +25,7 @@ from ..axes.start import Start
 from ..axes.tensors import Tensors, euclidean_norm
 from .variational import Variational
 
-__all__ = ["FirstGradientToBase", "Posterior", "Precision", "needs_variational"]
+__all__ = ["FirstGradientToBase", "Posterior", "Precision"]
 
 
 class _OfVariational:
@@ -147,14 +147,5 @@ class FirstGradientToBase(_OfVariational, Combination):
 
 
 def needs_variational(recipe: Recipe) -> bool:
-    """Whether a recipe can only be used with :class:`~bisam.methods.variational.Variational`.
-
-    Args:
-        recipe: the method.
-
-    Example:
-        >>> from bisam import SAM, recipe
-        >>> needs_variational(recipe("bsam")), needs_variational(SAM)
-        (True, False)
-    """
+    """Whether a recipe can only be used with :class:`~bisam.methods.variational.Variational`."""
     return any(isinstance(part, _OfVariational) for part in (recipe.geometry, recipe.start, recipe.combination))

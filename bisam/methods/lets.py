@@ -20,7 +20,7 @@ from ..step.batch import Batch
 from ..step.buffers import held_buffers
 from ..step.modules import distributed, unwrapped
 
-__all__ = ["Hypergradient", "Learned"]
+__all__ = ["Learned"]
 
 
 @kind("Learned")
@@ -31,11 +31,17 @@ class Learned(Radius):
     .. math::
         \rho \leftarrow \rho - \beta h, \qquad
         h = \frac{d}{d\rho}\,\tfrac12\big(L^{vl} - L^{tr}\big)^2(w_{t+1}(\rho)), \qquad
-        w_{t+1}(\rho) = w_t - \eta\,\nabla L^{tr}(w_t + \rho u), \qquad u = \epsilon / \rho
+        w_{t+1}(\rho) = w_t - \eta\,\nabla L^{tr}(w_t + \rho u)
 
-    :class:`Hypergradient` finds h; it holds the Hessian times u, in three forms: ``"exact"``, by differentiating twice; ``"difference"``,
-    :math:`(\nabla L(w + \epsilon) - \nabla L(w)) / \rho` from gradients that the step has computed; ``"diagonal"``, the squared gradient
-    in place of the Hessian.
+    .. math::
+        h = -(L^{vl} - L^{tr})\,\big\langle \eta\,(\nabla L^{vl} - \nabla L^{tr}),\; \nabla^2 L^{tr}(w_t + \epsilon)\,u \big\rangle,
+        \qquad u = \epsilon / \rho
+
+    Losses and their gradients are at the new weights, with the batch-norm statistics held. The derivative is that for a base
+    that moves by :math:`-\eta` times the gradient (with Nesterov momentum :math:`m`, by :math:`1 + m` times that); for a base with
+    momentum it is the derivative for this step alone, for Adam a stand-in. The Hessian times u has three forms: ``"exact"``, by
+    differentiating twice; ``"difference"``, :math:`(\nabla L(w + \epsilon) - \nabla L(w)) / \rho` from gradients that the step has
+    computed; ``"diagonal"``, the squared gradient in place of the Hessian.
 
     Args:
         rho: the radius to begin with, greater than 0.
@@ -50,12 +56,19 @@ class Learned(Radius):
         TypeError, ValueError: a number out of its range, an unknown ``form``.
 
     Source:
-        Wang et al. (2024), LETS. The paper replaces the Hessian by a diagonal; that it is the squared gradient is likely
-        but not certain. The rate, the limits and the period of its runs are not known to us.
+        Wang et al. (2024), LETS, whose alternating scheme this is; the chain rule is written out here, the paper's own form was not at
+        hand. The paper replaces the Hessian by a diagonal; that it is the squared gradient is likely but not certain. The rate, the
+        limits and the period of its runs are not known to us.
 
     Example:
-        >>> Learned(rho=0.05, rate=100.0).form
-        'diagonal'
+        >>> from bisam import SAM, SharpnessAware
+        >>> model = nn.Linear(2, 2)
+        >>> learning = SAM.replace(radius=Learned(rho=0.05, rate=1.0, form="exact"))
+        >>> opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), learning)
+        >>> batch = Batch(model, torch.eye(2), torch.tensor([0, 1]))
+        >>> _ = opt.step(batch, validation=batch)   # no gap: nothing to learn
+        >>> opt.memory.rho
+        0.05
     """
 
     rho: float
@@ -120,35 +133,7 @@ class Learned(Radius):
 
 
 class Hypergradient(Learner):
-    r"""The derivative of the gap for the radius of the step that it watches.
-
-    .. math::
-        h = -(L^{vl} - L^{tr})\,\big\langle \eta\,(\nabla L^{vl} - \nabla L^{tr}),\; \nabla^2 L^{tr}(w_t + \epsilon)\,u \big\rangle,
-        \qquad u = \epsilon / \rho
-
-    Losses and their gradients are at the new weights, with the batch-norm statistics held. The derivative is that for a base
-    that moves by :math:`-\eta` times the gradient (with Nesterov momentum :math:`m`, by :math:`1 + m` times that); for a base with
-    momentum it is the derivative for this step alone, for Adam a stand-in.
-
-    Args:
-        radius: the learned radius.
-        pieces, validation: the training batch in parts, and the validation batch.
-        descent: the descent loss.
-
-    Source:
-        Wang et al. (2024), the alternating scheme of LETS; the chain rule is written out here, the paper's own form was
-        not at hand.
-
-    Example:
-        >>> from bisam import SAM, Learned, SharpnessAware
-        >>> model = nn.Linear(2, 2)
-        >>> learning = SAM.replace(radius=Learned(rho=0.05, rate=1.0, form="exact"))
-        >>> opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), learning)
-        >>> batch = Batch(model, torch.eye(2), torch.tensor([0, 1]))
-        >>> _ = opt.step(batch, validation=batch)   # no gap: nothing to learn
-        >>> opt.memory.rho
-        0.05
-    """
+    """The derivative h of :class:`Learned`, for the step that it watches."""
 
     def __init__(self, radius: Learned, pieces: list[Batch], validation: Batch, descent: Loss):
         self.radius, self.pieces, self.validation, self.descent = radius, pieces, validation, descent

@@ -29,7 +29,8 @@ __all__ = [
 # Without a perturbation every recipe is its base optimiser: SGD, AdamW or whatever is wrapped.
 SGD = Recipe("sgd")
 
-# The box: every weight moves by rho, in the direction of its sign. No published run is at hand; this rho is ours, a place to begin.
+# The box: every weight moves by rho, in the direction of its sign. No published run is at hand; this rho
+# is ours, a place to begin.
 SAM_INF = SAM.replace(name="sam-inf", geometry=Lp(math.inf), radius=Constant(1e-4))
 
 BISAM_LOG = Recipe(
@@ -73,20 +74,21 @@ ESAM_CODE = ESAM.replace(name="esam-code", geometry=Masked(L2(), keep=0.5, per="
 E_BISAM_LOG = ESAM.replace(name="e-bisam-log", ascent=BISAM_LOG.ascent)  # Xie et al. 2024, appendix A.2, early version
 E_BISAM_TANH = ESAM.replace(name="e-bisam-tanh", ascent=BISAM_TANH.ascent)
 
-# Algorithm 3 of the early version to the letter: divided by 1 - beta, and no norm of the gradient. The experiments can hardly have
-# used it; rho keeps its printed value.
+# Algorithm 3 of the early version to the letter: divided by 1 - beta, and no norm of the gradient. The
+# experiments can hardly have used it; rho keeps its printed value.
 _AS_PRINTED = Masked(Unnormalised(), keep=0.5, divisor="dropped")
 E_BISAM_LOG_PRINTED = E_BISAM_LOG.replace(name="e-bisam-log-printed", geometry=_AS_PRINTED)
 E_BISAM_TANH_PRINTED = E_BISAM_TANH.replace(name="e-bisam-tanh-printed", geometry=_AS_PRINTED)
 
-# Behdin et al. 2023. The size is that of the ImageNet run in Xie et al. 2024: 128 of 512 samples. A batch of at most 128 is one part.
+# Behdin et al. 2023. The size is that of the ImageNet run in Xie et al. 2024: 128 of 512 samples. A batch of
+# at most 128 is one part.
 MSAM = SAM.replace(name="msam", micro_batch=128)
 M_BISAM_LOG = BISAM_LOG.replace(name="m-bisam-log", micro_batch=128)
 M_BISAM_TANH = BISAM_TANH.replace(name="m-bisam-tanh", micro_batch=128)
 
-# Wang et al. 2024. The diagonal form is the paper's, as far as its abstract says; rate and limits are ours. The rate of LETS-SAM stood
-# a search on digits with wrong labels: at a tenth the accuracy hardly changes, at ten times the radius runs into its limits. That of
-# LETS-ASAM comes from single runs. The radius begins at SAM's.
+# Wang et al. 2024. The diagonal form is the paper's, as far as its abstract says; rate and limits are ours. The
+# rate of LETS-SAM stood a search on digits with wrong labels: at a tenth the accuracy hardly changes, at ten
+# times the radius runs into its limits. That of LETS-ASAM comes from single runs. The radius begins at SAM's.
 LETS_SAM = SAM.replace(name="lets-sam", radius=Learned(rho=0.05, rate=100.0))
 LETS_ASAM = ASAM.replace(name="lets-asam", radius=Learned(rho=0.5, rate=300.0, least=0.01, most=10.0))
 LETS_BISAM_LOG = BISAM_LOG.replace(name="lets-bisam-log", radius=LETS_SAM.radius)
@@ -102,8 +104,8 @@ GSAM = SAM.replace(
 # Liu et al. 2022b; scale and reading as in RandomStart; rho is SAM's.
 RSAM = SAM.replace(name="rsam", start=RandomStart(scale=0.1))
 
-# Ni et al. 2022; k is not in the texts at hand. Half of the batch costs 4/3 passes, which is about the 65 % of SAM's time that the
-# paper reports on ImageNet.
+# Ni et al. 2022; k is not in the texts at hand. Half of the batch costs 4/3 passes, which is about the 65 % of
+# SAM's time that the paper reports on ImageNet.
 KSAM = SAM.replace(name="ksam", selection=TopK(0.5))
 
 FSAM = SAM.replace(
@@ -116,13 +118,14 @@ FSAM = SAM.replace(
 # Li and Giannakis 2023: theta = 0.4
 VASSO = SAM.replace(name="vasso", direction=Averaged(gradient=0.0, average=1.0, decay=0.6))
 
-# Mueller et al. 2023. The radius is over few weights and has to be larger than SAM's; this value is ours, to be tuned.
+# Mueller et al. 2023. The radius is over few weights and has to be larger than SAM's; this one is ours, to be tuned.
 SAM_ON = SAM.replace(name="sam-on", geometry=Only(L2(), "norm"), radius=Constant(0.5))
 
 # Wang et al. 2026; budget and cap are ours. The budget is what SAM with rho = 0.05 spends at a gradient of norm 1.
 LE_SAM = SAM.replace(name="le-sam", radius=LossBudget(budget=0.05, rho=0.5))
 
-# Zhou et al. 2025: SAM in the last epochs only. The first step with it depends on the length of the training; 1000 is ours, to be replaced.
+# Zhou et al. 2025: SAM in the last epochs only. The first step with it depends on the length of the training;
+# 1000 is a place holder of ours.
 LATE_SAM = SAM.replace(name="late-sam", radius=Phase(rho=0.05, start=1000))
 SAM_EVERY_K = SAM.replace(name="sam-every-k", radius=Phase(rho=0.05, every=5))
 
@@ -134,15 +137,13 @@ BSAM = SAM.replace(
     name="bsam", geometry=Precision(), start=Posterior(), combination=FirstGradientToBase(), radius=Constant(0.01)
 )
 
-RECIPES = {
-    row.name: row
-    for row in (
-        *(SGD, SAM, BISAM_LOG, BISAM_TANH, SAM_INF, ASAM, ASAM_ALL, A_BISAM_LOG, A_BISAM_TANH),
-        *(ESAM, ESAM_CODE, E_BISAM_LOG, E_BISAM_TANH, E_BISAM_LOG_PRINTED, E_BISAM_TANH_PRINTED),
-        *(MSAM, M_BISAM_LOG, M_BISAM_TANH, LETS_SAM, LETS_ASAM, LETS_BISAM_LOG, LETS_BISAM_TANH),
-        *(GSAM, RSAM, KSAM, FSAM, VASSO, SAM_ON, LE_SAM, LATE_SAM, SAM_EVERY_K, LOOKSAM, BSAM),
-    )
-}
+_ROWS = (
+    SGD, SAM, BISAM_LOG, BISAM_TANH, SAM_INF, ASAM, ASAM_ALL, A_BISAM_LOG, A_BISAM_TANH,
+    ESAM, ESAM_CODE, E_BISAM_LOG, E_BISAM_TANH, E_BISAM_LOG_PRINTED, E_BISAM_TANH_PRINTED,
+    MSAM, M_BISAM_LOG, M_BISAM_TANH, LETS_SAM, LETS_ASAM, LETS_BISAM_LOG, LETS_BISAM_TANH,
+    GSAM, RSAM, KSAM, FSAM, VASSO, SAM_ON, LE_SAM, LATE_SAM, SAM_EVERY_K, LOOKSAM, BSAM,
+)  # fmt: skip
+RECIPES = {row.name: row for row in _ROWS}
 
 
 def recipe(name: str) -> Recipe:
@@ -159,11 +160,11 @@ def recipe(name: str) -> Recipe:
         >>> recipe("bisam-log").ascent.mu, recipe("gsam-bisam-log").ascent.mu
         (1.5, 1.5)
     """
-    row, surrogate = _parts_of(name)
-    if row is None:
+    found = _found(name)
+    if found is None:
         allowed = f"one of {', '.join(RECIPES)}, or a row that raises its descent loss with -bisam-log or -bisam-tanh behind it"
         raise ValueError(f"recipe must be {allowed}; got {_checks.shown(name)}")
-    return row if surrogate is None else row.with_ascent(surrogate.ascent, name)
+    return found
 
 
 def is_recipe(name: object) -> bool:
@@ -176,17 +177,17 @@ def is_recipe(name: object) -> bool:
         >>> is_recipe("gsam-bisam-log"), is_recipe("bisam-log-bisam-log"), is_recipe(5)
         (True, False, False)
     """
-    return _parts_of(name)[0] is not None
+    return _found(name) is not None
 
 
-def _parts_of(name: object) -> tuple[Recipe | None, Recipe | None]:
-    """The row, and the row whose ascent loss it is to have."""
+def _found(name: object) -> Recipe | None:
+    """What :func:`recipe` returns, if it knows the name."""
     if not isinstance(name, str):
-        return None, None
+        return None
     if name in RECIPES:
-        return RECIPES[name], None
+        return RECIPES[name]
     for surrogate in (BISAM_LOG, BISAM_TANH):
         row = RECIPES.get(name.removesuffix(f"-{surrogate.name}"))
         if row is not None and row.ascent is None and row.radius.rho:
-            return row, surrogate
-    return None, None
+            return row.with_ascent(surrogate.ascent, name)
+    return None
