@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from .. import _look
+
 __all__ = ["Tensors", "dot", "euclidean_norm", "linear"]
 
 Tensors = dict[str, Tensor]
@@ -66,12 +68,14 @@ def scaled(tensors: list[Tensor], rho: float | Tensor, size: Tensor, in_place: b
     if not tensors:
         return []
     check_range(rho, tensors)
-    ratio, by_device = rho / size, {}
+    by_device: dict[torch.device, list[Tensor]] = {}
+    # Unseen: a norm at the edge of its range is too small to divide by, and so the move is shorter than rho, and zero for zero.
+    ratio = rho / (size if _look.is_free(size) else size.clamp(min=torch.finfo(size.dtype).tiny ** 0.5))
     if _is_beyond_range(ratio, size):
         wide = _times_in_float64(tensors, rho, size)
         return [tensor.copy_(product) for tensor, product in zip(tensors, wide, strict=True)] if in_place else wide
-    if not _is_known_finite(ratio):
-        ratio = _finite(ratio, size)
+    if _look.is_free(size) and size.item() == 0:
+        ratio = torch.zeros_like(ratio)
     if not in_place:
         if all(tensor.device == ratio.device for tensor in tensors):
             return list(torch._foreach_mul(tensors, ratio))
@@ -86,7 +90,7 @@ def scaled(tensors: list[Tensor], rho: float | Tensor, size: Tensor, in_place: b
 def check_range(rho: float | Tensor, tensors: Iterable[Tensor]) -> None:
     """A radius that the weights can be moved by; one that is a number of another device is not read."""
     if isinstance(rho, Tensor):
-        if rho.device.type != "cpu":
+        if not _look.is_free(rho):
             return
         rho = float(rho)
     for dtype in {tensor.dtype for tensor in tensors}:
@@ -94,26 +98,14 @@ def check_range(rho: float | Tensor, tensors: Iterable[Tensor]) -> None:
             raise ValueError(f"rho must be at most {torch.finfo(dtype).max:.4g}, the largest number in {dtype}, got {rho!r}")
 
 
-def _is_known_finite(number: Tensor) -> bool:
-    """Whether a number is finite, where the look at it does not make the program wait for a device."""
-    return number.device.type == "cpu" and math.isfinite(number.item())
-
-
 def _is_beyond_range(ratio: Tensor, size: Tensor) -> bool:
     """Whether rho / size has no number while rho and size have: the product with a tensor of this size may well have one."""
-    if ratio.device.type != "cpu":  # elsewhere the look would stop the device
-        return False
-    return math.isinf(ratio.item()) and size.item() > 0
+    return _look.is_free(ratio) and math.isinf(ratio.item()) and size.item() > 0
 
 
 def _times_in_float64(tensors: list[Tensor], rho: float | Tensor, size: Tensor) -> list[Tensor]:
     ratio = rho / size.double()
     return [(tensor.double() * ratio.to(tensor.device)).to(tensor.dtype) for tensor in tensors]
-
-
-def _finite(ratio: Tensor, size: Tensor) -> Tensor:
-    """0 where the size is; the largest number in place of an infinite one: the right direction, though not all the way."""
-    return ratio.nan_to_num(nan=math.nan).masked_fill_(size == 0, 0.0)
 
 
 def p_norm(tensors: Tensors, p: float) -> Tensor:
@@ -148,12 +140,16 @@ def euclidean_norm(tensors: Tensors) -> Tensor:
     values = list(tensors.values())
     if not values:
         return torch.zeros(())
-    dtype = _wide(values)
-    norm = _norm(values, dtype)
+    norm = torch.linalg.vector_norm(torch.stack(norms_of(values)))
     # Squares of float32 leave its range below 1e-19 and above 1e19. Looking at the number is free on the CPU only.
-    if norm.device.type == "cpu" and dtype == torch.float32 and not 1e-12 < norm.item() < 1e12:
-        return _norm(values, torch.float64).to(dtype)
+    if _look.is_free(norm) and norm.dtype == torch.float32 and not 1e-12 < norm.item() < 1e12:
+        return torch.linalg.vector_norm(torch.stack(norms_of(values, torch.float64))).to(norm.dtype)
     return norm
+
+
+def norms_of(values: list[Tensor], dtype: torch.dtype | None = None) -> list[Tensor]:
+    """The Euclidean norm of each tensor, in one type and on the device of the first."""
+    return [norm.to(values[0].device) for norm in torch._foreach_norm(values, 2, dtype=dtype or _wide(values))] if values else []
 
 
 def _wide(values: list[Tensor]) -> torch.dtype:
@@ -162,8 +158,3 @@ def _wide(values: list[Tensor]) -> torch.dtype:
     for other in {tensor.dtype for tensor in values}:
         dtype = torch.promote_types(dtype, other)
     return dtype
-
-
-def _norm(values: list[Tensor], dtype: torch.dtype) -> Tensor:
-    parts = torch._foreach_norm(values, 2, dtype=dtype)
-    return torch.linalg.vector_norm(torch.stack([part.to(values[0].device) for part in parts]))

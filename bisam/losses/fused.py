@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
+from .. import _look
 from .bounds import Bound, NegLog, Tanh
 
 NEAR = 24.0  # a margin times mu up to here loses no more than 3e-6 of its exponential where float32 rounds it
@@ -45,12 +46,15 @@ def reach_of(phi: Bound, mu: float) -> float | None:
 
 
 def near_margins(logits: Tensor, true: Tensor, reach: float | None) -> Tensor | None:
-    """The margins in float32, if all are so near that their rounding does not matter; read on the CPU, where that is cheap.
+    """The margins in float32, if all are so near that their rounding does not matter; where no look is free, in float64.
 
-    ``None`` also where nothing quick is offered, where an argument is wrong, and where something looks inside.
+    ``None`` where they are not near, where nothing quick is offered, where an argument is wrong, and where something looks inside.
     """
-    if reach is None or torch.compiler.is_compiling() or not logits.is_cpu or logits.dtype == torch.float64 or is_taken_apart(logits):
+    if reach is None or torch.compiler.is_compiling() or logits.dtype == torch.float64 or is_taken_apart(logits):
         return None
+    if not _look.is_free(logits):
+        scores = logits.detach().double()
+        return scores - scores.gather(-1, true)
     scores = cast(torch.float32, logits.detach())
     try:
         margin = scores - scores.gather(-1, true)
@@ -61,20 +65,21 @@ def near_margins(logits: Tensor, true: Tensor, reach: float | None) -> Tensor | 
 
 
 def few_operations(margin: Tensor, true: Tensor, phi: Bound, mu: float, halves: int, mean: bool | None):
-    """For the CPU, where a call costs more than what it computes: near margins, which are overwritten."""
+    """For eager steps, where a call costs more than what it computes: near margins, or any in float64; they are overwritten."""
+    number = functools.partial(_number, dtype=margin.dtype)
     if type(phi) is NegLog:
         slope = math.exp(phi.gamma)
-        weight = margin.mul_(_number(_LOG2_E)).exp2_()  # twice as quick as exp
-        beside = weight + _number(slope)
+        weight = _exp2_(margin.mul_(number(_LOG2_E)))
+        beside = weight + number(slope)
         share = _power(weight.div_(beside), halves)
         total = share.sum(-1, keepdim=True)
         pull = share.div_(beside)
     else:
         slope = 4 * phi.alpha
-        weight = margin.mul_(_number(-2 * phi.alpha * _LOG2_E)).exp2_()
-        beside = weight + _number(1.0)
+        weight = _exp2_(margin.mul_(number(-2 * phi.alpha * _LOG2_E)))
+        beside = weight + number(1.0)
         weight.div_(beside)
-        share = torch.mul(weight, _number(-2 * mu * _LOG2_E)).exp2_()
+        share = torch.mul(weight, number(-2 * mu * _LOG2_E)).exp2_()
         total = share.sum(-1, keepdim=True)
         pull = share.mul_(weight).div_(beside)
     value = None if mean is None else _log_mean_of_near(total, mu, margin.shape[-1], mean)
@@ -83,10 +88,15 @@ def few_operations(margin: Tensor, true: Tensor, phi: Bound, mu: float, halves: 
     return value, pull, total, slope
 
 
+def _exp2_(x: Tensor) -> Tensor:
+    """2 to the power x, twice as quick as e; far margins stay within the range of float64, beyond which float32 sees no difference."""
+    return x.exp2_() if x.dtype == torch.float32 else x.clamp_(-1000, 1000).exp2_()
+
+
 @functools.lru_cache(maxsize=64)
-def _number(value: float) -> Tensor:
+def _number(value: float, dtype: torch.dtype) -> Tensor:
     """A number as a tensor: made at every call, it would cost more than what is done with it."""
-    return torch.tensor(value, dtype=torch.float32, device="cpu")
+    return torch.tensor(value, dtype=dtype, device="cpu")
 
 
 def few_passes(logits: Tensor, true: Tensor, phi: Bound, mu: float, halves: int, mean: bool | None):
@@ -158,8 +168,9 @@ def _log_mean(total: Tensor, mu: float, classes: int) -> Tensor:
 
 def _log_mean_of_near(total: Tensor, mu: float, classes: int, mean: bool) -> Tensor:
     """The same or its mean, of which the last operations are Python's own: those of a tensor take ten times as long."""
-    if not mean:
-        return _log_mean(total, mu, classes)
+    if not mean or not _look.is_free(total):
+        value = _log_mean(total, mu, classes)
+        return value.mean() if mean else value
     found = torch.log(total).sum()  # a mean is two operations
     value = found.item() / len(total) / mu + 1 - math.log(classes) / mu
     return found.fill_(value if abs(value) > 8 * torch.finfo(found.dtype).eps else 0.0)

@@ -31,6 +31,10 @@ class Loss(Protocol):
             targets: true classes, shape ``(n,)``.
         """
 
+    def mean(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean of :meth:`values`, a scalar; for one that has it in fewer operations, with the same gradient to the last bit."""
+        return self.values(logits, targets).mean()
+
     def gradient(self, logits: Tensor, targets: Tensor, scale: float | Tensor = 1.0) -> Tensor | None:
         """The gradient of the mean for the logits times ``scale``, shape ``(n, K)``, where there is a closed form; ``None`` without one."""
         return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .. import _checks
+from .. import _checks, _look
 from .._kinds import kind
 from ..axes.memory import Memory
 from ..axes.radius import Learner, Radius
@@ -141,7 +141,7 @@ class Hypergradient(Learner):
         self._product: Tensors = {}  # the Hessian times u, or what stands for it
 
     def check(self, logits: Tensor) -> None:
-        if logits.device.type == "cpu":
+        if _look.is_free(logits):
             _checks.in_range(self.validation.targets, logits.shape[1])
 
     def climbed(self, moves: Tensors, rho: float) -> None:

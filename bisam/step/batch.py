@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from .. import _checks
+from .. import _checks, _look
 from .rng import RNGState
 
 __all__ = ["Batch"]
@@ -68,7 +68,7 @@ class Batch:
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(self.targets):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"the model must return logits of shape ({len(self.targets)}, K), got {got}")
-        if not self._checked and logits.device.type == "cpu":  # elsewhere the look would stop the device
+        if not self._checked and _look.is_free(logits):
             _checks.in_range(self.targets, logits.shape[1])
         self._checked = True
         return logits

@@ -57,7 +57,7 @@ def ascent_gradient(step: Step, pieces: list[Batch], is_ranked: bool) -> tuple[T
             with piece.replayed() if is_ranked else nullcontext():
                 logits = with_graph(piece.logits())
             if recipe.gradient_at_w == "descent":
-                loss = weighted(recipe.descent.values(logits, piece.targets).mean(), part)
+                loss = weighted(recipe.descent.mean(logits, piece.targets), part)
                 descent_at_w = linear(descent_at_w, 1, _gradient_beside(step, loss), 1)
             at_w = piece.at_w  # there already where this pass is not at w
             value = _raise(step, logits, piece, part, inputs)

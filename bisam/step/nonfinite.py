@@ -9,8 +9,9 @@ import warnings
 import torch
 from torch import Tensor
 
+from .. import _look
 from ..axes.memory import Memory
-from ..axes.tensors import Tensors
+from ..axes.tensors import Tensors, euclidean_norm, norms_of
 from .buffers import Statistics
 
 
@@ -36,11 +37,14 @@ class NonFinite:
     def skipped(self, count: int) -> None:
         self._skipped, self._skipped_there = count, None
 
-    def is_fine(self, norms: dict[str, Tensor], recipe: str, memory: Memory, moment: dict, learns: bool, statistics: Statistics | None) -> bool:
+    def is_fine(
+        self, gradient: Tensors, ascent: Tensor | None, recipe: str, memory: Memory, moment: dict, learns: bool, statistics: Statistics | None
+    ) -> bool:
         """Whether the step may go on. If not, gradients and memory are to be as before it; the statistics are already.
 
         Args:
-            norms: of the gradients of both passes, by ``"ascent"`` and ``"descent"``.
+            gradient: what the base is given, by name.
+            ascent: the norm of the ascent gradient, if there is one.
             recipe: its name.
             memory: of the optimiser.
             moment: the memory before the step.
@@ -50,21 +54,18 @@ class NonFinite:
         Raises:
             FloatingPointError: one of them is not finite, and the mode is ``"raise"``.
         """
-        device = norms["descent"].device  # the ascent may have drawn no tensor, and its norm is then on the CPU
-        if device.type == "meta":
-            return True  # there are shapes and no numbers
-        finite = all_finite(norms)
-        if self.mode == "skip" and self._base_can_skip(device) and not learns and memory.can_be_restored_where(moment):
-            memory.restore_where(~finite, moment)
-            alarm = (~finite).to(torch.float32)  # read by the base on the device; nobody waits for it
+        total = total_of(gradient, ascent)
+        if self.mode == "skip" and self._base_can_skip(total) and not learns and memory.can_be_restored_where(moment):
+            alarm = (~torch.isfinite(total)).to(torch.float32)  # read by the base on the device; nobody waits for it
+            memory.restore_where(alarm > 0, moment)
             self._alarm = alarm if self._alarm is None else torch.maximum(self._alarm, alarm)  # of any part
             return True
-        if finite:
+        bad = what_is_bad(total, gradient, ascent)
+        if not bad:
             return True
         if statistics is not None:
             statistics.mend()
-        bad = " and ".join(name for name, norm in norms.items() if not torch.isfinite(norm))
-        message = f"the {bad} gradient of {recipe} holds inf or NaN; the weights are as before the step"
+        message = f"the {' and '.join(bad)} gradient of {recipe} holds inf or NaN; the weights are as before the step"
         if self.mode == "raise":
             self.clear()
             self.base.zero_grad()
@@ -94,12 +95,12 @@ class NonFinite:
                 self._skipped_there = torch.zeros_like(alarm)
             self._skipped_there.add_(alarm)  # in place: a captured step finds it there again
 
-    def _base_can_skip(self, device: torch.device) -> bool:
+    def _base_can_skip(self, total: Tensor) -> bool:
         """Whether a bad step can be left to a fused base, without waiting for the device to say that it is bad.
 
         Not in its first step, which would leave its momentum unset.
         """
-        if looking_is_free(device):
+        if _look.is_free(total):
             return False
         groups = self.base.param_groups
         moved = [p for group in groups for p in group["params"] if p.grad is not None]
@@ -107,21 +108,24 @@ class NonFinite:
         return all(group.get("fused") for group in groups) and (keeps_nothing or all(p in self.base.state for p in moved))
 
 
-def looking_is_free(device: torch.device) -> bool:
-    """Whether reading a number does not make the program wait for a device."""
-    return device.type == "cpu"
+def total_of(gradient: Tensors, ascent: Tensor | None) -> Tensor:
+    """A number on the device that is finite if the gradient and the norm of the ascent are: in few operations, for which a fast device waits."""
+    norms = norms_of(list(gradient.values()))
+    norms += [] if ascent is None else [ascent.detach().to(norms[0])] if norms else [ascent.detach()]
+    return torch.stack(norms).sum() if norms else torch.zeros(())
 
 
-def all_finite(norms: dict[str, Tensor]) -> Tensor:
-    """Whether all norms are finite, a boolean on the device of the descent gradient."""
-    device = norms["descent"].device
-    total = sum(norm.detach().to(device) for name, norm in norms.items() if name != "descent") + norms["descent"].detach()
-    return total < torch.inf  # false for NaN; in few operations, each of which a fast device would wait for
+def what_is_bad(total: Tensor, gradient: Tensors, ascent: Tensor | None) -> list[str]:
+    """The gradients that are not finite; nothing where only the squares of :func:`total_of` have left the range of float32."""
+    if total.device.type == "meta" or math.isfinite(total.item()):
+        return []
+    norms = {"ascent": ascent, "descent": euclidean_norm(gradient)}
+    return [name for name, norm in norms.items() if norm is not None and not torch.isfinite(norm)]
 
 
 def is_known_not_finite(number: Tensor) -> bool:
     """Whether a number is not finite, where the look at it does not make the program wait for a device."""
-    return number.device.type == "cpu" and not math.isfinite(number.item())
+    return _look.is_free(number) and not math.isfinite(number.item())
 
 
 def tell_the_scaler(size: Tensor | None, gradient: Tensors) -> None:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from .. import _checks
 from ..axes.memory import Memory
 from ..axes.recipe import SAM, Recipe
-from ..axes.tensors import Tensors, euclidean_norm
+from ..axes.tensors import Tensors
 from . import gradients
 from .batch import Batch
 from .buffers import Statistics
 from .groups import own_radii
 from .modules import is_graphed, names_of
-from .nonfinite import NonFinite, all_finite, tell_the_scaler
+from .nonfinite import NonFinite, tell_the_scaler, total_of, what_is_bad
 from .perturbation import Displacement
 from .record import Diagnostics
 from .refusals import called, check_block, check_moment, checked_batch, enabled
@@ -333,21 +333,19 @@ class SharpnessAware(Wrapper):
 
     def _judged(self, step: Step, moment: dict, statistics: Statistics | None = None) -> bool:
         """Whether all was finite. If not, the gradients go, and what the recipe remembered of this step."""
-        found = gradients.gradients(step.parameters)
-        norms = {"ascent": step.outcome.dual_norm, "descent": euclidean_norm(found)}
-        norms = {name: norm for name, norm in norms.items() if norm is not None}
+        found, size = gradients.gradients(step.parameters), step.outcome.dual_norm
         if self.record:
             scale = 1.0 if step.scaler is None else step.scaler.get_scale()
-            self.last = Diagnostics.of(step.outcome, norms, found, step=self.memory.step, skipped=self.skipped, scale=scale)
+            self.last = Diagnostics.of(step.outcome, found, step=self.memory.step, skipped=self.skipped, scale=scale)
         if step.scaler is None:
             learns = step.learner is not None
-            is_fine = self._nonfinite.is_fine(norms, self.recipe.name, self.memory, moment, learns, statistics)
+            is_fine = self._nonfinite.is_fine(found, size, self.recipe.name, self.memory, moment, learns, statistics)
             if not is_fine:
                 self.zero_grad()
                 self.memory.restore(moment)
             return is_fine
-        tell_the_scaler(step.outcome.dual_norm, found)
-        if self.memory.snapshot() and norms["descent"].device.type != "meta" and not all_finite(norms):
+        tell_the_scaler(size, found)
+        if self.memory.snapshot() and what_is_bad(total_of(found, size), found, size):
             self.memory.restore(moment)  # the scaler will skip the step, and knows nothing of the memory
             return False
         return True

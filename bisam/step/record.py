@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from ..axes.tensors import Tensors, dot
+from ..axes.tensors import Tensors, dot, euclidean_norm
 
 __all__ = ["Diagnostics", "Outcome"]
 
@@ -85,7 +85,7 @@ class Diagnostics:
     skipped: int
 
     @classmethod
-    def of(cls, outcome: Outcome, norms: dict[str, Tensor], gradient: Tensors, *, step: int, skipped: int, scale: float = 1.0) -> Diagnostics:
+    def of(cls, outcome: Outcome, gradient: Tensors, *, step: int, skipped: int, scale: float = 1.0) -> Diagnostics:
         """The record of a step that has led to this gradient, which a scaler may have scaled."""
         climbed = outcome.length is not None
         known = outcome.has_losses and climbed
@@ -96,8 +96,8 @@ class Diagnostics:
             zero_one_rise=float(outcome.zero_one_rise) if known else None,
             rho=float(outcome.rho) if climbed else 0.0,
             length=float(outcome.length) if climbed else None,
-            ascent_norm=float(norms["ascent"]) if "ascent" in norms else None,
-            descent_norm=float(norms["descent"]) / scale,
+            ascent_norm=None if outcome.dual_norm is None else float(outcome.dual_norm),
+            descent_norm=float(euclidean_norm(gradient)) / scale,
             cosine=_cosine(outcome.ascent_gradient, gradient) if climbed else None,
             skipped=skipped,
         )

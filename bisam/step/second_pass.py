@@ -24,7 +24,7 @@ def descend(step: Step, piece: Batch, part: float, share: float) -> None:
     if piece.at_w is not None:
         piece.at_worst = kept(logits)
         note_rise(step, piece, part * share)
-    backward(step, weighted(recipe.descent.values(logits, piece.targets).mean(), part))
+    backward(step, weighted(recipe.descent.mean(logits, piece.targets), part))
 
 
 def combine(step: Step, at_w: Tensors, share: float) -> None:

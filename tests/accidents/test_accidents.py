@@ -58,7 +58,7 @@ def test_a_step_of_the_base_is_a_step_of_the_method(recipe):
 
 
 def test_a_fused_base_that_is_stepped_directly_skips_as_well(monkeypatch):
-    monkeypatch.setattr("bisam.step.nonfinite.looking_is_free", lambda device: False)
+    monkeypatch.setattr("bisam._look.is_free", lambda tensor: False)
     model = reference.net()
     base = sgd(model, momentum=0.9, fused=True)
     opt = SharpnessAware(base, nonfinite="skip")

@@ -21,8 +21,9 @@ from bisam import (
     Masked,
     Only,
     SharpnessAware,
+    _look,
 )
-from bisam.axes import Unnormalised, tensors
+from bisam.axes import Unnormalised
 from bisam.axes.tensors import euclidean_norm
 
 SCALES = (1e-30, 1e-12, 1.0, 1e12, 1e30)
@@ -279,9 +280,12 @@ def test_a_radius_beyond_the_range_of_the_weights_is_refused(ball, dtype, rho):
 
 
 def test_where_the_ratio_cannot_be_read_the_climb_is_shorter_but_there(monkeypatch):
-    monkeypatch.setattr(tensors, "_is_beyond_range", lambda ratio, size: False)  # as on a GPU
-    moved = L2().perturbation({"w": torch.tensor([1e-40, 0.0])}, {}, 0.05)["w"]
-    assert moved.tolist() == [pytest.approx(1e-40 * torch.finfo(torch.float32).max, rel=1e-4), 0.0]
+    monkeypatch.setattr(_look, "is_free", lambda tensor: False)  # as on a GPU
+    for size in (1e-40, 1e-25, 1e-20):
+        moved = L2().perturbation({"w": torch.tensor([size, 0.0])}, {}, 0.05)["w"]
+        assert moved.tolist() == [pytest.approx(0.05 * size / torch.finfo(torch.float32).tiny ** 0.5, rel=1e-4), 0.0]
+    for size in (1e-18, 1.0, 1e18):
+        assert L2().perturbation({"w": torch.tensor([size])}, {}, 0.05)["w"].item() == pytest.approx(0.05, rel=1e-4)
     assert L2().perturbation({"w": torch.zeros(2)}, {}, 0.05)["w"].tolist() == [0.0, 0.0]
 
 

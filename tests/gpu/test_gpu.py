@@ -294,7 +294,7 @@ def test_a_gpu_that_is_lost_ends_the_sweep_and_a_full_one_does_not():
 
 
 def test_a_fused_base_that_keeps_nothing_can_skip_from_its_first_step(monkeypatch):
-    monkeypatch.setattr("bisam.step.nonfinite.looking_is_free", lambda device: False)
+    monkeypatch.setattr("bisam._look.is_free", lambda tensor: False)
     model = reference.net()
     opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1, fused=True), nonfinite="skip")
     before = [p.detach().clone() for p in model.parameters()]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
-from bisam import BISAM_LOG, BISAM_TANH, SAM, Batch, NegLog, SharpnessAware, Surrogate, Tanh
+from bisam import BISAM_LOG, BISAM_TANH, SAM, Batch, NegLog, SharpnessAware, Surrogate, Tanh, _look
 from bisam.losses import zero_one
 from bisam.losses.bounds import GAMMA, Identity
 from bisam.losses.fused import _balanced, reach_of
@@ -95,6 +95,16 @@ def test_every_entry_is_exact_at_any_margin(phi, mu, dtype):
     for k, margin in enumerate(MARGINS):
         check(*batch(margin, (2, 3, 10)[k % 3], 2, dtype, seed=k), phi, mu)
     check(*batch(0.0, 1, 2, dtype), phi, mu)
+
+
+@each_dtype_in_time
+@each_case
+def test_every_entry_is_exact_where_no_look_is_free(phi, mu, dtype, monkeypatch):
+    monkeypatch.setattr(_look, "is_free", lambda tensor: False)
+    for k, margin in enumerate(MARGINS[:: 1 if reach_of(phi, mu) else 6]):
+        check(*batch(margin, (2, 3, 10)[k % 3], 2, dtype, seed=k), phi, mu)
+    check(*batch(0.0, 1, 2, dtype), phi, mu)
+    check(*batch(0.0, 100, 2, dtype, spread=12.0), phi, mu)
 
 
 @pytest.mark.slow

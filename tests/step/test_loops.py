@@ -291,7 +291,7 @@ def test_parts_that_climb_by_themselves_are_micro_batches(recipe, size):
 
 @pytest.mark.parametrize("bad", [0, 1])
 def test_a_bad_part_spoils_the_step_and_not_the_weights_also_where_nobody_looks(bad, monkeypatch):
-    monkeypatch.setattr("bisam.step.nonfinite.looking_is_free", lambda device: False)  # as on a GPU
+    monkeypatch.setattr("bisam._look.is_free", lambda tensor: False)  # as on a GPU
     model = reference.net(dtype=torch.float32)
     sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
     opt = SharpnessAware(sgd, SAM, nonfinite="skip")

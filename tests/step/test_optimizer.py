@@ -746,7 +746,7 @@ def test_no_noise_is_asked_for_where_none_is_drawn_or_fresh_is_wanted(make):
 @pytest.mark.parametrize("on_pass", [1, 2])
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
 def test_a_fused_base_skips_without_anybody_looking(make, on_pass, value, monkeypatch):
-    monkeypatch.setattr("bisam.step.nonfinite.looking_is_free", lambda device: False)
+    monkeypatch.setattr("bisam._look.is_free", lambda tensor: False)
     more = {"momentum": 0.9} if make is torch.optim.SGD else {}
     model = reference.net()
     opt = SharpnessAware(make(model.parameters(), lr=0.1, fused=True, **more), BISAM_LOG, nonfinite="skip")
@@ -762,7 +762,7 @@ def test_a_fused_base_skips_without_anybody_looking(make, on_pass, value, monkey
 
 
 def test_the_first_step_of_a_fused_base_is_looked_at(monkeypatch):
-    monkeypatch.setattr("bisam.step.nonfinite.looking_is_free", lambda device: False)
+    monkeypatch.setattr("bisam._look.is_free", lambda tensor: False)
     model = reference.net()
     opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True), nonfinite="skip")
     poison(model, 2, torch.nan)

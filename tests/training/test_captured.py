@@ -12,10 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import bisam
-from bisam import RECIPES
-from bisam.axes import tensors
-from bisam.losses import surrogate
-from bisam.step import climb, nonfinite
+from bisam import RECIPES, _look
 from bisam.training import (
     Run,
     augment,
@@ -177,10 +174,7 @@ def test_a_step_that_is_not_finite_is_told_as_always(monkeypatch):
 @pytest.fixture
 def gpu(monkeypatch):
     """The CPU does as a GPU would: no look at numbers, a fused base that skips by itself, no short cut for near margins."""
-    monkeypatch.setattr(nonfinite, "looking_is_free", lambda device: False)
-    monkeypatch.setattr(surrogate, "near_margins", lambda *_: None)
-    monkeypatch.setattr(climb, "is_known_not_finite", lambda number: False)
-    monkeypatch.setattr(tensors, "_is_known_finite", lambda number: False)
+    monkeypatch.setattr(_look, "is_free", lambda tensor: False)
     monkeypatch.setattr(state, "base_optimizer", lambda run, model, samples: torch.optim.SGD(
         model.parameters(), lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay, fused=True))  # fmt: skip
     create = state.SharpnessAware
