@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import methods
@@ -12,6 +14,9 @@ from harness import WARM_UP, Candidate, Case, Settings
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from bisam import _look
+from bisam.step import perturbation
 
 RECIPES = ("sam", "bisam-log", "bisam-tanh")
 
@@ -56,17 +61,28 @@ def _count(settings: Settings, net: models.Net, method: methods.Method) -> Calla
 def operations(step: Callable[[], object], device: str) -> int:
     """Kernels, copies and fills on a CUDA device; on the CPU the operations that torch would give to one.
 
-    An operation on many tensors counts as one, as on a GPU, although a CPU goes through the tensors one by one. Numbers that are
-    read on the CPU, where that is free, are left out: on a GPU they are not read.
+    An operation on many tensors counts as one, as on a GPU, although a CPU goes through the tensors one by one. What is done on a
+    CPU alone, looks at numbers and short cuts that need one, is switched off.
     """
     if device != "cuda":
-        with Dispatched() as seen:
+        with as_on_a_gpu(), Dispatched() as seen:
             step()
         return seen.count
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         step()
         torch.cuda.synchronize()
     return sum(_on_device(event) for event in profiled.events())
+
+
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """Inside, no number is read, and no parameter looks at other memory for a while."""
+    free, enough = _look.is_free, perturbation.WORTH_A_LOOK
+    _look.is_free, perturbation.WORTH_A_LOOK = lambda tensor: False, math.inf
+    try:
+        yield
+    finally:
+        _look.is_free, perturbation.WORTH_A_LOOK = free, enough
 
 
 class Dispatched(TorchDispatchMode):

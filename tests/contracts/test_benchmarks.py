@@ -201,6 +201,16 @@ def test_only_what_computes_or_copies_is_counted():
     assert kernels.operations(lambda: a @ a.t(), "cpu") == 1
 
 
+@pytest.mark.parametrize("layers, more", [
+    ([nn.Linear(4, 6)], {"sam": 17, "bisam-log": 32, "bisam-tanh": 33}),
+    ([nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 6), nn.BatchNorm1d(6)], {"sam": 23, "bisam-log": 38, "bisam-tanh": 39}),
+], ids=["without norm layers", "with"])  # fmt: skip
+def test_a_step_gives_a_gpu_few_operations_beyond_its_floor(layers, more):
+    net = models.Net("small", lambda: nn.Sequential(*layers, nn.Linear(6, models.CLASSES)), (4,), 8)
+    found = measure(kernels._case(Settings(rounds=1), net), Settings(rounds=1), Timer())["candidates"]
+    assert {name: found[f"bisam {name}"]["value"] - found["floor"]["value"] for name in more} == more
+
+
 # -- from the command to the file ------------------------------------------------------------------------------------
 
 
