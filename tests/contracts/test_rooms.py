@@ -22,7 +22,7 @@ ORDER = [
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-GROUND = {"_checks", "_files", "_kinds", "_moved", "_progress", "_start"}  # no rooms: they import each other at most
+GROUND = {"_checks", "_files", "_kinds", "_look", "_moved", "_progress", "_start"}  # no rooms: they import each other at most
 
 # Private names that are the standard library's or torch's own: of modules, and of what torch and namedtuples hand out.
 FOREIGN = {"torch", "nn", "os", "sys", "signal"}
