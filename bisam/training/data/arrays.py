@@ -14,7 +14,6 @@ from .images import ROOT, DataError, Images
 if TYPE_CHECKING:
     import numpy
 
-
 PREFIX = "file:"
 ARRAYS = ("images", "labels", "test_images", "test_labels")  # of a file; others in it are left alone
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from ... import _checks
-from . import archive, decoded
-from .images import ROOT, DataError, Images
+from . import archive
+from .images import ROOT, DataError, Images, keep, kept
 
 if TYPE_CHECKING:
     import numpy
-
 
 PREFIX = "folder:"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # those of torchvision
@@ -87,12 +86,12 @@ def _archive_of(name: str, root: Path) -> Path | None:
 def read(name: str, root: Path, key: str) -> Images:
     """All images of a tree, or of its archive; decoded only where none are kept under the key."""
     cache = root / f"{name.removeprefix(PREFIX)}.decoded.npz"
-    images = decoded.kept(cache, key)
+    images = kept(cache, key)
     if images is None:
         _checks.needs("PIL.Image", extra="train")
         packed = _archive_of(name, root)
         images = _from_tree(_tree(name, root)) if packed is None else _from_archive(packed)
-        decoded.keep(cache, key, images)
+        keep(cache, key, images)
     return images
 
 
@@ -107,11 +106,7 @@ def _from_archive(path: Path) -> Images:
 
 
 def pack(name: str, root: Path, there: Path) -> Path:
-    """Puts a tree of images into one file, from which :func:`read` makes the same images where the tree is not.
-
-    Raises:
-        DataError: the tree is not there.
-    """
+    """Puts a tree of images into one file, from which :func:`read` makes the same images; a ``DataError`` if the tree is not there."""
     tree = _tree(name, root)
     listed = [(file, part == "train") for part in ("train", "test") for file in listing(tree / part)]
     path = archive.path_of(tree.name, there)
@@ -128,22 +123,7 @@ def _from_tree(tree: Path) -> Images:
 
 def decode(paths: list[str]) -> numpy.ndarray:
     """The images of files, uint8 of shape (n, 3, height, width); a ``DataError`` names one that is broken or of another size."""
-    numpy = _checks.needs("numpy", extra="train")
-    first = _pixels(paths[0])
-    images = numpy.empty((len(paths), *first.shape), dtype=numpy.uint8)
-    for k, path in enumerate(paths):
-        image = _pixels(path)
-        if image.shape != first.shape:
-            sizes = [f"{height} x {width}" for _, height, width in (image.shape, first.shape)]
-            raise DataError(f"{path} has {sizes[0]} pixels and {paths[0]} {sizes[1]}; all images must have one size")
-        images[k] = image
-    return images
-
-
-def _pixels(path: str) -> numpy.ndarray:
-    """Red, green and blue, shape (3, height, width); grey images three times the same, as ImageFolder reads them."""
     try:
-        return archive.pixels(path)
-    except Exception as error:  # each format has its own words for a broken file
-        why = f"{type(error).__name__}: {error}"
-        raise DataError(f"image {path} is truncated or corrupt ({why}). Restore it or take it away") from None
+        return archive.decode(paths, paths)
+    except ValueError as error:
+        raise DataError(f"{error}. Restore it or take it away") from None

@@ -48,91 +48,59 @@ def _at_most(name: str, value: int | None, there: int) -> int:
     return there if value is None else value
 
 
-def _from_files(
-    name: str,
-    root: str | Path | None = None,
-    train_images: int | None = None,
-    test_images: int | None = None,
-    split_seed: int = 0,
-    pool: int = 1,
-) -> Data:
-    place = Path(root if root is not None else os.environ.get("BISAM_DATA") or "data").expanduser().absolute()
-    return divided(name, place, sources.stamp(name, place), train_images, test_images, split_seed, pool)
-
-
-DATA = {"digits": digits} | {name: functools.partial(_from_files, name) for name in FETCHED}
-
-
 def check_name(name: object) -> str:
-    """The name of a task, or an error that lists what is allowed; no file is looked at, and nothing is imported.
+    """The name of a task, or a ``ValueError`` that lists what is allowed; no file is looked at, and nothing is imported.
 
     Args:
         name: one of ``DATA``, ``"folder:NAME"``, ``"file:NAME"``, or the path of a function that returns a :class:`Data`,
             ``"package.module:function"``; an entry point of the group ``bisam.data`` becomes its path.
 
-    Raises:
-        ValueError: an unknown name; the message lists those that exist.
-
     Example:
         >>> check_name("cifar10"), check_name("folder:flowers")
         ('cifar10', 'folder:flowers')
     """
-    if isinstance(name, str) and re.fullmatch(rf"({FOLDER}|{FILE})\w[\w.-]*", name):
-        return name
-    if isinstance(name, str) and name in DATA:
+    if isinstance(name, str) and (name in DATA or re.fullmatch(rf"({FOLDER}|{FILE})\w[\w.-]*", name)):
         return name
     if (path := own_code.path_of("data", name)) is None:
-        raise ValueError(
-            f"data must be one of {', '.join([*DATA, *own_code.names('data')])}, folder:NAME or file:NAME, NAME of letters, digits, _, - and ., "
-            f"or MODULE:FUNCTION; got {_checks.shown(name)}"
-        )
+        there = ", ".join([*DATA, *own_code.names("data")])
+        form = "folder:NAME or file:NAME, NAME of letters, digits, _, - and ., or MODULE:FUNCTION"
+        raise ValueError(f"data must be one of {there}, {form}; got {_checks.shown(name)}")
     return path
 
 
 def load(
-    name: str,
-    root: str | Path | None = None,
-    train_images: int | None = None,
-    test_images: int | None = None,
-    split_seed: int = 0,
-    pool: int = 1,
-) -> Data:
+    name: str, root: str | Path | None = None, train_images: int | None = None, test_images: int | None = None, split_seed: int = 0, pool: int = 1,
+) -> Data:  # fmt: skip
     """The named task.
 
-    ``"digits"`` is shipped and its split is fixed. The others are read from files and never fetched:
-    ``"mnist"``, ``"fashion-mnist"``, ``"cifar10"`` and ``"cifar100"`` as torchvision stores them below the root;
-    ``"file:NAME"`` from ``root/NAME.npz`` with the arrays ``images`` and ``labels`` (and ``test_images``, ``test_labels``;
-    without them half of the images, drawn with seed 0, are the test split); and ``"folder:NAME"`` from
-    ``root/NAME/train/CLASS/IMAGE`` and ``root/NAME/test/CLASS/IMAGE``. The images of a folder have one size, become red, green and blue, and are kept decoded
-    in ``root/NAME.decoded.npz``, which is made again when the
-    name, the size or the time of a file changes. (Decoders of JPEG may differ in the last bit of a pixel, so the same
-    tree may get another fingerprint under another version of Pillow.)
+    ``"digits"`` is shipped and its split is fixed. The others are read from files below the root and never fetched: ``"mnist"``,
+    ``"fashion-mnist"``, ``"cifar10"`` and ``"cifar100"`` as torchvision stores them; ``"file:NAME"`` from ``NAME.npz`` with the arrays
+    ``images``, ``labels``, ``test_images`` and ``test_labels`` (without the last two, half of the images, drawn with seed 0, are the test
+    split); ``"folder:NAME"`` from ``NAME/train/CLASS/IMAGE`` and ``NAME/test/CLASS/IMAGE``, images of one size, which become red, green and
+    blue. These are kept decoded in ``NAME.decoded.npz`` until the name, size or time of a file changes. (Decoders of JPEG may differ in the
+    last bit of a pixel: another version of Pillow may give another fingerprint.)
 
-    The training images are put in the order ``torch.randperm(n, generator=g)`` with ``g`` seeded by ``split_seed``; the
-    first ``train_images`` of it are kept, and the last tenth of these (rounded down) is the validation split. The
-    statistics that scale the images are those of the training split alone.
+    The training images are put in the order ``torch.randperm(n, generator=g)`` with ``g`` seeded by ``split_seed``; the first ``train_images``
+    of it are kept, and the last tenth of these (rounded down) is the validation split. Images are scaled by the statistics of the training split.
 
-    The function at a path, ``"package.module:function"``, is called with those of the arguments that it takes, and returns a :class:`Data`, the same
-    each time; what it returned last is kept.
+    The function at a path, ``"package.module:function"``, is called with those of the arguments that it takes, and returns a :class:`Data`, the
+    same each time; what it returned last is kept.
 
     Args:
         name: one of ``DATA``, ``"folder:NAME"``, ``"file:NAME"``, or the path or entry point of a function.
         root: folder of the data; by default the environment variable ``BISAM_DATA``, else ``data``.
         train_images: how many of the training images to use, validation included, at least 10; by default all.
-        test_images: how many of the test images to use, drawn in the same way with seed 0 whatever ``split_seed``
-            is; by default all, in the order of the files.
+        test_images: how many of the test images to use, drawn with seed 0 whatever ``split_seed`` is; by default all, in the order of the files.
         split_seed: which training images become the validation split.
         pool: side of the squares of pixels that are averaged, see :func:`bisam.training.data.pooled`; 1 leaves the images as they are.
 
     Raises:
-        TypeError, ValueError: an unknown name (the message lists those that exist), a number out of range, or a choice
-            of images for a task whose split is fixed.
+        TypeError, ValueError: an unknown name (the message lists those that exist), a number out of range, a choice where the split is fixed.
         DataError: files are missing (the message says which, and how to fetch them), truncated or corrupt.
 
     Source:
-        The 90/10 division and the scaling by training statistics are those of Xie et al. (2024), section 4.1 of the
-        early version. Their public code draws the division once, with seed 42 of NumPy, and takes the statistics over
-        both parts.
+        The 90/10 division and the scaling by training statistics are those of Xie et al. (2024), section 4.1 of the early version. Their public
+        code draws the division once, with seed 42 of NumPy, and takes the statistics over both parts.
 
     Example:
         >>> load("digits").classes
@@ -144,7 +112,8 @@ def load(
     test_images = _checks.optional("test_images", test_images, of=_checks.whole)
     split_seed, pool = _checks.whole("split_seed", split_seed, least=0), _checks.whole("pool", pool)
     if name.startswith((FOLDER, FILE)) or name in FETCHED:
-        return _from_files(name, root, train_images, test_images, split_seed, pool)
+        place = Path(root if root is not None else os.environ.get("BISAM_DATA") or "data").expanduser().absolute()
+        return divided(name, place, sources.stamp(name, place), train_images, test_images, split_seed, pool)
     given = {"train_images": train_images, "test_images": test_images, "split_seed": split_seed or None, "pool": pool if pool > 1 else None}
     if name not in DATA:
         own = own_code.function("data", name)
@@ -159,3 +128,6 @@ def load(
 def own_task(name: str, own: Callable[..., Data], arguments: tuple[tuple[str, object], ...]) -> Data:
     """Kept, so that a record has the fingerprint of the data that were trained on."""
     return _checks.part(f"what data {name!r} returns", own(**dict(arguments)), Data, "a bisam.training.data.Data")
+
+
+DATA = {"digits": digits} | {name: functools.partial(load, name) for name in FETCHED}

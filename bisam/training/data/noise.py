@@ -15,9 +15,8 @@ READINGS = ("other", "any")
 def symmetric_noise(targets: Tensor, rate: float, classes: int, seed: int, reading: str = "other") -> Tensor:
     r"""Labels of which a share has been redrawn uniformly.
 
-    Exactly ``round(rate * n)`` labels are redrawn. Published tables say "noise rate" for two different things: under
-    ``"other"`` a redrawn label is always wrong; under ``"any"`` the true class is in the draw too, so that the share
-    of wrong labels is :math:`r\,(K - 1) / K`.
+    Exactly ``round(rate * n)`` labels are redrawn. Published tables say "noise rate" for two things: under ``"other"`` a redrawn label is always
+    wrong; under ``"any"`` the true class is in the draw too, and the share of wrong labels is :math:`r\,(K - 1) / K`.
 
     Args:
         targets: true classes, shape ``(n,)``, whole numbers.

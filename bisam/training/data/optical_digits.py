@@ -16,12 +16,8 @@ __all__ = ["digits"]
 def digits() -> Data:
     """Scikit-learn's handwritten digits: 1,797 grey images of 8 x 8 pixels in ten classes, shipped with the package.
 
-    The split is the same in every run: 1,000 images to train on, 297 to choose the epoch by, 500 to report on, each
-    with the classes in the proportions of the whole. Pixels are shifted and scaled to mean 0 and standard deviation 1
-    over the training images.
-
-    Returns:
-        The task, inputs of shape ``(n, 1, 8, 8)`` in float32.
+    The split is the same in every run: 1,000 images to train on, 297 to choose the epoch by, 500 to report on, each with the classes in the
+    proportions of the whole. Inputs are float32 of shape ``(n, 1, 8, 8)``, of mean 0 and standard deviation 1 over the training images.
 
     Source:
         Alpaydin and Kaynak (1998), the test part of the UCI optical digits, as shipped by scikit-learn.

@@ -42,10 +42,7 @@ def pooled(images: Tensor, pool: int) -> Tensor:
 
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel in [0, 1], from exact sums of whole numbers.
-
-    A channel with one value everywhere gets deviation 1, so that it becomes 0 and not 0 / 0.
-    """
+    """Mean and standard deviation of each channel in [0, 1], from exact sums; a channel of one value gets deviation 1, so as to become 0."""
     means, deviations = [], []
     for channel in images.unbind(1):
         counts = torch.bincount(channel.reshape(-1), minlength=256).tolist()

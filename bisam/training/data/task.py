@@ -56,11 +56,8 @@ class Data:
     Args:
         name: what it is called in runs and records.
         classes: number of classes.
-        train: what is trained on.
-        validation: what chooses the epoch.
-        test: what is reported.
-        mean: for uint8 images, the mean of each channel over the training images, scaled to [0, 1].
-        std: for uint8 images, the standard deviation of each channel in the same units.
+        train, validation, test: what is trained on, what chooses the epoch, and what is reported.
+        mean, std: for uint8 images, of each channel over the training images, scaled to [0, 1].
 
     Raises:
         TypeError, ValueError: a field of the wrong type; uint8 images without one mean and one positive deviation a channel.
@@ -85,7 +82,7 @@ class Data:
         for name in ("train", "validation", "test"):
             split = _checks.part(name, getattr(self, name), Split, "a bisam.training.data.Split")
             _checks.in_range(split.targets, self.classes, f"targets of {name}, with classes = {self.classes},")
-        _checks.keep(self, _channels, "mean", "std")
+        _checks.keep(self, _checks.optional, "mean", "std", of=_checks.each, each_of=_checks.real)
         if self.train.inputs.dtype != torch.uint8:
             return
         channels = self.shape[0]
@@ -102,10 +99,7 @@ class Data:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The first 16 digits of a SHA-256 over all samples, classes, their division into splits and their scaling.
-
-        It is computed once an object.
-        """
+        """The first 16 digits of a SHA-256 over all samples, classes, their division into splits and their scaling, computed once."""
         _checks.needs("numpy", extra="train")
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
@@ -116,17 +110,13 @@ class Data:
         return digest.hexdigest()[:16]
 
     def prepared(self, inputs: Tensor) -> Tensor:
-        """The inputs as a network takes them: uint8 images are scaled, floats are returned as they are.
+        """The inputs as a network takes them: uint8 images are scaled to float32 on the same device, floats are returned as they are.
 
         Args:
             inputs: samples of this task, shape ``(n, channels, height, width)``, on any device.
 
-        Returns:
-            Float32 of the same shape on the same device, or the very floats that were given.
-
         Raises:
-            TypeError: inputs that are neither uint8 nor floats, or uint8 images for a task without mean and std.
-            ValueError: uint8 images of another number of channels.
+            TypeError, ValueError: neither uint8 nor floats; uint8 images for a task without mean and std, or of other channels.
 
         Source:
             The order of the operations is that of torchvision's ``ToTensor`` and ``Normalize``, on the CPU to the bit.
@@ -146,17 +136,10 @@ class Data:
             raise TypeError(f"inputs must be floats: data {self.name!r} has no mean and std to scale uint8 images with")
         channels = len(self.mean)
         if inputs.ndim != 4 or inputs.shape[1] != channels:
-            raise ValueError(
-                f"inputs must have shape (n, {channels}, height, width), the channels of data {self.name!r}; "
-                f"got {tuple(inputs.shape)}"
-            )
+            wanted = f"(n, {channels}, height, width), the channels of data {self.name!r}"
+            raise ValueError(f"inputs must have shape {wanted}; got {tuple(inputs.shape)}")
         mean, std = _scaling(self.mean, self.std, inputs.device)
         return inputs.to(torch.float32).div_(255).sub_(mean).div_(std)
-
-
-def _channels(name: str, value: object) -> tuple[float, ...] | None:
-    """A number for each channel, or ``None``."""
-    return _checks.optional(name, value, of=_checks.each, each_of=_checks.real)
 
 
 @functools.lru_cache(maxsize=32)

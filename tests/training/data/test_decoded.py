@@ -15,8 +15,7 @@ from written import (
     write_tree,
 )
 
-from bisam.training.data import decoded, folder, load, loading
-from bisam.training.data.images import Images
+from bisam.training.data import folder, images, load, loading
 
 
 def refuse(paths):
@@ -95,11 +94,11 @@ def test_broken_decoded_images_are_made_again(accident, tmp_path, monkeypatch):
 
 def test_decoded_images_come_back_as_they_were_and_only_under_their_key(tmp_path):
     path, pixels, targets = tmp_path / "x.npz", torch.from_numpy(pixels_of(4, 3, 5, seed=0)), torch.tensor([0, 2, 1])
-    whole = Images(3, pixels[:3], targets, pixels[3:], targets[1:2])
-    decoded.keep(path, "key", whole)
-    again = decoded.kept(path, "key")
+    whole = images.Images(3, pixels[:3], targets, pixels[3:], targets[1:2])
+    images.keep(path, "key", whole)
+    again = images.kept(path, "key")
     assert again.classes == 3 and all(map(torch.equal, again[1:], whole[1:]))
-    assert decoded.kept(path, "other") is None and decoded.kept(tmp_path / "y.npz", "key") is None
+    assert images.kept(path, "other") is None and images.kept(tmp_path / "y.npz", "key") is None
     assert path.stat().st_mode & 0o444 == 0o444  # others may read it too
 
 
