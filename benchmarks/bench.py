@@ -65,13 +65,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def run(cases: dict[str, Iterator[Case]], settings: Settings, timer: Timer | None = None) -> list[dict]:
-    """Measures the cases of each group in turn.
-
-    Args:
-        cases: group to its cases, made one by one: the models of a case are gone before the next is made.
-        settings: for all of them.
-        timer: a clock; the machine's own if left out.
-    """
+    """Measures the cases of each group in turn, which are made one by one: the models of a case are gone before the next is made."""
     timer = timer or Timer(wait=torch.cuda.synchronize if settings.device == "cuda" else lambda: None)
     found = []
     with _progress(settings.rounds) as start:

@@ -84,14 +84,7 @@ class Case:
 
 
 def measure(case: Case, settings: Settings, timer: Timer, advance: Callable[[int], object] = lambda done: None) -> dict:
-    """All candidates of a case by turns, as plain values ready for JSON.
-
-    Args:
-        case: what to measure.
-        settings: rounds, length of a sample, seed of the order.
-        timer: the clock.
-        advance: called with the number of rounds done.
-    """
+    """All candidates of a case by turns, as plain values ready for JSON; ``advance`` hears how many rounds are done."""
     if case.counts:
         found, skipped = _counted(case), {}
     else:
@@ -111,19 +104,14 @@ def measure(case: Case, settings: Settings, timer: Timer, advance: Callable[[int
 
 def sample(candidate: Candidate, runs: int, timer: Timer) -> float:
     """Seconds of one run, as the mean of several in a row."""
-    if candidate.before is None:
+    spent, in_a_row = 0.0, runs if candidate.before is None else 1
+    for _ in range(0, runs, in_a_row):
+        if candidate.before is not None:
+            candidate.before()
         timer.wait()
         start = timer.now()
-        for _ in range(runs):
+        for _ in range(in_a_row):
             candidate.run()
-        timer.wait()
-        return (timer.now() - start) / runs
-    spent = 0.0
-    for _ in range(runs):
-        candidate.before()
-        timer.wait()
-        start = timer.now()
-        candidate.run()
         timer.wait()
         spent += timer.now() - start
     return spent / runs
@@ -132,11 +120,7 @@ def sample(candidate: Candidate, runs: int, timer: Timer) -> float:
 def timed(seconds: list[float], reference: list[float]) -> dict:
     """Median time, and the median and quartiles of the ratios to the reference sample of the same round."""
     ratios = [own / other for own, other in zip(seconds, reference, strict=True)]
-    return {
-        "seconds": statistics.median(seconds),
-        "ratio": statistics.median(ratios),
-        "quartiles": _quartiles(ratios),
-    }
+    return {"seconds": statistics.median(seconds), "ratio": statistics.median(ratios), "quartiles": _quartiles(ratios)}
 
 
 def write(path: Path, content: dict) -> None:
@@ -154,9 +138,7 @@ def _quartiles(values: list[float]) -> list[float]:
 def _counted(case: Case) -> dict:
     values = {candidate.name: candidate.run() for candidate in case.candidates}
     reference = values[case.candidates[0].name]
-    return {
-        name: {"value": value, "ratio": value / reference, "more": value - reference} for name, value in values.items()
-    }
+    return {name: {"value": value, "ratio": value / reference, "more": value - reference} for name, value in values.items()}
 
 
 def _runs_per_sample(case: Case, settings: Settings, timer: Timer) -> tuple[dict[Candidate, int], dict[str, str]]:

@@ -34,18 +34,16 @@ IDLE = frozenset((
 
 def cases(settings: Settings, nets: dict[str, models.Net] | None = None) -> Iterator[Case]:
     """One case for each network, at a small batch: the number does not depend on it."""
-    every = nets or models.nets(settings.device)
-    for name in [name for name in ("resnet-20", "mlp") if name in every] or list(every):
-        yield _case(settings, replace(every[name], batch=min(8, every[name].batch)))
+    for net in models.many_and_large(nets or models.nets(settings.device)):
+        yield _case(settings, replace(net, batch=min(8, net.batch)))
 
 
 def _case(settings: Settings, net: models.Net) -> Case:
-    ours, missing = methods.recipes(RECIPES)
     others, absent = methods.peers()
-    every = {"floor": methods.two_passes, **ours, **others}
+    every = {"floor": methods.two_passes, **methods.recipes(RECIPES), **others}
     found = [Candidate(name, _count(settings, net, method)) for name, method in every.items()]
     unit = f"{'operations on the device' if settings.device == 'cuda' else 'operations as a GPU would be given them'} in one step"
-    return Case("kernels", net.name, unit, found, {**missing, **absent}, models.size(net.build()), counts=True)
+    return Case("kernels", net.name, unit, found, absent, models.size(net.build()), counts=True)
 
 
 def _count(settings: Settings, net: models.Net, method: methods.Method) -> Callable[[], int]:

@@ -24,12 +24,11 @@ def cases(settings: Settings, nets: dict[str, models.Net] | None = None) -> Iter
 
 
 def _case(settings: Settings, net: models.Net) -> Case:
-    ours, missing = methods.recipes(RECIPES)
     others, absent = methods.peers()
-    every = {"sgd": methods.one_pass, **ours, **others}
+    every = {"sgd": methods.one_pass, **methods.recipes(RECIPES), **others}
     found = [Candidate(name, _copies(settings, net, method)) for name, method in every.items()]
     unit = "copies of the parameters beyond the weights"
-    return Case("memory", net.name, unit, found, {**missing, **absent}, models.size(net.build()), counts=True)
+    return Case("memory", net.name, unit, found, absent, models.size(net.build()), counts=True)
 
 
 def _copies(settings: Settings, net: models.Net, method: methods.Method) -> Callable[[], float]:

@@ -16,8 +16,7 @@ import bisam
 Step = Callable[[], object]
 Method = Callable[[nn.Module, Tensor, Tensor], Step]
 
-# The learning rate is small on purpose: a batch that is learnt by heart has gradients of zero or below the normal
-# numbers of the machine, which many CPUs are slow to add.
+# The learning rate is small: a batch that is learnt by heart has gradients below the normal numbers, which many CPUs are slow to add.
 BASE = {"lr": 1e-5, "momentum": 0.9, "weight_decay": 5e-4, "fused": True}
 
 PEERS = ("pytorch_optimizer",)
@@ -81,10 +80,9 @@ def period(name: str) -> int:
     return math.lcm(*(getattr(part, "every", 1) for part in parts))
 
 
-def recipes(names: tuple[str, ...]) -> tuple[dict[str, Method], dict[str, str]]:
-    """Those of the recipes that the package has, and the others with the reason."""
-    found = {f"bisam {name}": ours(name) for name in names if name in bisam.RECIPES}
-    return found, {f"bisam {name}": "no recipe of this name" for name in names if name not in bisam.RECIPES}
+def recipes(names: tuple[str, ...]) -> dict[str, Method]:
+    """Recipes of this package, as they are called in tables and files."""
+    return {f"bisam {name}": ours(name) for name in names}
 
 
 def peers() -> tuple[dict[str, Method], dict[str, str]]:

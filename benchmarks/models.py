@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from bisam.training.models import cifar_resnet
+from bisam.training.models import mlp as hidden_layers
 
 CLASSES = 10
 
@@ -30,32 +31,9 @@ class Net:
         return model, inputs, torch.randint(CLASSES, (self.batch,), device=device)
 
 
-class Block(nn.Module):
-    """Two convolutions and a shortcut that subsamples and pads with zeros: option A of He et al. (2016)."""
-
-    def __init__(self, before: int, after: int):
-        super().__init__()
-        self.stride = after // before
-        self.conv1 = nn.Conv2d(before, after, 3, self.stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(after)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = functional.relu(self.norm1(self.conv1(x)))
-        out = self.norm2(self.conv2(out))
-        more = out.shape[1] - x.shape[1]
-        if more:
-            x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, more // 2, more // 2))
-        return functional.relu(out + x)
-
-
 def resnet20() -> nn.Module:
     """ResNet-20 for 32x32 images, 0.27 million parameters in many small tensors."""
-    widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
-    blocks = [Block(before, after) for before, after in itertools.pairwise(widths)]
-    stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, CLASSES))
+    return cifar_resnet((3, 32, 32), CLASSES, depth=20)
 
 
 def vgg() -> nn.Module:
@@ -73,23 +51,22 @@ def vgg() -> nn.Module:
 
 def mlp() -> nn.Module:
     """Three hidden layers of 2048: 14.7 million parameters in eight tensors, so that passes over them are felt."""
-    widths = [3072, 2048, 2048, 2048]
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], CLASSES))
+    return hidden_layers((3072,), CLASSES, width=2048, depth=3)
 
 
 def nets(device: str) -> dict[str, Net]:
     """The networks by name; on a CPU the convolutional ones see smaller batches, to keep the runs short."""
     images, batch = (3, 32, 32), 64 if device == "cpu" else 128
     rows = (
-        Net("resnet-20", resnet20, images, batch),
-        Net("vgg", vgg, images, batch),
-        Net("mlp", mlp, (3072,), 128),
-        Net("mlp, small batch", mlp, (3072,), 16),
-    )
+        Net("resnet-20", resnet20, images, batch), Net("vgg", vgg, images, batch),
+        Net("mlp", mlp, (3072,), 128), Net("mlp, small batch", mlp, (3072,), 16),
+    )  # fmt: skip
     return {row.name: row for row in rows}
+
+
+def many_and_large(nets: dict[str, Net]) -> list[Net]:
+    """One network of many small tensors and one of few large ones, where they are among these; otherwise all."""
+    return [nets[name] for name in ("resnet-20", "mlp") if name in nets] or list(nets.values())
 
 
 def size(model: nn.Module) -> dict[str, int]:

@@ -17,9 +17,8 @@ RADIUS = 0.05
 
 def cases(settings: Settings, nets: dict[str, models.Net] | None = None) -> Iterator[Case]:
     """One case for each network; what it is fed does not matter."""
-    every = nets or models.nets(settings.device)
-    for name in [name for name in ("resnet-20", "mlp") if name in every] or list(every):
-        yield _case(settings, every[name])
+    for net in models.many_and_large(nets or models.nets(settings.device)):
+        yield _case(settings, net)
 
 
 def _case(settings: Settings, net: models.Net) -> Case:

@@ -21,19 +21,13 @@ def cases(settings: Settings, nets: dict[str, models.Net] | None = None) -> Iter
 
 
 def _case(settings: Settings, net: models.Net) -> Case:
-    ours, missing = methods.recipes(RECIPES if settings.quick else RECIPES + SLOW_TO_TIME)
-    if settings.quick:
-        missing |= {f"bisam {name}": "left out of a quick run" for name in SLOW_TO_TIME}
+    ours = methods.recipes(RECIPES if settings.quick else RECIPES + SLOW_TO_TIME)
+    skipped = {f"bisam {name}": "left out of a quick run" for name in SLOW_TO_TIME if settings.quick}
     others, absent = methods.peers()
-    found = [
-        Candidate(
-            name,
-            method(*net.on(settings.device, settings.seed)),  # each has a model of its own
-            period=methods.period(name),
-            optional=name in others,
-        )
-        for name, method in {"floor": methods.two_passes, **ours, **others}.items()
-    ]
+    found = []
+    for name, method in {"floor": methods.two_passes, **ours, **others}.items():
+        step = method(*net.on(settings.device, settings.seed))  # each has a model of its own
+        found.append(Candidate(name, step, period=methods.period(name), optional=name in others))
     facts = {**models.size(net.build()), "batch": net.batch}
     unit = "floor: two forward-backward passes with cross-entropy, one fused SGD step"
-    return Case("step", net.name, unit, found, {**missing, **absent}, facts)
+    return Case("step", net.name, unit, found, skipped | absent, facts)
