@@ -15,8 +15,8 @@ from ..methods.table import RECIPES
 from ..step.batch import Batch
 from ..step.optimizer import SharpnessAware
 from ..training import Run, models
-from ..training.base import base_optimizer
 from ..training.run import PRECISIONS
+from ..training.state import base_optimizer
 from .deviations import Wrong, at_most, distance, weights_of
 from .lines import Stage
 

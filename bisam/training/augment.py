@@ -29,8 +29,8 @@ class Augment:
         m_{ij} = 0 \iff r - \lfloor s/2 \rfloor \le i < r - \lfloor s/2 \rfloor + s \ \text{ and }\
         c - \lfloor s/2 \rfloor \le j < c - \lfloor s/2 \rfloor + s
 
-    Pixels outside of :math:`x` are 0, before images are scaled. The square of Cutout, of side s around row r and column
-    c, is cut off at the borders and filled with 0 after scaling, which is the mean of the training images.
+    Pixels outside of :math:`x` are 0, before images are scaled. The square of Cutout, of side s around row r and column c, is cut off at the
+    borders and filled with 0 after scaling, which is the mean of the training images.
 
     Args:
         crop: pixels p of padding on each side, of which a window as large as the image is cut; 0 for none.
@@ -42,8 +42,7 @@ class Augment:
         TypeError, ValueError: an argument of the wrong type or out of range.
 
     Source:
-        Padding by 4, crop and flip: Xie et al. (2024), section 4.1 of the early version. Cutout of 16 pixels with
-        probability 0.5 after scaling: their public code.
+        Padding by 4, crop and flip: Xie et al. (2024), section 4.1 of the early version. Cutout of 16 pixels with probability 0.5: their code.
 
     Example:
         >>> from bisam.training import data
@@ -64,19 +63,15 @@ class Augment:
         _checks.keep(self, _checks.share, "cutout_probability")
 
     def __call__(self, inputs: Tensor, data: Data, generator: torch.Generator) -> Tensor:
-        """A new batch; the given one is left alone.
+        """A new batch of the same shape on the same device, whose uint8 images have become float32; the given one is left alone.
 
-        Every draw comes from the generator on the CPU, so that the same state gives the same batch on every device; all
-        else is done on the device of the inputs without waiting for it.
+        Every draw comes from the generator on the CPU, so that the same state gives the same batch on every device; all else is done on the
+        device of the inputs without waiting for it. Floats that nothing is done to are the very tensor that was given.
 
         Args:
             inputs: samples of the task, shape ``(n, channels, height, width)``, uint8 or floats that are ready.
             data: the task, whose mean and deviation scale uint8 images.
             generator: where the draws come from, on the CPU; its state advances.
-
-        Returns:
-            A batch of the same shape on the same device, float32 for uint8 images and floats as they came otherwise;
-            floats that nothing is done to are the very tensor that was given.
 
         Raises:
             TypeError, ValueError: inputs that are no batch of images, an empty batch, or no generator on the CPU.

@@ -3,10 +3,9 @@ r"""The whole training step as one CUDA graph: both passes, the climb, the base'
 .. math:: (w, m, \text{sums}) \;\leftarrow\; \mathrm{step}\big(w, m, \text{sums};\; \text{order}[t],\ \text{draws}[t],\ \eta\big), \qquad
     t \leftarrow t + 1
 
-A graph runs the kernels of one step again and again, on the same memory. So everything that changes from step to step lives in tensors that
-stay where they are: the order of the epoch's images, what its augmentation drew, the learning rate, and the number t of the step, which picks
-its row of the first two. They are filled once an epoch. What is left to Python is to ask for the next replay. On the CPU the same code runs
-eagerly, through the same tensors.
+A graph runs the kernels of one step again and again, on the same memory. What changes from step to step lives in tensors that stay where they
+are and are filled once an epoch: the order of the images, what augmentation drew, the learning rate, and the number t of the step, which picks its
+row of the first two. Python only asks for the next replay. On the CPU the same code runs eagerly, through the same tensors.
 """
 
 from __future__ import annotations
@@ -21,11 +20,12 @@ from torch import Tensor
 from .. import _checks
 from ..axes.recipe import Recipe
 from ..training import graphs as cuda_graphs
+from .evaluation import Sums
 
 __all__ = ["WholeStep", "check", "refusal"]
 
-# So many steps of the run are made eagerly before one is captured. They make what a step makes once: momentum, copies of the weights, handles
-# of libraries. From the second on the base skips bad steps by itself, so that the third is as all later ones.
+# Steps that are made eagerly before one is captured: they make momentum, copies of the weights, handles of libraries. From the second on the
+# base skips bad steps by itself, so that the third is as all later ones.
 WARM_UP = 3
 KEPT = 2  # graphs at a time: a radius that is switched on and off has two
 
@@ -35,9 +35,6 @@ def refusal(recipe: Recipe) -> str | None:
 
     A graph has no branches and reads no number back. A radius may change from epoch to epoch, or be switched on and off: there is a graph for
     each of its values.
-
-    Args:
-        recipe: the method.
 
     Example:
         >>> from bisam import RECIPES
@@ -60,13 +57,7 @@ def refusal(recipe: Recipe) -> str | None:
 
 
 def check(recipe: Recipe) -> None:
-    """A ``ValueError`` if the steps of a recipe cannot be one graph.
-
-    Args:
-        recipe: the method.
-
-    Raises:
-        ValueError: the message says why, and what to use instead.
+    """A ``ValueError`` if the steps of a recipe cannot be one graph, which says why and what to use instead.
 
     Example:
         >>> from bisam import RECIPES
@@ -80,14 +71,11 @@ def check(recipe: Recipe) -> None:
 
 
 class WholeStep:
-    r"""The steps of a training through tensors that stay where they are.
+    """The steps of a training through tensors that stay where they are; a ``ValueError`` where several processes share the batches.
 
     Args:
-        state: of the training: its run, network, optimiser and data; its generators draw what they draw for eager steps, in the same order.
+        state: of the training; its generators draw what they draw for eager steps, in the same order.
         graphs: capture where the device can; without, every step is eager, through the same tensors and with the same numbers.
-
-    Raises:
-        ValueError: several processes share the batches.
 
     Example:
         >>> from bisam.training import Run, fit
@@ -100,7 +88,7 @@ class WholeStep:
         if state.workers.size > 1:
             raise ValueError(f'compile must not be "whole-step" with {state.workers.size} processes: a graph would have to wait for the others')
         size, device = state.run.batch_size, state.device
-        self.state, self.sums = state, state.new_sums()
+        self.state, self.sums = state, Sums(state.device)
         self.steps = len(state.train) // size
         self._place = torch.zeros(1, dtype=torch.int64, device=device)  # t
         self._order = torch.zeros(self.steps, size, dtype=torch.int64, device=device)
@@ -111,11 +99,7 @@ class WholeStep:
         self._eager = Counter()
 
     def epoch(self, lr: float) -> Iterator[int]:
-        """One epoch; yields after every step how many samples it saw, while the device may still be at work on it.
-
-        Args:
-            lr: the learning rate of these steps.
-        """
+        """One epoch; yields after every step how many samples it saw, while the device may still be at work on it."""
         self._fill(lr)
         with self._lr_on_device(lr):
             for _ in range(self.steps):

@@ -28,13 +28,7 @@ class CheckpointError(RuntimeError):
 
 
 def check_writable(path: Path) -> None:
-    """Makes the folder and proves that a file can be written there, before any work starts.
-
-    Args:
-        path: the checkpoint file to be.
-
-    Raises:
-        CheckpointError: the folder cannot be made or written to.
+    """Makes the folder of a checkpoint and proves that a file can be written there, before any work; a ``CheckpointError`` if not.
 
     Example:
         >>> import tempfile
@@ -51,9 +45,6 @@ def check_writable(path: Path) -> None:
 def lock(path: Path) -> Path:
     """The file whose lock a training holds as long as it works on a checkpoint: beside the file that a link leads to.
 
-    Args:
-        path: the checkpoint file.
-
     Example:
         >>> lock(Path("/runs/run.pt")).name
         'run.pt.lock'
@@ -65,16 +56,13 @@ def write(path: Path, run: dict, state: dict, environment: dict | None = None) -
     """Replaces the file in one piece: a reader, or a kill at any moment, sees the old one or the new one.
 
     The archive of ``torch.save`` ends in a seal, a SHA-256 over all bytes before it, which stands in the comment of the archive:
-    ``torch.load`` reads the file as any other.
+    ``torch.load`` reads the file as any other. If the disk does not take it there is a ``CheckpointError``, and the old file stays.
 
     Args:
         path: the checkpoint file.
         run: the description of the run, plain values.
         state: tensors and plain values.
         environment: what the training ran on, plain values, see :func:`bisam.training.environment.environment`; :func:`made_on` reads it.
-
-    Raises:
-        CheckpointError: the disk does not take it; the old file stays.
 
     Example:
         >>> import tempfile
@@ -107,12 +95,7 @@ def _seal(content: bytes | memoryview) -> bytes:
 def read(path: Path, run: dict) -> dict:
     """The state that :func:`write` stored for the same run.
 
-    Args:
-        path: the checkpoint file.
-        run: the description of the run that wants to go on.
-
-    Raises:
-        CheckpointError: the file is truncated, changed in any bit or no checkpoint, or another run wrote it; nothing is changed.
+    A ``CheckpointError`` says that the file is truncated, changed in any bit or no checkpoint, or that another run wrote it.
 
     Example:
         >>> try:
@@ -123,28 +106,18 @@ def read(path: Path, run: dict) -> dict:
     """
     _checks.part("run", run, dict, "a dictionary of plain values")
     stored = _stored(path)
-    written, state = stored["run"], stored["state"]
-    if written != run:
+    if (written := stored["run"]) != run:
         here, there = _leaves(run), _leaves(written)
         names = [name for name in {**here, **there} if here.get(name) != there.get(name)]
         changes = "; ".join(f"{name}: {there.get(name)!r} there, {here.get(name)!r} here" for name in names)
-        raise CheckpointError(
-            f"checkpoint_path {path} belongs to another run ({changes}). Choose another file, or delete it"
-        )
-    return state
+        raise CheckpointError(f"checkpoint_path {path} belongs to another run ({changes}). Choose another file, or delete it")
+    return stored["state"]
 
 
 def made_on(path: Path) -> dict | None:
-    """What the training ran on that wrote a checkpoint last.
+    """What the training ran on that wrote a checkpoint last; ``None`` if :func:`write` was not told, as in files of earlier versions.
 
-    Args:
-        path: the checkpoint file.
-
-    Returns:
-        The environment that :func:`write` was given; ``None`` if it was given none, as in files of earlier versions.
-
-    Raises:
-        CheckpointError: the file is truncated, changed in any bit or no checkpoint.
+    A ``CheckpointError`` says that the file is truncated, changed in any bit or no checkpoint.
 
     Example:
         >>> import tempfile
@@ -174,10 +147,8 @@ def _stored(path: Path) -> dict:
 
 
 def _unreadable(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"checkpoint_path {path} cannot be read ({why}): it is damaged, truncated or no checkpoint of "
-        "this version. Delete it to start over, or restore it"
-    )
+    what = "it is damaged, truncated or no checkpoint of this version. Delete it to start over, or restore it"
+    return CheckpointError(f"checkpoint_path {path} cannot be read ({why}): {what}")
 
 
 def _leaves(tree: dict, path: str = "") -> dict[str, object]:
@@ -189,15 +160,10 @@ def _leaves(tree: dict, path: str = "") -> dict[str, object]:
 
 
 def check_form(found: object, form: object, where: str = "state") -> None:
-    """Compares a state with one of the same form: the same names, types, lengths, shapes and kinds of numbers; all of them finite.
+    """Compares nested dictionaries and lists of tensors and plain values with others of the same form: every value may differ, not what it is.
 
-    Args:
-        found: nested dictionaries and lists of tensors and plain values.
-        form: a state of which every value may differ, but not what it is. GPUs are one, whatever their number.
-        where: what the state is called.
-
-    Raises:
-        CheckpointError: the first thing that is missing, unexpected or of another form, by its dotted name.
+    Names, types, lengths, shapes and kinds of numbers must be the same, and all numbers finite; GPUs are one, whatever their number. A
+    ``CheckpointError`` has the first thing that is missing, unexpected or of another form, by its dotted name, which begins with ``where``.
 
     Example:
         >>> check_form({"w": torch.ones(2)}, {"w": torch.zeros(2)})

@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,27 +23,21 @@ __all__ = ["commit", "differences", "environment", "made_on_by", "threads_held"]
 
 # Sets of instructions between which libraries choose; sums come out in another order with another set.
 INSTRUCTIONS = (
-    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16"),
-    *("avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2"),
-)
+    "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2",
+)  # fmt: skip
 VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
 # What can move the last bits of a run; the rest is written down for the reader.
 MOVES_BITS = (
-    *("torch", "torchvision", "numpy", "processor", "instructions", "capability", "threads", "precision", "matmul_precision", "tf32"),
-    *("mkldnn", "build", "variables", "driver", "cuda", "cudnn", "own"),
-)
+    "torch", "torchvision", "numpy", "processor", "instructions", "capability", "threads", "precision", "matmul_precision", "tf32", "mkldnn",
+    "build", "variables", "driver", "cuda", "cudnn", "own",
+)  # fmt: skip
 
 
 def environment(device: str, seconds: float, precision: str = "float32") -> dict:
-    """What a run ran on: versions, processor or GPU, threads, precision, wall time and the commit of the code.
+    """What a run of so many seconds ran on: versions, processor or GPU, threads, precision, wall time and the commit of the code.
 
-    Args:
-        device: ``"cpu"`` or a CUDA device.
-        seconds: wall time of the training.
-        precision: of the run, one of ``bisam.training.run.PRECISIONS``.
-
-    Returns:
-        Plain values; the page on the form of a record says what each field holds.
+    Plain values; the page on the form of a record says what each field holds.
 
     Example:
         >>> environment("cpu", 1.5)["wall_seconds"]
@@ -85,13 +78,9 @@ def environment(device: str, seconds: float, precision: str = "float32") -> dict
 def made_on_by(run: Run, seconds: float) -> dict:
     """What a run ran on, see :func:`environment`; with a network or data that are not ours also ``own``, what their files hold.
 
-    Args:
-        run: what was done.
-        seconds: wall time of the training.
-
     Example:
-        >>> list(made_on_by(Run(model="bisam.training.models.mlp:mlp"), 1.0)["own"])
-        ['bisam.training.models.mlp:mlp']
+        >>> list(made_on_by(Run(model="bisam.training.models:mlp"), 1.0)["own"])
+        ['bisam.training.models:mlp']
     """
     _checks.part("run", run, Run, "a bisam.training.Run")
     own = own_code.sources(run.model, run.data)
@@ -99,11 +88,7 @@ def made_on_by(run: Run, seconds: float) -> dict:
 
 
 def differences(there: dict, here: dict) -> list[str]:
-    """What two environments have that can move the last bits of a run and is not the same, a sentence each.
-
-    Args:
-        there: of a record.
-        here: of this machine.
+    """What can move the last bits of a run and is not the same in the environment of a record and in that of this machine, a sentence each.
 
     Example:
         >>> differences({"torch": "2.6.0", "threads": 1}, {"torch": "2.7.0", "threads": 1})
@@ -125,10 +110,7 @@ def differences(there: dict, here: dict) -> list[str]:
 
 @contextlib.contextmanager
 def threads_held(count: int | None) -> Iterator[None]:
-    """Inside, torch computes with so many threads: the last bits of sums on a CPU depend on it.
-
-    Args:
-        count: of threads; ``None`` changes nothing.
+    """Inside, torch computes with so many threads (``None``: as before): the last bits of sums on a CPU depend on it.
 
     Example:
         >>> with threads_held(1):
@@ -168,7 +150,7 @@ def commit() -> str | None:
 
 
 def _said(*words: str, cwd: Path | None = None) -> str | None:
-    """What a command prints, or ``None`` if there is no such command or it fails."""
+    """What a command prints, or ``None`` if it fails."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # inside a hook they name another place
     try:
         return subprocess.run(words, cwd=cwd, env=own, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
@@ -191,32 +173,28 @@ def _version() -> str:
 
 
 @functools.cache
-def _cpuinfo() -> str:
+def _cpuinfo() -> dict[str, str]:
+    """The fields of the first processor, where Linux tells them."""
     try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return ""
-
-
-def _cpu_field(*names: str) -> str:
-    """The first of these fields that /proc/cpuinfo has."""
-    for name in names:
-        if found := re.search(rf"^{re.escape(name)}\s*:\s*(\S.*)$", _cpuinfo(), re.MULTILINE):
-            return found[1].strip()
-    return ""
+        return {}
+    fields = ([part.strip() for part in line.split(":", 1)] for line in reversed(lines) if ":" in line)
+    return {name: value for name, value in fields if value}
 
 
 def _processor() -> str:
     """The real kind of processor, as the system knows it."""
     asked = _said("sysctl", "-n", "machdep.cpu.brand_string") if platform.system() == "Darwin" else None
+    there = _cpuinfo()
     fields = ("cpu family", "model", "stepping", "CPU implementer", "CPU part")  # some machines give the name of a whole family
-    numbers = [f"{field} {_cpu_field(field)}" for field in fields if _cpu_field(field)]
-    name = _cpu_field("model name", "cpu model") or asked
+    numbers = [f"{field} {there[field]}" for field in fields if field in there]
+    name = there.get("model name") or there.get("cpu model") or asked
     return ", ".join([name or platform.processor() or platform.machine(), *numbers])
 
 
 def _instructions() -> list[str]:
-    there = set(_cpu_field("flags", "Features").split())
+    there = (_cpuinfo().get("flags") or _cpuinfo().get("Features", "")).split()
     return [name for name in INSTRUCTIONS if name in there]
 
 

@@ -1,8 +1,7 @@
 """Which samples a network gets right, and how many of them a climb has broken.
 
-One function decides, and whoever asks it says what becomes of a tie. An accuracy is about the one class that a network answers, of equal
-scores the first, as ``argmax`` has it. A broken sample is about the 0-1 loss, where a tie is right. In float32 ties are as good as absent;
-in bfloat16 about one logit in a thousand shares the highest score.
+Whoever asks says what becomes of a tie. An accuracy is about the one class that a network answers, of equal scores the first, as ``argmax``
+has it; a broken sample is about the 0-1 loss, where a tie is right. Ties are as good as absent in float32, one logit in a thousand in bfloat16.
 """
 
 from __future__ import annotations
@@ -18,25 +17,19 @@ from .data import Split
 
 __all__ = ["TIES", "accuracy", "broken", "is_right", "which_right"]
 
-
 TIES = ("right", "first")
 
 
 def is_right(logits: Tensor, targets: Tensor, ties: str = "right") -> Tensor:
-    r"""Whether no other class has a higher logit than the true one; a tie is right, as in :func:`~bisam.losses.cross_entropy.zero_one`, if not said otherwise.
+    r"""Whether no other class has a higher logit than the true one, on the device of the logits, which is not waited for.
 
     .. math:: F_{i y_i} \ge \max_j F_{ij}
 
     Args:
         logits: scores, shape ``(n, K)``.
         targets: true classes, shape ``(n,)``.
-        ties: ``"right"`` counts a sample whose true class shares the highest score as right; ``"first"`` gives it to the first of the equal ones.
-
-    Returns:
-        Truth values, shape ``(n,)``, on the device of the logits, which is not waited for.
-
-    Raises:
-        ValueError: other ``ties``.
+        ties: of a sample whose true class shares the highest score: ``"right"`` counts it, as :func:`~bisam.losses.cross_entropy.zero_one`
+            does; ``"first"`` counts it if its class is the first of the equal ones. Others are a ``ValueError``.
 
     Example:
         >>> logits, targets = torch.tensor([[1.0, 1.0], [1.0, 1.0], [2.0, 1.0]]), torch.tensor([0, 1, 1])
@@ -53,14 +46,7 @@ def is_right(logits: Tensor, targets: Tensor, ties: str = "right") -> Tensor:
 def accuracy(
     model: nn.Module, split: Split, chunk: int = 1000, prepared: Callable[[Tensor], Tensor] | None = None, ties: str = "first"
 ) -> float:
-    """Share of samples to which the network gives the highest score at their class, in percent.
-
-    Args:
-        model: any network that returns logits.
-        split: samples and their classes.
-        chunk: samples that go through the network at a time.
-        prepared: as for :func:`which_right`.
-        ties: as for :func:`~bisam.training.evaluation.is_right`.
+    """Share of samples to which the network gives the highest score at their class, in percent; arguments as for :func:`which_right`.
 
     Example:
         >>> accuracy(nn.Flatten(), Split(torch.eye(2), torch.tensor([0, 0])))
@@ -73,7 +59,7 @@ def accuracy(
 def which_right(
     model: nn.Module, split: Split, chunk: int = 1000, prepared: Callable[[Tensor], Tensor] | None = None, ties: str = "first"
 ) -> Tensor:
-    """Which samples are right, in evaluation mode; the mode of the model is kept.
+    """Which samples are right, in evaluation mode, on the CPU; the mode of the model is kept.
 
     Args:
         model: any network that returns logits.
@@ -81,9 +67,6 @@ def which_right(
         chunk: samples that go through the network at a time.
         prepared: makes of a chunk of inputs what the network takes, such as :meth:`bisam.training.data.Data.prepared`.
         ties: as for :func:`~bisam.training.evaluation.is_right`.
-
-    Returns:
-        Truth values, shape ``(n,)``, on the CPU.
 
     Example:
         >>> which_right(nn.Flatten(), Split(torch.eye(2), torch.tensor([0, 0])))
@@ -100,9 +83,7 @@ def which_right(
 def broken(batch: Batch, ties: str = "right") -> Tensor | int:
     """How many of the samples that both passes of a step saw are right at w and wrong at w + epsilon, in training mode.
 
-    Args:
-        batch: after the step.
-        ties: as for :func:`~bisam.training.evaluation.is_right`; ``"first"`` is the count of records of version 0.1.0.
+    ``ties`` as for :func:`~bisam.training.evaluation.is_right`; ``"first"`` is the count of records of version 0.1.0.
 
     Example:
         >>> broken(Batch(nn.Flatten(), torch.eye(2), torch.tensor([0, 1])))
@@ -112,3 +93,22 @@ def broken(batch: Batch, ties: str = "right") -> Tensor | int:
     if batch.at_worst is None:
         return 0
     return (is_right(batch.at_w, batch.targets, ties) & ~is_right(batch.at_worst, batch.targets, ties)).sum()
+
+
+class Sums:
+    """What the steps of an epoch add up, on the device until its end: losses, right samples, and those that the climb has broken."""
+
+    def __init__(self, device: torch.device):
+        self.loss = torch.zeros((), device=device)
+        self.right, self.broken = self.loss.long(), self.loss.long()
+
+    def clear(self) -> None:
+        """Begins again, in the same tensors."""
+        for total in (self.loss, self.right, self.broken):
+            total.zero_()
+
+    def add(self, batch: Batch, loss: Tensor) -> None:
+        """Takes in a step, without waiting for it."""
+        self.loss.add_(loss * len(batch.targets))
+        self.right.add_(is_right(batch.at_w, batch.targets, ties="first").sum())
+        self.broken.add_(broken(batch))

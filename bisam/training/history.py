@@ -16,11 +16,11 @@ __all__ = ["History"]
 class History:
     r"""What a training left: one row an epoch, and the trained model.
 
-    A row holds ``epoch`` (from 1), ``lr``, ``train_loss`` (mean over the epoch of the descent loss of each batch at the w of its
-    step), ``train_accuracy`` (at these same w, on the labels trained on), ``broken`` (how many training samples were right at
-    the w of their step and wrong where its descent gradient was taken, as :class:`~bisam.step.batch.Batch` says; with ``TopK`` among the
-    chosen samples; 0 where nothing climbs), and in the epochs that are evaluated ``validation_accuracy`` and ``test_accuracy``;
-    accuracies in percent. Where the radius is learned there is one more, ``rho``, the radius after the last step of the epoch.
+    A row holds ``epoch`` (from 1), ``lr``, ``train_loss`` (mean over the epoch of the descent loss of each batch at the w of its step),
+    ``train_accuracy`` (at these same w, on the labels trained on), ``broken`` (how many training samples were right at the w of their step and
+    wrong where its descent gradient was taken, see :class:`~bisam.step.batch.Batch`; with ``TopK`` among the chosen; 0 where nothing climbs), in
+    the epochs that are evaluated ``validation_accuracy`` and ``test_accuracy``, and where the radius is learned ``rho``, the radius after the
+    last step of the epoch. Accuracies are in percent.
 
     Args:
         run: what was done.
@@ -30,8 +30,8 @@ class History:
         model: the network with its weights after the last epoch.
         right: which test images are right, a boolean tensor of shape (m,) in the order of the test split: ``"selected"`` at
             :attr:`selected_epoch`, ``"last"`` after the last epoch that was done.
-        fitted: accuracy in percent on all training images with the labels trained on, in evaluation mode, unaugmented, after the
-            last epoch of the run; ``None`` before.
+        fitted: accuracy on all training images with the labels trained on, in evaluation mode, unaugmented, after the last epoch of the run;
+            ``None`` before.
 
     Source:
         The selection rule is that of Xie et al. (2024), section 4.1 of the early version.

@@ -18,9 +18,6 @@ def labelled(run: Run, task: Data, part: str = "train") -> Split:
         task: what :func:`bisam.training.data.load` returned.
         part: ``"train"`` or ``"validation"``.
 
-    Raises:
-        ValueError: another part.
-
     Example:
         >>> from bisam.training import data
         >>> task = data.digits()

@@ -23,23 +23,16 @@ from .workers import Workers, workers
 
 
 def fit(
-    run: Run,
-    checkpoint_path: str | Path | None = None,
-    *,
-    root: str | Path | None = None,
-    progress: bool = False,
-    stop_after: int | None = None,
-    minutes: float | None = None,
-    on_epoch: Callable[[dict], object] | None = None,
-) -> History:
+    run: Run, checkpoint_path: str | Path | None = None, *, root: str | Path | None = None, progress: bool = False,
+    stop_after: int | None = None, minutes: float | None = None, on_epoch: Callable[[dict], object] | None = None,
+) -> History:  # fmt: skip
     """Trains as ``run`` says and returns the history; with a checkpoint it goes on where it was cut, exactly.
 
-    The caller's random state is left as it was. The checkpoint is replaced in one piece after every epoch, so that a
-    kill at any moment costs at most one epoch, and the resumed training ends at the same bits as an uncut one (on the
-    same machine with the same number of threads, on which the order of sums depends).
+    The caller's random state is left as it was. The checkpoint is replaced in one piece after every epoch: a kill at any moment costs at most
+    one epoch, and the resumed training ends at the same bits as an uncut one (on the same machine with the same number of threads).
 
-    Under ``torchrun`` the processes share every batch and come to the same weights; the first writes the checkpoint. Apart from
-    that one training at a time works on a checkpoint: it holds a lock beside the file, which goes with its process.
+    Under ``torchrun`` the processes share every batch and come to the same weights; the first writes the checkpoint. Apart from that one
+    training at a time works on a checkpoint: it holds a lock beside the file, which goes with its process.
 
     Args:
         run: what to do.
@@ -51,9 +44,6 @@ def fit(
         on_epoch: is called with a copy of the row of each epoch that this call finishes, when the checkpoint has it; of several processes the
             first calls it. Whatever it draws or changes, the training goes on to the same bits; an error in it becomes a warning.
 
-    Returns:
-        One row an epoch, and the model with its weights after the last one.
-
     Raises:
         bisam.training.checkpoint.CheckpointError: the file is damaged in any bit, belongs to another run, does not fit this one, is in the
             hands of another training, or cannot be written; the file is as it was.
@@ -62,8 +52,7 @@ def fit(
         ValueError: the batch size exceeds the number of training images, or cannot be shared by the processes.
 
     Source:
-        Xie et al. (2024), section 4.1 of the early version: SGD with momentum, cosine schedule by the epoch, the
-        epoch chosen by validation accuracy.
+        Xie et al. (2024), section 4.1 of the early version: SGD with momentum, cosine schedule by the epoch, the epoch chosen by validation.
 
     Example:
         >>> history = fit(Run(recipe="sam", model="mlp", epochs=2))
@@ -99,9 +88,8 @@ def locked(path: Path | None, here: Workers) -> Iterator[None]:
     held = files.held(checkpoint.lock(path)) if path is not None and here.is_first else contextlib.nullcontext(True)
     with held as mine:
         if not here.gathered(mine)[0]:
-            raise checkpoint.CheckpointError(
-                f"checkpoint_path {path} is in the hands of another training that runs now. Wait for it, or choose another file"
-            )
+            what = "is in the hands of another training that runs now. Wait for it, or choose another file"
+            raise checkpoint.CheckpointError(f"checkpoint_path {path} {what}")
         yield
 
 

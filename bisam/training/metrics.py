@@ -22,15 +22,11 @@ REMARK = "# environment: "
 class Log:
     """Keeps logs of a training up to date: the ``on_epoch`` of :func:`bisam.training.fit`.
 
-    Of a training that goes on from its checkpoint the earlier rows come from there, so that a log ends with the same rows, each once,
-    wherever the training was cut.
+    A log ends with the same rows, each once, wherever the training was cut.
 
     Args:
-        earlier: returns the rows of the epochs before this call of :func:`bisam.training.fit`; asked only where there are some.
+        earlier: returns the rows of the epochs before this call of :func:`bisam.training.fit`, from its checkpoint; asked only where there are some.
         logs: each is called with all rows after every epoch.
-
-    Raises:
-        TypeError: something that cannot be called.
 
     Example:
         >>> from bisam.training import fit
@@ -55,14 +51,7 @@ class Log:
 
 
 def earlier_rows(path: str | Path, run: Run) -> list[dict]:
-    """The rows that a checkpoint holds.
-
-    Args:
-        path: the checkpoint file.
-        run: that it belongs to.
-
-    Raises:
-        bisam.training.checkpoint.CheckpointError: the file cannot be read, or belongs to another run.
+    """The rows that the checkpoint of a run holds; errors as from :func:`bisam.training.checkpoint.read`.
 
     Example:
         >>> import tempfile
@@ -80,12 +69,9 @@ def earlier_rows(path: str | Path, run: Run) -> list[dict]:
 class Table:
     """Writes rows as a file of comma-separated values, in one piece each time.
 
-    The first line begins with ``#`` and says, as JSON, what the training ran on; the second has the names of the columns. A column that an epoch does
-    not have is empty there. ``pandas.read_csv(path, comment="#")`` reads it.
-
-    Args:
-        path: of the file.
-        made_on: what :func:`bisam.training.environment.environment` returned; the time is left out.
+    The first line begins with ``#`` and says, as JSON, what the training was made on, without the time, see
+    :func:`bisam.training.environment.environment`; the second has the names of the columns. A column that an epoch does not have is empty
+    there. ``pandas.read_csv(path, comment="#")`` reads it.
 
     Example:
         >>> import tempfile
@@ -125,16 +111,10 @@ def _lines(rows: list[dict]) -> str:
 
 
 class EventFiles:
-    """Writes rows as event files of TensorBoard, a scalar a column, at the step of the epoch.
+    """Writes rows as event files of TensorBoard, a scalar a column at the step of the epoch, and as a text what the training was made on.
 
-    The first rows of a process take the place of the event files that are there: they hold the same epochs again, each once.
-
-    Args:
-        folder: of the event files.
-        made_on: what :func:`bisam.training.environment.environment` returned; stands in the files as a text.
-
-    Raises:
-        ValueError: tensorboard is not installed.
+    The first rows of a process take the place of the event files that are there: they hold the same epochs again, each once. Without
+    tensorboard there is a ``ValueError``.
 
     Example:
         >>> try:

@@ -1,7 +1,8 @@
 """Networks and data that are not ours: a function named by its path, or by an entry point that an installed package declares.
 
 A path is ``package.module:function``. An entry point of the group ``bisam.models`` or ``bisam.data`` is a short name for one, which a
-:class:`~bisam.training.Run` replaces by the path, so that a record says what was run and can be read where the package is not.
+:class:`~bisam.training.Run` replaces by the path, so that a record says what was run and can be read where the package is not. In all
+functions here ``kind`` is ``"model"`` or ``"data"``.
 """
 
 from __future__ import annotations
@@ -27,9 +28,6 @@ PATH = re.compile(rf"{IDENTIFIER}(\.{IDENTIFIER})*:{IDENTIFIER}(\.{IDENTIFIER})*
 def is_path(name: object) -> bool:
     """Whether a name has the form ``package.module:function``; nothing is imported.
 
-    Args:
-        name: of a network or of data.
-
     Example:
         >>> is_path("my_lab.networks:narrow"), is_path("folder:flowers"), is_path("mlp")
         (True, False, False)
@@ -39,9 +37,6 @@ def is_path(name: object) -> bool:
 
 def names(kind: str) -> list[str]:
     """The entry points that installed packages declare.
-
-    Args:
-        kind: ``"model"`` or ``"data"``.
 
     Example:
         >>> isinstance(names("model"), list)
@@ -56,14 +51,7 @@ def _declared(kind: str) -> dict[str, EntryPoint]:
 
 
 def path_of(kind: str, name: object) -> str | None:
-    """The path that a name stands for: a path itself, or an entry point; ``None`` if it is neither. Nothing is imported.
-
-    Args:
-        kind: ``"model"`` or ``"data"``.
-        name: of a network or of data.
-
-    Raises:
-        ValueError: the entry point names no function.
+    """The path that a name stands for, a path itself or an entry point, which must name a function; ``None`` if it is neither. Nothing is imported.
 
     Example:
         >>> path_of("model", "my_lab.networks:narrow"), path_of("model", "mlq")
@@ -82,10 +70,6 @@ def path_of(kind: str, name: object) -> str | None:
 
 def function(kind: str, path: str) -> Callable:
     """The function at a path; its module is imported, and with it the code of others is run.
-
-    Args:
-        kind: ``"model"`` or ``"data"``, for the error.
-        path: as :func:`path_of` returns it.
 
     Raises:
         ValueError: there is no such module, it fails while it is imported, or it has nothing of that name.
@@ -116,13 +100,8 @@ def function(kind: str, path: str) -> Callable:
 def task_arguments(path: str, own: Callable, given: Mapping[str, object]) -> dict[str, object]:
     """What a function of data is called with: of the loader's arguments those that it takes.
 
-    Args:
-        path: of the function, for the error.
-        own: the function.
-        given: name to value, ``None`` for one that is left at its default; the root, a place and not a choice, may go unheard.
-
-    Raises:
-        ValueError: an argument that is given, and that the function does not take.
+    Of what is given, ``None`` is left at its default. An argument that the function does not take is a ``ValueError``, but for the root, which
+    is a place and not a choice.
 
     Example:
         >>> task_arguments("x:y", lambda split_seed=0: None, {"root": "data", "split_seed": 3, "pool": None})
@@ -139,16 +118,9 @@ def task_arguments(path: str, own: Callable, given: Mapping[str, object]) -> dic
 def sources(model: str, data: str) -> dict[str, str]:
     """Of each path the first 16 digits of a SHA-256 of the file that its function is in; names that are no paths are left out.
 
-    Args:
-        model: name of a network.
-        data: name of data.
-
-    Raises:
-        TypeError, ValueError: a path that leads nowhere, see :func:`function`.
-
     Example:
-        >>> list(sources("bisam.training.models.mlp:mlp", "digits"))
-        ['bisam.training.models.mlp:mlp']
+        >>> list(sources("bisam.training.models:mlp", "digits"))
+        ['bisam.training.models:mlp']
     """
     return {path: _source(kind, path) for kind, path in (("model", model), ("data", data)) if is_path(path)}
 

@@ -19,10 +19,7 @@ PR_SET_PDEATHSIG = 1  # of Linux, in <linux/prctl.h>
 
 
 class Stopped(KeyboardInterrupt):
-    """The process has been told to stop by a signal.
-
-    Args:
-        number: of the signal.
+    """The process has been told to stop by the signal of this number.
 
     Example:
         >>> 128 + Stopped(signal.SIGTERM).number
@@ -38,8 +35,7 @@ class Stopped(KeyboardInterrupt):
 def stoppable() -> Iterator[None]:
     """Inside, INT, TERM and HUP raise :class:`Stopped`, so that all three clean up alike; a second one ends the process at once.
 
-    A signal that is ignored stays ignored, as HUP is under ``nohup``. Outside the main thread, where Python allows no handlers, nothing
-    is changed.
+    An ignored signal stays ignored, as HUP is under ``nohup``. Outside the main thread, where Python allows no handlers, nothing is changed.
 
     Example:
         >>> with stoppable():
@@ -52,8 +48,7 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None)}
 
     def stop(number: int, frame: object) -> None:
         for one in before:
@@ -73,19 +68,13 @@ def stoppable() -> Iterator[None]:
 def signals_held_back() -> Iterator[None]:
     """Inside, INT, TERM and HUP wait; a process that is started inside never sees them, and is for its parent to end.
 
-    Ctrl-C and a closed terminal reach every process of a command at once: without this the workers would answer too, each with a
-    traceback.
+    Ctrl-C and a closed terminal reach every process of a command at once: without this each worker would answer too, with a traceback.
 
     Example:
-        >>> with stoppable():
-        ...     try:
-        ...         with signals_held_back():
-        ...             signal.raise_signal(signal.SIGTERM)
-        ...             print("later")
-        ...     except Stopped:
-        ...         print("now")
+        >>> with contextlib.suppress(Stopped), stoppable(), signals_held_back():
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     print("later")
         later
-        now
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -100,8 +89,7 @@ def signals_held_back() -> Iterator[None]:
 def follow_parent() -> None:
     """Ends this process when the one that started it is gone, also if that was killed; called by a child of ``multiprocessing``.
 
-    Linux is asked to do it at once, whatever the child is busy with; a thread that watches the parent does it elsewhere, and where the
-    parent had gone before Linux was asked.
+    Linux does it at once, whatever the child is busy with; elsewhere, and if the parent had gone before, a thread that watches the parent does.
 
     Example:
         >>> follow_parent()  # here, in no such child, there is nobody to follow

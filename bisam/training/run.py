@@ -25,14 +25,12 @@ COMPILE = ("no", "default", "reduce-overhead", "whole-step")  # the last two run
 class Run:
     r"""Everything that decides what a training does, and nothing else.
 
-    The learning rate follows :math:`\eta_e = \tfrac12 \eta\,(1 + \cos(\pi e / E))` over the epochs
-    :math:`e = 0, \dots, E - 1`, as in the published runs.
+    The learning rate follows :math:`\eta_e = \tfrac12 \eta\,(1 + \cos(\pi e / E))` over the epochs :math:`e = 0, \dots, E - 1`.
 
     Args:
         recipe: the method, a :class:`~bisam.axes.recipe.Recipe` or its name.
-        data: name of the task, one of ``bisam.training.data.DATA``, ``"folder:NAME"`` for a tree of images, ``"file:NAME"`` for arrays,
-            or the path of a function of one's own, ``"package.module:function"``, see :func:`bisam.training.data.load`.
-        model: name of the network, one of ``bisam.training.models.MODELS``, or the path of a function of one's own, see :func:`bisam.training.models.check_name`.
+        data: name of the task or path of a function of one's own, see :func:`bisam.training.data.load`.
+        model: name of the network or path of a function of one's own, see :func:`bisam.training.models.check_name`.
         epochs: passes over the training images.
         batch_size: images a step; a smaller last batch is left out of the epoch.
         lr: learning rate at the start.
@@ -50,9 +48,8 @@ class Run:
         validation_noise: the validation labels are redrawn at the same rate as the training labels.
         precision: ``"bfloat16"`` runs the networks under autocast; ``"float32"`` is that on a GPU as well, without TF32.
         channels_last: the layout of images and kernels that convolutions like best; it moves the last bits.
-        compile: ``"default"`` or ``"reduce-overhead"`` (with CUDA graphs) runs the network through ``torch.compile``;
-            ``"whole-step"`` makes one CUDA graph of both passes and all around them, see :mod:`bisam.training.captured`. On a CPU it is
-            ``"no"`` to the bit.
+        compile: ``"default"`` or ``"reduce-overhead"`` (with CUDA graphs) runs the network through ``torch.compile``; ``"whole-step"`` makes one
+            CUDA graph of both passes and all around them, see :mod:`bisam.training.captured`. On a CPU it is ``"no"`` to the bit.
         per_worker: with several processes, each climbs with the gradient of its own share of the batch.
         evaluate_every: look at the validation and test splits after so many epochs, and after the last one.
 

@@ -1,7 +1,7 @@
 """Several trainings in one process, each with its own graph on its own stream: they share the device and nothing else.
 
-A small network leaves most of a large GPU idle. The steps of several trainings, each of them one CUDA graph, are asked for in turn and
-run at the same time; what comes out is what each would have come to alone.
+A small network leaves most of a large GPU idle. The steps of several trainings, each one CUDA graph, are asked for in turn and run at the same
+time; what comes out is what each would have come to alone.
 """
 
 from __future__ import annotations
@@ -39,9 +39,6 @@ class Job:
         graphs: each step is one CUDA graph where the device has them; without, the same step runs eagerly, to the same numbers.
         every: seconds between two checkpoints, which all wait for; the last epoch that the time allows leaves one in any case.
 
-    Raises:
-        TypeError, ValueError: no run, or one whose steps are not one graph each.
-
     Example:
         >>> Job(Run(compile="whole-step")).path is None
         True
@@ -61,13 +58,9 @@ class Job:
 
 
 def fit_side_by_side(
-    runs: Sequence[Run],
-    checkpoint_paths: Sequence[str | Path | None] | None = None,
-    *,
-    root: str | Path | None = None,
-    minutes: float | None = None,
+    runs: Sequence[Run], checkpoint_paths: Sequence[str | Path | None] | None = None, *, root: str | Path | None = None, minutes: float | None = None
 ) -> list[History]:
-    """Trains several runs at the same time; each history is that of :func:`~bisam.training.fit` alone.
+    """Trains several runs at the same time; each history, in the order of the runs, is that of :func:`~bisam.training.fit` alone.
 
     Args:
         runs: at least one, all on one device, with ``compile="whole-step"``; they may differ in everything else.
@@ -75,13 +68,11 @@ def fit_side_by_side(
         root: folder of the data sets.
         minutes: end cleanly within about this time.
 
-    Returns:
-        The histories, in the order of the runs.
-
     Raises:
         TypeError, ValueError: no runs, runs on several devices, runs that are not captured, or a network that draws dropout masks,
             which all trainings of a process would draw from one generator.
-        bisam.training.checkpoint.CheckpointError, bisam.training.data.DataError, FloatingPointError: as from :func:`~bisam.training.fit`; the other trainings end.
+        bisam.training.checkpoint.CheckpointError, bisam.training.data.DataError, FloatingPointError: as from :func:`~bisam.training.fit`; the
+            other trainings end.
 
     Example:
         >>> runs = [Run(recipe="sam", model="mlp", epochs=1, seed=seed, compile="whole-step") for seed in range(2)]
@@ -114,9 +105,6 @@ def in_turns(jobs: Iterable[Job], width: int, *, root: str | Path | None = None,
         width: so many at a time.
         root: folder of the data sets.
         end: time of ``time.monotonic()`` after which no epoch begins that would probably outlast it.
-
-    Raises:
-        TypeError, ValueError: arguments of the wrong type or out of range.
 
     Example:
         >>> jobs = [Job(Run(recipe=name, model="mlp", epochs=1, compile="whole-step")) for name in ("sam", "bisam-log", "sgd")]

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..methods.bsam import needs_variational
+from ..methods.variational import Variational
 from ..step.batch import Batch
 from ..step.optimizer import SharpnessAware
 from ..training import augment, captured, evaluation, models, resume
-from .base import base_optimizer
 from .checkpoint import CheckpointError
 from .data import Data, Split
 from .devices import compiled
@@ -20,20 +21,25 @@ from .history import History
 from .labels import labelled
 from .rng import rng_state, seed_for, set_rng_state
 from .run import PRECISIONS, Run
-from .sums import Sums
 from .workers import Workers
 
 __all__ = ["State"]
 
 
+def base_optimizer(run: Run, model: nn.Module, samples: int) -> torch.optim.Optimizer:
+    """SGD with momentum, or the base that bSAM brings with it."""
+    if needs_variational(run.recipe):
+        return Variational(model.parameters(), run.lr, (run.momentum, 0.999), samples=samples, prior=run.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay,
+        fused=True if run.device.startswith("cuda") else None,  # skips a step by itself, see ``nonfinite`` below
+    )  # fmt: skip
+
+
 class State:
     """A training as it stands, so that saving it is saving everything.
 
-    Args:
-        run: what to do.
-        task: its data.
-        here: this process among those that share every batch.
-        graphs: of a run whose whole step is captured: capture it where the device can.
+    ``here`` is this process among those that share every batch. With ``graphs``, a whole step is captured where run and device can.
 
     Example:
         >>> from bisam.training import data
@@ -72,8 +78,7 @@ class State:
         """Whether one more epoch would outlast the time, by the clock of the first process."""
         if minutes is None:
             return False
-        late = time.perf_counter() - began + longest > 60 * minutes
-        return self.workers.gathered(late)[0]
+        return self.workers.gathered(time.perf_counter() - began + longest > 60 * minutes)[0]
 
     def epoch(self) -> dict:
         """One more epoch; its row."""
@@ -85,7 +90,7 @@ class State:
         """One more epoch, step by step; its row is there at the end."""
         epoch, lr, seen = len(self.history.rows) + 1, self.schedule.get_last_lr()[0], 0
         self.model.train()
-        sums = self.whole.sums if self.whole else self.new_sums()
+        sums = self.whole.sums if self.whole else evaluation.Sums(self.device)
         try:
             for count in self.whole.epoch(lr) if self.whole else self._each_step(sums):
                 seen += count
@@ -96,12 +101,11 @@ class State:
         self.schedule.step()
         self.history.skipped = self.optimizer.skipped
         row = {
-            "epoch": epoch,
-            "lr": lr,
+            "epoch": epoch, "lr": lr,
             "train_loss": float(self.workers.total(sums.loss)) / seen,
             "train_accuracy": 100 * int(self.workers.total(sums.right)) / seen,
             "broken": int(self.workers.total(sums.broken)),
-        }
+        }  # fmt: skip
         if self.run.recipe.radius.learns:
             row["rho"] = self.optimizer.memory.rho
         self.history.rows.append(row)
@@ -117,15 +121,11 @@ class State:
         if self.history.selected_epoch == row["epoch"]:
             self.history.right["selected"] = right
 
-    def _each_step(self, sums: Sums) -> Iterator[int]:
+    def _each_step(self, sums: evaluation.Sums) -> Iterator[int]:
         for index in self.batches():
             batch = self.batch(self.train, index, self.augment)
             sums.add(batch, self.optimizer.step(batch, validation=self._validation_batch()))
             yield len(index)
-
-    def new_sums(self) -> Sums:
-        """Sums of an epoch, all 0, on the device."""
-        return Sums(self.device)
 
     def next_order(self) -> Tensor:
         """The order of the training images in the next epoch, on the CPU."""
@@ -174,35 +174,29 @@ class State:
     def save(self) -> dict:
         """What a checkpoint keeps: tensors and plain values. The names stay, for the files of earlier versions."""
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "order": self.order.get_state(),
-            "lessons": self.validation_draws.get_state(),
-            "looks": self.augment_draws.get_state(),
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+            **{name: generator.get_state() for name, generator in self._generators()},
             "randomness": self.workers.gathered(self.rng or rng_state(self.run.device)),
-            "rows": self.history.rows,
-            "seconds": self.history.seconds,
-            "right": self.history.right,
-        }
+            "rows": self.history.rows, "seconds": self.history.seconds, "right": self.history.right,
+        }  # fmt: skip
+
+    def _generators(self) -> tuple[tuple[str, torch.Generator], ...]:
+        return ("order", self.order), ("lessons", self.validation_draws), ("looks", self.augment_draws)
 
     def load(self, saved: dict, path: Path | None = None) -> None:
         """Takes over what :meth:`save` wrote. The state is a fresh one; a ``CheckpointError`` leaves it of no use."""
         try:
             resume.check(self, saved)
             self._load(saved)
-        except CheckpointError as error:
-            raise CheckpointError(f"checkpoint_path {path} does not fit this run: {error}. Delete it to start over") from None
-        except Exception as error:  # what torch says of random states and of values that have the right form
-            raise CheckpointError(
-                f"checkpoint_path {path} does not fit this run ({type(error).__name__}: {error}). Delete it to start over"
-            ) from None
+        except Exception as error:  # also what torch says of random states and of values that have the right form
+            why = f": {error}" if isinstance(error, CheckpointError) else f" ({type(error).__name__}: {error})"
+            raise CheckpointError(f"checkpoint_path {path} does not fit this run{why}. Delete it to start over") from None
 
     def _load(self, saved: dict) -> None:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
-        for name, generator in (("order", self.order), ("lessons", self.validation_draws), ("looks", self.augment_draws)):
+        for name, generator in self._generators():
             generator.set_state(saved[name].cpu())
         set_rng_state(saved["randomness"][self.workers.rank], self.run.device)
         self.history.rows = saved["rows"]

@@ -18,11 +18,7 @@ __all__ = ["Workers", "check_alone", "workers"]
 
 
 class Workers:
-    """The processes of one training: how many there are, and which one this is.
-
-    Args:
-        rank: this process, from 0.
-        size: all processes; 1 if nobody else takes part.
+    """The processes of one training: how many there are, 1 if nobody else takes part, and which one this is, from 0.
 
     Example:
         >>> alone = Workers(rank=0, size=1)
@@ -73,13 +69,7 @@ class Workers:
 
 
 def check_alone(command: str) -> None:
-    """A ``ValueError`` if ``torchrun`` has started several of this process, for what shares its work in another way.
-
-    Args:
-        command: what is refused.
-
-    Raises:
-        ValueError: what to do instead.
+    """A ``ValueError`` if ``torchrun`` has started several of this process, for a command that shares its work in another way.
 
     Example:
         >>> check_alone("reproduce")
@@ -95,12 +85,8 @@ def check_alone(command: str) -> None:
 def workers(device: str) -> Iterator[Workers]:
     """The processes that ``torchrun`` started, joined for the time of the block; one alone without it.
 
-    Args:
-        device: ``"cpu"`` talks through gloo; with ``"cuda"`` each process takes a GPU of its machine and talks through nccl, or through
-            gloo where several have to share one, which nccl refuses.
-
-    Raises:
-        ValueError: a numbered GPU where a machine has several processes, which would all take that one.
+    On ``"cpu"`` they talk through gloo. On ``"cuda"`` each takes a GPU of its machine and they talk through nccl, or through gloo where several
+    share one, which nccl refuses. A numbered GPU, which several on one machine would all take, is a ``ValueError``.
 
     Example:
         >>> with workers("cpu") as here:

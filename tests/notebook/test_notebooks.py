@@ -72,7 +72,7 @@ def test_outputs_are_current(path):
     ("bisam.BISAM_LOG", {"methods/table", "axes/recipe", "losses/surrogate", "losses/bounds"}, {"training/train", "step/optimizer"}),
     ("from bisam.evidence import ledger", {"evidence/ledger", "training/data/task", "training/run"}, {"cli", "notebook/run", "training/loop"}),
     ("from bisam import (\n    Batch,\n    SAM,\n)\nimport json", {"step/batch", "axes/recipe"}, {"step/optimizer", "evidence/ledger"}),
-    ("from bisam.training import fit", {"training/loop", "training/data/task", "training/models/mlp"}, {"evidence/ledger", "measure/grid"}),
+    ("from bisam.training import fit", {"training/loop", "training/data/task", "training/models/plain"}, {"evidence/ledger", "measure/grid"}),
     ("from bisam.measure import climb as up  # a name", {"measure/worst_point"}, {"measure/grid", "training/loop"}),
 ])  # fmt: skip
 def test_a_notebook_depends_on_the_modules_that_its_names_reach(source, reached, left):

@@ -25,9 +25,9 @@ from bisam.training import (
     state,
     weights_digest,
 )
+from bisam.training.evaluation import Sums
 from bisam.training.side_by_side import Job, fit_side_by_side, in_turns
 from bisam.training.state import State
-from bisam.training.sums import Sums
 from bisam.training.workers import Workers
 
 REFUSED = {"esam-code", "lets-sam", "lets-asam", "lets-bisam-log", "lets-bisam-tanh", "looksam", "bsam"}

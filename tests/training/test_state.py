@@ -9,7 +9,7 @@ import torch
 from small import TINY, outcome, run
 
 import bisam
-from bisam.training import data, fit, models, sums, weights_digest
+from bisam.training import data, evaluation, fit, models, weights_digest
 from bisam.training.data import Split
 from bisam.training.state import State
 
@@ -73,7 +73,7 @@ def test_bfloat16_is_really_used(images):
 @pytest.mark.parametrize("recipe", ["sam", "bisam-log", "asam", "esam"])
 def test_broken_samples_are_those_right_at_w_and_wrong_where_the_climb_ends(recipe, monkeypatch):
     state = State(run(recipe=bisam.recipe(recipe).with_rho(2.0)), TINY)
-    passes, counted, broken = [], [], sums.broken
+    passes, counted, broken = [], [], evaluation.broken
     state.model.register_forward_hook(lambda module, inputs, output: passes.append(output.detach()))
 
     def watched(batch):
@@ -84,7 +84,7 @@ def test_broken_samples_are_those_right_at_w_and_wrong_where_the_climb_ends(reci
         counted.append(int((right & ~still).sum()))
         return broken(batch)
 
-    monkeypatch.setattr(sums, "broken", watched)
+    monkeypatch.setattr(evaluation, "broken", watched)
     assert state.epoch()["broken"] == sum(counted) > 0
 
 

@@ -1,4 +1,8 @@
-"""Networks, as plain functions that return modules."""
+"""Networks, as plain functions of the shape of a sample and the number of classes, and more.
+
+Each returns a module from ``(n, *shape)`` to logits ``(n, classes)``. A shape that it cannot take (no image, or one that its poolings leave
+nothing of) or another argument out of range is a ``TypeError`` or ``ValueError`` that says what can be taken.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,9 @@ from torch import nn
 from ... import _checks
 from ...training import own_code
 from .airbench import ENOUGH, airbench
-from .conv import small_conv
 from .densenet import densenet121
-from .mlp import mlp
-from .resnet import cifar_resnet, resnet18
-from .vgg import vgg19_bn
-from .wide_resnet import wide_resnet
+from .plain import mlp, small_conv, vgg19_bn
+from .residual import cifar_resnet, resnet18, wide_resnet
 
 __all__ = ["MODELS", "airbench", "build", "check_name", "cifar_resnet", "densenet121", "find", "mlp", "resnet18", "small_conv", "vgg19_bn", "wide_resnet"]
 
@@ -39,14 +40,11 @@ PREPARED = ENOUGH  # training images that a network may look at before the first
 
 
 def check_name(name: object) -> str:
-    """The name of a network, or an error that lists what is allowed; nothing is imported.
+    """The name of a network, or a ``ValueError`` that lists what is allowed; nothing is imported.
 
     Args:
         name: one of ``MODELS``, or the path of a function ``(shape, classes) -> Module``, ``"package.module:function"``; an entry point of the group
             ``bisam.models`` becomes its path.
-
-    Raises:
-        ValueError: an unknown name; the message lists those that exist.
 
     Example:
         >>> check_name("mlp"), check_name("my_lab.networks:narrow")
@@ -91,11 +89,7 @@ def build(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
         classes: number of classes.
 
     Raises:
-        TypeError: a function that is not ours returns no module.
-        ValueError: an unknown name, and the message lists those that exist; or a shape that the network cannot take.
-
-    Source:
-        The function of that name.
+        TypeError, ValueError: an unknown name, a shape that the network cannot take, or a function of one's own that returns no module.
 
     Example:
         >>> sum(p.numel() for p in build("small_conv", (1, 8, 8), 10).parameters())

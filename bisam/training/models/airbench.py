@@ -28,14 +28,11 @@ KEPT = 4  # kernels of a process, by the images that they were computed from
 
 
 class Whitening(nn.Module):
-    r"""A convolution that whitens patches, with a learned bias; its kernel is a buffer that :meth:`fit` computes.
+    r"""A convolution that whitens patches of so many channels, with a learned bias; its kernel is a buffer that :meth:`fit` computes.
 
     .. math:: x \mapsto \pm\, \frac{u_k^\top p(x)}{\sqrt{\lambda_k + \kappa}} + b
 
     Before :meth:`fit` the kernel copies the pixels of a patch with both signs.
-
-    Args:
-        channels: of the images.
 
     Source:
         Jordan (2024): a first layer that is frozen, made of the eigenvectors of patches with both signs.
@@ -99,20 +96,14 @@ def airbench(shape: tuple[int, ...], classes: int, widths: tuple[int, int, int] 
     Before training ``net.prepare(images)`` fits the first layer; :func:`bisam.training.fit` does so.
 
     Args:
-        shape: shape of one sample, ``(channels, height, width)``; height and width at least 9.
+        shape: of one sample, ``(channels, height, width)``; height and width at least 9.
         classes: number of classes.
         widths: channels of the three blocks.
 
-    Returns:
-        A module from ``(n, *shape)`` to logits ``(n, classes)``.
-
-    Raises:
-        ValueError: a shape that is no image, or one that the poolings leave nothing of; widths that are not three whole numbers.
-
     Source:
-        After Jordan (2024): whitening, GELU, pooling inside the blocks and the partial identity as first weights are taken from there.
-        What belongs to its training (scaled biases, look-ahead, flips in turn, several crops) is left out, so that methods are
-        compared on plain training, and it is narrower.
+        After Jordan (2024): whitening, GELU, pooling inside the blocks and the partial identity as first weights are taken from there. What
+        belongs to its training (scaled biases, look-ahead, flips in turn, several crops) is left out, so that methods are compared on plain
+        training, and it is narrower.
 
     Example:
         >>> sum(p.numel() for p in airbench((3, 32, 32), 10).parameters())

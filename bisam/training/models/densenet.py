@@ -19,21 +19,15 @@ GROWTH = 32  # channels that a layer adds
 
 
 def densenet121(shape: tuple[int, ...], classes: int) -> nn.Sequential:
-    """DenseNet-121 with a stem for small images: one 3 x 3 convolution to 64 channels, no pooling.
+    """DenseNet-121 with a stem for small images: one 3 x 3 convolution to 64 channels, no pooling. All weights are as PyTorch makes them.
 
     Args:
-        shape: shape of one sample, ``(channels, height, width)``; height and width at least 8.
+        shape: of one sample, ``(channels, height, width)``; height and width at least 8.
         classes: number of classes.
 
-    Returns:
-        A module from ``(n, *shape)`` to logits ``(n, classes)``. All weights are as PyTorch makes them.
-
-    Raises:
-        ValueError: a shape that is no image, or one that three poolings leave nothing of.
-
     Source:
-        Huang et al. (2017), table 1; stem and initialisation as in the public code of Xie et al. (2024), which joins
-        new channels before the old ones, a relabelling.
+        Huang et al. (2017), table 1; stem and initialisation as in the public code of Xie et al. (2024), which joins new channels before the
+        old ones, a relabelling.
 
     Example:
         >>> import torch
