@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import _checks
 
-__all__ = ["SharedStatistics", "Statistics", "held_buffers"]
+__all__ = ["held_buffers"]
 
 
 class Snapshot:
@@ -73,26 +73,12 @@ def _can_be_written(buffer: Tensor) -> bool:
 
 
 def _running_statistics(model: nn.Module) -> list[Tensor]:
-    """The running statistics of batch and instance norm."""
-    layers = _checks.module("model", model).modules()
-    norms = [module for module in layers if isinstance(module, nn.modules.batchnorm._NormBase)]
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
     return [buffer for layer in norms for buffer in layer._buffers.values() if buffer is not None]
 
 
 class Statistics:
-    r"""The running statistics of batch norm before a step, to mend them if its numbers were not finite.
-
-    Args:
-        model: any module; the running statistics of batch and instance norm are copied.
-
-    Example:
-        >>> norm = nn.BatchNorm1d(1)
-        >>> before = Statistics(norm)
-        >>> _ = norm(torch.tensor([[1.0], [torch.nan]]))
-        >>> before.mend()
-        >>> norm.running_mean
-        tensor([0.])
-    """
+    """The running statistics of batch and instance norm before a step, to mend them if its numbers were not finite."""
 
     def __init__(self, model: nn.Module):
         self._buffers = _running_statistics(model)
@@ -109,22 +95,8 @@ class SharedStatistics:
 
     .. math:: \mu \leftarrow \sum_k \frac{n_k}{n}\,\mu_k, \qquad \mu_k = \text{what part } k \text{ alone would make of } \mu
 
-    Every part finds the running statistics as they were before the step; at the end they are the mean of what the
-    parts made of them. The running mean is then exactly that of the whole batch, the running variance the mean of
-    the variances within the parts.
-
-    Args:
-        model: any module; only the running statistics of batch and instance norm are treated so.
-
-    Example:
-        >>> norm, x = nn.BatchNorm1d(1, momentum=1.0), torch.tensor([[0.0], [2.0], [4.0], [6.0]])
-        >>> statistics = SharedStatistics(norm)
-        >>> for part in x.split(2):
-        ...     with statistics.part(share=0.5):
-        ...         _ = norm(part)
-        >>> statistics.settle()
-        >>> norm.running_mean, norm.num_batches_tracked
-        (tensor([3.]), tensor(1))
+    Every part finds the running statistics as they were before the step. At the end the running mean is exactly that of the whole
+    batch, the running variance the mean of the variances within the parts.
     """
 
     def __init__(self, model: nn.Module):

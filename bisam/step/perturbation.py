@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["Displacement", "are_unheld"]
-
 # Below so many entries in all, copying costs less than finding out whether it can be avoided.
 WORTH_A_LOOK = 1_000_000
 
@@ -25,16 +23,6 @@ class Displacement:
       buffers and captured graphs see the move.
     - Where nobody else sees the storage of a parameter (on the CPU, where this can be found out cheaply), the sum
       :math:`w + \epsilon` is made in the memory of :math:`\epsilon`, and the parameter looks at it until it comes back. Nothing is copied.
-
-    Example:
-        >>> weight, away = torch.nn.Parameter(torch.tensor([1.0, 2.0])), Displacement()
-        >>> away.leave([weight])
-        >>> away.add([weight], [torch.tensor([0.5, 0.5])])
-        >>> weight.tolist()
-        [1.5, 2.5]
-        >>> away.back()
-        >>> weight.tolist()
-        [1.0, 2.0]
     """
 
     def __init__(self):
@@ -51,12 +39,7 @@ class Displacement:
 
     @torch.no_grad()
     def add(self, parameters: list[Tensor], moves: list[Tensor]) -> None:
-        """Moves the parameters; the memory of ``moves`` belongs to this object from now on.
-
-        Args:
-            parameters: those that leave, in the order of :meth:`leave` the first time; later any of them.
-            moves: one for each parameter, of its shape.
-        """
+        """Moves parameters, all of those of :meth:`leave` the first time; the memory of the moves belongs to this object from now on."""
         if self._homes or self._is_copied:
             torch._foreach_add_(parameters, moves)
         elif len(parameters) == len(self._away) and _may_trade_places(parameters, moves):
@@ -102,21 +85,8 @@ class Displacement:
 
 
 def are_unheld(tensors: dict[str, Tensor]) -> bool:
-    """Whether nobody but the dictionary holds the tensors or their memory, so that it may be written to.
-
-    Args:
-        tensors: by name.
-
-    The number of references that a tensor has inside this function is found out with one that nobody else holds.
-
-    Example:
-        >>> tensors = {"w": torch.ones(2)}
-        >>> are_unheld(tensors)
-        True
-        >>> kept = tensors["w"]
-        >>> are_unheld(tensors)
-        False
-    """
+    """Whether nobody but the dictionary holds the tensors or their memory, so that it may be written to."""
+    # The references that a tensor has in here are counted with one that nobody else holds.
     alone = max(sys.getrefcount(tensor) for tensor in {"": torch.empty(0)}.values())
     return all(sys.getrefcount(tensor) <= alone for tensor in tensors.values()) and all(
         _is_alone(tensor) for tensor in tensors.values()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..axes.tensors import Tensors, dot, euclidean_norm
 
-__all__ = ["Diagnostics", "Outcome"]
+__all__ = ["Diagnostics"]
 
 
 @dataclass
@@ -17,13 +17,6 @@ class Outcome:
     """What a step has led to, beside the gradients that the parameters hold.
 
     ``dual_norm`` is that of the ascent gradient, the largest among the parts of a batch. The rest is for a record.
-
-    Example:
-        >>> outcome = Outcome()
-        >>> outcome.note_norm(torch.tensor(2.0)), outcome.note_norm(torch.tensor(1.0))
-        (None, None)
-        >>> outcome.dual_norm
-        tensor(2.)
     """
 
     rho: float = 0.0

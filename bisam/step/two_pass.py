@@ -25,26 +25,12 @@ from .rng import RNGState
 from .second_pass import combine, descend, teach
 from .step import Step
 
-__all__ = ["gradient_at_worst_point"]
-
 
 def gradient_at_worst_point(step: Step, pieces: list[Batch]) -> None:
     r"""Leaves :math:`\sum_k \frac{n_k}{n}\,\nabla L_{\mathcal B_k}(w + \epsilon_k)` in the parameters, which have no gradient when it begins.
 
-    Args:
-        step: what it is made with.
-        pieces: the batch, in parts.
-
     Source:
         Foret et al. (2021), algorithm 1, with the places where its relatives differ.
-
-    Example:
-        >>> from bisam import SAM, Batch, SharpnessAware
-        >>> model = torch.nn.Linear(2, 2)
-        >>> opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), SAM)
-        >>> _ = opt.backward(Batch(model, torch.eye(2), torch.tensor([0, 1])))  # calls this
-        >>> model.weight.grad.shape
-        torch.Size([2, 2])
     """
     for piece in pieces:
         piece.forget()

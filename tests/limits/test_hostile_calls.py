@@ -291,8 +291,6 @@ GOOD = {
     "bisam.Batch.logits": (lambda inputs, targets: bisam.Batch(net(), inputs, targets).logits(), {"inputs": X, "targets": Y}),
     "bisam.step.RNGState": (bisam.step.RNGState, {"device": "cpu"}),
     "bisam.step.held_buffers": (held, {"model": net}),
-    "bisam.step.buffers.Statistics": (bisam.step.buffers.Statistics, {"model": net}),
-    "bisam.step.buffers.SharedStatistics": (bisam.step.buffers.SharedStatistics, {"model": net}),
     "bisam.SharpnessAware": (
         lambda base=..., **more: bisam.SharpnessAware(sgd(net()) if base is ... else base, **more),
         {"base": ..., "recipe": bisam.SAM, "nonfinite": "raise", "seed": None, "per_worker": False, "record": False},
