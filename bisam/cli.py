@@ -11,8 +11,11 @@ import sys
 from pathlib import Path
 
 from . import __version__
-from .commands import evidence, notebook, reproduce, results, train
+from .commands import notebook, reproduce, results, train
+from .evidence.places import LedgerError
 from .notebook.find import NotebookError
+from .training.checkpoint import CheckpointError
+from .training.data import DataError
 from .training.processes import stoppable
 from .training.workers import check_alone
 
@@ -30,10 +33,6 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _status(words: list[str] | None) -> int:
-    from .evidence.places import LedgerError
-    from .training.checkpoint import CheckpointError
-    from .training.data import DataError
-
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
@@ -97,7 +96,7 @@ COMMANDS = {
     "notebook": (notebook.words, "run a notebook of the book with your parameters"),
     "train": (train.words, "train one network and keep its checkpoint"),
     "reproduce": (reproduce.words, "run what is missing of a published table or an experiment and record it"),
-    "evidence": (evidence.words, "work through all missing runs, most valuable first, and record them"),
+    "evidence": (reproduce.evidence_words, "work through all missing runs, most valuable first, and record them"),
     "rerun": (reproduce.rerun_words, "train again what a record describes, and compare"),
     "report": (results.words, "the state of every claim, computed from the records"),
     "verify": (results.verify_words, "look through a whole ledger and list everything that is wrong"),

@@ -1,4 +1,4 @@
-"""``bisam reproduce`` and ``rerun``."""
+"""``bisam reproduce``, ``evidence`` and ``rerun``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ import contextlib
 import dataclasses
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+from .. import _checks
+from ..evidence import own_ledger, reproduce
+from ..evidence.decisions import decisions
+from ..evidence.descriptions import export
+from ..evidence.plans import Settings, plan
+from ..evidence.prices import prices
+from ..evidence.queue import RULE, queue
+from ..evidence.report import changes
+from ..training.data import DataError
 
 
 def words(parser: argparse.ArgumentParser) -> None:
@@ -31,30 +42,18 @@ def words(parser: argparse.ArgumentParser) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    from ..evidence.own_ledger import check_planned
-    from ..evidence.plans import plan
-
-    settings = _settings(arguments)
-    changes = {name: getattr(arguments, name) for name in ("precision", "compile") if getattr(arguments, name) is not None}
+    device = ",".join(map(str, arguments.device or ["cpu"]))
+    settings = Settings(arguments.workers, device, arguments.root, arguments.minutes, **_places(arguments))
+    others = {name: getattr(arguments, name) for name in ("precision", "compile") if getattr(arguments, name) is not None}
     with contextlib.ExitStack() as stack:
-        settings = _with_list(arguments, settings, changes, stack)
+        settings = _with_list(arguments, settings, others, stack)
         planned = plan(arguments.name, arguments.scale, arguments.seeds, arguments.only, settings.folder)
-        check_planned(planned, changes, settings.folder)
+        own_ledger.check_planned(planned, others, settings.folder)
         return _done(arguments, planned, settings)
 
 
-def _settings(arguments: argparse.Namespace):
-    from ..evidence.plans import Settings
-
-    device = ",".join(map(str, arguments.device or ["cpu"]))
-    return Settings(arguments.workers, device, arguments.root, arguments.minutes, **places(arguments))
-
-
-def places(arguments: argparse.Namespace) -> dict:
+def _places(arguments: argparse.Namespace) -> dict:
     """The ledger and where its unfinished runs are kept: those of another ledger than ours lie beside it."""
-    from .. import _checks
-    from ..evidence.plans import Settings
-
     found = {} if arguments.checkpoints is None else {"checkpoints": arguments.checkpoints}
     folder = _checks.optional("ledger", arguments.ledger, of=_checks.path, words="the path of a folder")
     if folder is not None and folder.resolve() != Settings().folder.resolve():
@@ -62,29 +61,23 @@ def places(arguments: argparse.Namespace) -> dict:
     return found
 
 
-def _with_list(arguments: argparse.Namespace, settings, changes: dict[str, str], stack: contextlib.ExitStack):
+def _with_list(arguments: argparse.Namespace, settings: Settings, others: dict[str, str], stack: contextlib.ExitStack) -> Settings:
     """The settings with a ledger that has a list of claims; one that is only looked at is made in a folder that goes away."""
-    from ..evidence.own_ledger import check_settings, derive
-    from ..evidence.plans import Settings, plan
-
-    check_settings(changes)
+    own_ledger.check_settings(others)
     if (settings.folder / "claims.toml").exists():
         return settings
     results = Settings().folder
     names = dict.fromkeys(one.experiment for one in plan(arguments.name, arguments.scale, arguments.seeds, arguments.only, results))
     looks_only = arguments.plan or arguments.export is not None
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if looks_only else settings.folder
-    without = derive(folder, changes, list(names), results)
-    words = f", without {', '.join(without)}" if without else ""
+    without = own_ledger.derive(folder, others, list(names), results)
     if not looks_only:
+        words = f", without {', '.join(without)}" if without else ""
         print(f"{folder / 'claims.toml'} has the experiments and claims of this project{words}")
     return dataclasses.replace(settings, folder=folder)
 
 
-def _done(arguments: argparse.Namespace, planned: list, settings) -> int:
-    from ..evidence.descriptions import export
-    from ..evidence.reproduce import carry_out
-
+def _done(arguments: argparse.Namespace, planned: list, settings: Settings) -> int:
     if arguments.export is not None:
         paths = export(planned, arguments.export, settings.folder)
         print(f"{len(paths)} runs written below {arguments.export}; `bisam train --from FILE --output FOLDER` makes one")
@@ -93,21 +86,22 @@ def _done(arguments: argparse.Namespace, planned: list, settings) -> int:
     if arguments.plan:
         print("\n".join(f"  {'recorded' if one.recorded else 'to do':8}  {one.experiment}/{one.file}" for one in planned))
         return 0
-    outcomes = carry_out(planned, settings)
+    outcomes = reproduce.carry_out(planned, settings)
     print(f"{len(outcomes['recorded'])} runs recorded")
     for name, word in (("cut", "were cut by the time; the same command goes on with them"), ("elsewhere", "are in the hands of another process")):
         if outcomes[name]:
             print(f"{len(outcomes[name])} runs {word}")
+    return _failures(outcomes)
+
+
+def _failures(outcomes: dict) -> int:
     for line in outcomes["failed"]:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if outcomes["failed"] else 0
 
 
-def _print_price(planned: list, settings, goes_on: bool) -> None:
+def _print_price(planned: list, settings: Settings, goes_on: bool) -> None:
     """What there is to do and what it will cost; missing data end the command here unless it only plans."""
-    from ..evidence.prices import prices
-    from ..training.data import DataError
-
     found = prices(planned, settings)
     known = {place: price for place, price in found.items() if not isinstance(price, DataError)}
     for name in dict.fromkeys(one.experiment for one in planned):
@@ -127,6 +121,52 @@ def _print_price(planned: list, settings, goes_on: bool) -> None:
         print(f"how long the runs on {data} take cannot be said: {error}")
 
 
+def evidence_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--minutes", type=float, help="stop cleanly within about this time; the same command goes on later")
+    parser.add_argument("--cores", type=int, default=1, help="processes at a time, one thread each (default 1)")
+    parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
+    parser.add_argument("--ledger", type=Path, help="folder with claims.toml and runs; default: results of this project")
+    parser.add_argument("--checkpoints", type=Path, help="folder of runs that were cut; default: _build/checkpoints, or beside another ledger")
+    parser.add_argument("--plan", action="store_true", help="show the queue and what it would cost, and run nothing")
+    parser.set_defaults(do=_evidence)
+
+
+def _evidence(arguments: argparse.Namespace) -> int:
+    began = time.monotonic()
+    settings = Settings(arguments.cores, "cpu", arguments.root, arguments.minutes, **_places(arguments))
+    jobs, absent = queue(settings)
+    print(RULE)
+    for name, error in absent.items():
+        print(f"{name} is left out: {error}")
+    print(f"{len(jobs)} runs are missing, about {sum(job.seconds for job in jobs) / 3600:.2g} hours of one core", flush=True)
+    if arguments.plan:
+        for job in jobs:
+            print(f"  {job.worth:.2e}  {job.seconds:6.0f} s  {job.planned.experiment}/{job.planned.file}  for {len(job.claims)} claims")
+        return 0
+    before = decisions(folder=settings.folder)
+    if settings.minutes is not None:  # less those that it took to put the runs into their order
+        left = max(settings.minutes - (time.monotonic() - began) / 60, 1e-9)
+        shortest = min((job.timed.epoch_seconds for job in jobs), default=0.0)
+        if shortest >= 60 * left:
+            print(f"no run is begun: the shortest epoch takes about {shortest:,.0f} s, and {60 * left:,.0f} s are left of {settings.minutes:g} minutes")
+        settings = dataclasses.replace(settings, minutes=left)
+    try:
+        outcomes = reproduce.carry_out([job.timed for job in jobs], settings)
+    except KeyboardInterrupt:
+        print_changes(before, settings.folder)
+        raise
+    print_changes(before, settings.folder)
+    said = {"recorded": "recorded", "cut": "to go, with which the same command goes on", "elsewhere": "in the hands of other processes", "failed": "failed"}
+    print(", ".join(f"{len(outcomes[kind])} {words}" for kind, words in said.items() if outcomes[kind] or kind in ("recorded", "cut")))
+    return _failures(outcomes)
+
+
+def print_changes(before: list, folder: Path) -> None:
+    """What the records of a ledger decide otherwise than they did before."""
+    for line in changes(before, decisions(folder=folder)):
+        print(line)
+
+
 def rerun_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("record", type=Path, help="a JSON file of results/runs")
     parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
@@ -135,9 +175,7 @@ def rerun_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _rerun(arguments: argparse.Namespace) -> int:
-    from ..evidence.reproduce import rerun
-
-    found = rerun(arguments.record, arguments.root, arguments.device, progress=True)
+    found = reproduce.rerun(arguments.record, arguments.root, arguments.device, progress=True)
     for name in ("recorded", "again"):
         print(f"{name:9}" + "  ".join(f"{key} {value:g}" for key, value in found[name].items()))
     print("the same data" if found["same_data"] else "OTHER DATA than those of the record")

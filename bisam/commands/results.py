@@ -6,8 +6,14 @@ import argparse
 from pathlib import Path
 
 from .. import _checks
+from ..evidence import report
+from ..evidence.decisions import decisions
+from ..evidence.places import RESULTS
+from ..evidence.pooling import pool
+from ..evidence.verify import verify
 from ..methods.table import RECIPES
 from ..notebook.tables import table
+from .reproduce import print_changes
 
 
 def words(parser: argparse.ArgumentParser) -> None:
@@ -18,16 +24,12 @@ def words(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from ..evidence.decisions import decisions
-    from ..evidence.places import RESULTS
-    from ..evidence.report import FORMATS, markdown, write
-
     if arguments.output:
-        _checks.choice("output", arguments.output.suffix, FORMATS)  # before the work
+        _checks.choice("output", arguments.output.suffix, report.FORMATS)  # before the work
     found = decisions(arguments.experiment, arguments.ledger or RESULTS)
     if arguments.output:
-        write(found, arguments.output)
-    print(markdown(found))
+        report.write(found, arguments.output)
+    print(report.markdown(found))
     return 0
 
 
@@ -37,9 +39,6 @@ def verify_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from ..evidence.places import RESULTS
-    from ..evidence.verify import verify
-
     found = verify(arguments.folder or RESULTS, progress=True)
     for fault in found.faults:
         print(fault)
@@ -54,19 +53,13 @@ def pool_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _pool(arguments: argparse.Namespace) -> int:
-    from ..evidence.decisions import decisions
-    from ..evidence.places import RESULTS
-    from ..evidence.pooling import pool
-    from ..evidence.report import changes
-
     folder = arguments.ledger or RESULTS
     before = decisions(folder=folder)
     found = pool(arguments.source, folder)
     for line in found.refused:
         print("refused: " + "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line))  # names of files may hold anything
     print(found)
-    for line in changes(before, decisions(folder=folder)):
-        print(line)
+    print_changes(before, folder)
     return 1 if found.refused else 0
 
 

@@ -8,14 +8,17 @@ import json
 import os
 from pathlib import Path
 
+from .. import _checks, training
 from .. import _files as files
+from ..evidence import descriptions
+from ..training import Run
+from ..training.environment import made_on_by, threads_held
+from ..training.metrics import EventFiles, Log, Table, earlier_rows
 
 SHORT = {"smoothing": "descent.smoothing", "mu": "ascent.mu", "alpha": "ascent.phi.alpha"}  # parts of a recipe with an option of their own
 
 
 def words(parser: argparse.ArgumentParser) -> None:
-    from ..training import Run
-
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="a run as JSON or TOML, or a record; the options below go before it")
     for field in dataclasses.fields(Run):
         _field_word(parser, field)
@@ -49,22 +52,16 @@ _number_or_all.__name__ = "int"  # argparse names it in its error
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from ..training.environment import threads_held
-
     wanted, threads = _wanted(arguments)
     with threads_held(threads):
         return _trained(wanted, arguments)
 
 
-def _trained(wanted, arguments: argparse.Namespace) -> int:
-    from ..training import fit, weights_digest
-    from ..training.environment import made_on_by
-    from ..training.metrics import Log, earlier_rows
-
+def _trained(wanted: Run, arguments: argparse.Namespace) -> int:
     written, file, first = arguments.output / "history.json", arguments.output / "checkpoint.pt", not int(os.environ.get("RANK", 0))
     logs = _logs(wanted, arguments, written) if first else []  # of several processes the first one reports
     follow = Log(lambda: earlier_rows(file, wanted), logs)
-    history = fit(wanted, file, root=arguments.root, progress=True, minutes=arguments.minutes, on_epoch=follow)
+    history = training.fit(wanted, file, root=arguments.root, progress=True, minutes=arguments.minutes, on_epoch=follow)
     if not first:
         return 0
     if not history.finished:
@@ -77,16 +74,13 @@ def _trained(wanted, arguments: argparse.Namespace) -> int:
         log.complete(history.rows)
     print(f"test accuracy {history.selected_test_accuracy:.2f} % at epoch {history.selected_epoch}, chosen by validation")
     print(f"test accuracy {history.last_test_accuracy:.2f} % after the last of {wanted.epochs} epochs")
-    print(f"weights {weights_digest(history.model)}")
+    print(f"weights {training.weights_digest(history.model)}")
     print(written)
     return 0
 
 
-def _logs(wanted, arguments: argparse.Namespace, written: Path) -> list:
+def _logs(wanted: Run, arguments: argparse.Namespace, written: Path) -> list:
     """What is written an epoch; whatever cannot be written is said here, before any work."""
-    from ..training.environment import made_on_by
-    from ..training.metrics import EventFiles, Table
-
     made_on, table = made_on_by(wanted, 0.0), written.with_name("metrics.csv")
     events = [EventFiles(written.with_name("tensorboard"), made_on)] if arguments.tensorboard else []
     for path in (written, table):
@@ -94,12 +88,8 @@ def _logs(wanted, arguments: argparse.Namespace, written: Path) -> list:
     return [Table(table, made_on), *events]
 
 
-def _wanted(arguments: argparse.Namespace):
+def _wanted(arguments: argparse.Namespace) -> tuple[Run, int | None]:
     """The run that the file and the options describe, the options over the file, and the number of threads."""
-    from .. import _checks
-    from ..evidence import descriptions
-    from ..training import Run
-
     settings = _settings(arguments)
     found = descriptions.Description() if arguments.source is None else descriptions.read(arguments.source)
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Run) if hasattr(arguments, field.name)}
@@ -113,11 +103,7 @@ def _wanted(arguments: argparse.Namespace):
 
 def _settings(arguments: argparse.Namespace) -> dict[str, object]:
     """The parts of the recipe that are set, by their dotted names, each once."""
-    from .. import _checks
-    from ..evidence import descriptions
-
-    short = {path: getattr(arguments, name) for name, path in SHORT.items() if getattr(arguments, name) is not None}
-    found = dict(short)
+    found = {path: getattr(arguments, name) for name, path in SHORT.items() if getattr(arguments, name) is not None}
     for pair in arguments.settings or ():
         path, equals, text = str(pair).partition("=")
         if not (path and equals):
