@@ -79,7 +79,6 @@ class Queue:
         return self.way.prices.get(kind(one.run), 0.0) * one.passes * self.images(one)
 
     def images(self, one: plans.Planned) -> int:
-        """How many images a run trains on."""
         key = one.run.data, one.run.train_images
         if key not in self.counts:
             self.counts[key] = len(one.run.task(self.stage.root).train)

@@ -109,7 +109,6 @@ class Stage:
 
     @property
     def path(self) -> Path:
-        """The file of its lines."""
         return self.out / f"{self.name}.jsonl"
 
     @property
@@ -119,7 +118,6 @@ class Stage:
 
     @property
     def is_cuda(self) -> bool:
-        """Whether the device is a GPU."""
         return self.device.startswith("cuda")
 
     def wait(self) -> None:

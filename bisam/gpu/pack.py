@@ -19,8 +19,6 @@ from ..training import environment
 from ..training.data import DataError, archive, folder, sources
 from .session import ROOT
 
-__all__ = ["main", "pack"]
-
 PACKAGE = Path(__file__).resolve().parents[1]
 BUILD = RESULTS.parent / "_build" / "gpu"
 
@@ -56,28 +54,10 @@ PACKED = {MARK, "README.md", "bisam", "data", "results", "run.py"}
 
 
 def pack(folder: Path, root: Path = ROOT) -> Path:
-    """Writes the folder anew, and a ``.tar.gz`` of it beside it.
+    """Writes the folder anew, and a ``.tar.gz`` of it beside it, whose path it returns.
 
-    Args:
-        folder: where to; what is there is replaced.
-        root: folder of the data sets that the experiments for a GPU need.
-
-    Returns:
-        The path of the ``.tar.gz``.
-
-    Raises:
-        bisam.training.data.DataError: images are missing, or come out of the packed file otherwise than out of the folder.
-        OSError: the disk does not take it.
-        ValueError: the folder holds something that no earlier call has written, or would be too large to be carried.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as there:
-        ...     try:
-        ...         pack(Path(there) / "gpu", root=Path(there))
-        ...     except DataError as error:
-        ...         print(str(error)[:44], (Path(there) / "gpu").exists())
-        data 'folder:cifar10-jpeg' is not there: no  False
+    A DataError says which images are missing, or come out of the packed file otherwise than out of the folder; a ValueError, that the
+    folder holds something that no earlier call has written, or would be too large to be carried.
     """
     folder = _checks.path("folder", folder, words="the path of a folder")
     root = _checks.path("root", root, words="the path of a folder")
@@ -151,18 +131,7 @@ def _archived(folder: Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line.
-
-    Args:
-        arguments: words; those of the process if left out.
-
-    Returns:
-        0, or 1 where something is missing.
-
-    Example:
-        >>> main(["--folder", str(Path(__file__).parent)])
-        1
-    """
+    """The command line: 0, or 1 where something is missing."""
     parser = argparse.ArgumentParser("bisam.gpu.pack", description="write the folder for a machine with a GPU")
     parser.add_argument("--folder", default=str(BUILD / "bisam-gpu"), help="where to")
     parser.add_argument("--root", default=str(ROOT), help="folder of the data sets")

@@ -26,8 +26,6 @@ from ..gpu import claimed, correctness, evidence, speed, tiny, trust
 from ..training import data, environment, processes
 from .lines import SESSION, Stage, of_this_session
 
-__all__ = ["Settings", "main", "run"]
-
 MAIN = {"correctness": correctness.main, "speed": speed.main, "evidence": evidence.main}
 SHARES = {"correctness": 2 / 15, "speed": 4 / 15, "evidence": 1.0}  # of the time, at which each is to be over
 GRACE = 2.0  # seconds that a stage has after its time before it is told to end, and again before it is ended
@@ -39,28 +37,13 @@ ROOT = RESULTS.parent / "data"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a session is to do.
+    """What a session is to do."""
 
-    Args:
-        minutes: from now until the end.
-        out: folder for all that is written; one of an earlier session goes on.
-        device: ``"cuda"`` or ``"cpu"``.
-        root: folder of the data sets.
-        tiny: everything at sizes that take seconds, with data and claims of its own: it measures nothing.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or out of range, or a device that is not there.
-
-    Example:
-        >>> Settings(minutes=15, out="out", device="cpu").seconds
-        900.0
-    """
-
-    minutes: float
-    out: Path
-    device: str = "cuda"
-    root: Path = ROOT
-    tiny: bool = False
+    minutes: float  # from now until the end
+    out: Path  # folder for all that is written; one of an earlier session goes on
+    device: str = "cuda"  # or "cpu"
+    root: Path = ROOT  # folder of the data sets
+    tiny: bool = False  # everything at sizes that take seconds, with data and claims of its own: it measures nothing
 
     def __post_init__(self):
         _checks.keep(self, _checks.positive, "minutes")
@@ -70,26 +53,13 @@ class Settings:
 
     @property
     def seconds(self) -> float:
-        """The minutes in seconds."""
         return 60 * self.minutes
 
 
 def run(settings: Settings, say: Callable[[str], object] = print, began: float | None = None) -> int:
-    """A whole session; whatever happens to one stage, the next begins.
+    """A whole session; whatever happens to one stage, the next begins. 0 if no stage broke, no check broke and none found a difference, else 1.
 
-    Args:
-        settings: what to do.
-        say: where lines for the reader go.
-        began: time of ``time.monotonic()`` from which the minutes count; now if left out.
-
-    Returns:
-        0 if no stage broke, no check broke and none found a difference, 1 otherwise.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     run(Settings(minutes=0.001, out=folder, device="cpu", tiny=True), say=lambda line: None)
-        0
+    The minutes count from ``began``, a time of ``time.monotonic()``, or from now: importing torch takes seconds of somebody's quarter of an hour.
     """
     began = time.monotonic() if began is None else began
     end = began + settings.seconds - min(SUMMARY, settings.seconds / 20)
@@ -238,19 +208,7 @@ def _still_to_do(out: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None, began: float | None = None) -> int:
-    """The command line.
-
-    Args:
-        arguments: words; those of the process if left out.
-        began: as for :func:`run`: importing torch takes seconds of somebody's quarter of an hour.
-
-    Returns:
-        An exit status, that of :func:`run`, 2 for arguments that are refused, 128 and the number of a signal.
-
-    Example:
-        >>> main(["--minutes", "0", "--out", "x", "--device", "cpu"])
-        2
-    """
+    """The command line: the status of :func:`run`, 2 for arguments that are refused, 128 and the number of a signal."""
     parser = argparse.ArgumentParser("bisam.gpu", description="check, time and record on a borrowed GPU")
     parser.add_argument("--minutes", type=float, required=True, help="from now until the end")
     parser.add_argument("--out", required=True, help="folder for all that is written; that of an earlier session goes on")
