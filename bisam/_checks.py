@@ -34,36 +34,20 @@ def real(name: str, value: object) -> float:
     return found
 
 
-def positive(name: str, value: object) -> float:
-    """A finite number above zero."""
-    found = real(name, value)
-    if found <= 0:
-        raise ValueError(f"{name} must be greater than 0, got {shown(value)}")
-    return found
+def _ranged(words: str, inside: Callable[[float], bool]) -> Callable[[str, object], float]:
+    def check(name: str, value: object) -> float:
+        found = real(name, value)
+        if not inside(found):
+            raise ValueError(f"{name} must be {words}, got {shown(value)}")
+        return found
+
+    return check
 
 
-def nonnegative(name: str, value: object) -> float:
-    """A finite number, zero or above."""
-    found = real(name, value)
-    if found < 0:
-        raise ValueError(f"{name} must be 0 or greater, got {shown(value)}")
-    return found
-
-
-def fraction(name: str, value: object) -> float:
-    """A number in [0, 1)."""
-    found = real(name, value)
-    if not 0 <= found < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {shown(value)}")
-    return found
-
-
-def share(name: str, value: object) -> float:
-    """A number in (0, 1]."""
-    found = real(name, value)
-    if not 0 < found <= 1:
-        raise ValueError(f"{name} must be greater than 0 and at most 1, got {shown(value)}")
-    return found
+positive = _ranged("greater than 0", lambda number: number > 0)
+nonnegative = _ranged("0 or greater", lambda number: number >= 0)
+fraction = _ranged("in [0, 1)", lambda number: 0 <= number < 1)
+share = _ranged("greater than 0 and at most 1", lambda number: 0 < number <= 1)
 
 
 def whole(name: str, value: object, least: int = 1) -> int:
@@ -113,10 +97,8 @@ def needs(package: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'{package.split(".")[0]} is needed here and cannot be imported ({error}); install it with: pip install "bisam[{extra}]"',
-            name=error.name,
-        ) from None
+        said = f'{package.split(".")[0]} is needed here and cannot be imported ({error}); install it with: pip install "bisam[{extra}]"'
+        raise ModuleNotFoundError(said, name=error.name) from None
 
 
 # -- names that have changed ---------------------------------------------------------------------------------------------------------
@@ -150,9 +132,7 @@ def choice(name: str, value: object, allowed) -> str:
 
 def text(name: str, value: object) -> str:
     """Text."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, got {shown(value)} of type {type(value).__name__}")
-    return value
+    return part(name, value, str, "text")
 
 
 def line(name: str, value: object, most: int = 200) -> str:
@@ -176,27 +156,29 @@ def path(name: str, value: object, words: str = "the path of a file", longest: i
 
 
 def part(name: str, value: object, wanted: type | tuple, words: str):
-    """The object itself, if it is of the wanted type, or has the wanted methods; ``words`` say what else is meant.
+    """The object itself, if it is of the wanted type or of one of several, or has all methods of the wanted names.
 
-    Args:
-        name: of the argument.
-        value: what was given.
-        wanted: a type, or a tuple of types of which it must be one, or a tuple of names of methods that it must have.
-        words: such as ``"a set such as L2()"``.
+    ``words`` say what is meant, such as ``"a set such as L2()"``.
     """
     methods = isinstance(wanted, tuple) and isinstance(wanted[0], str)
-    is_one = all(offers(value, method) for method in wanted) if methods else isinstance(value, wanted)
-    if not is_one:
-        stop = ";" if "," in words else ","
-        raise TypeError(f"{name} must be {words}{stop} got {shown(value)} of type {type(value).__name__}")
-    return value
+    if all(offers(value, method) for method in wanted) if methods else isinstance(value, wanted):
+        return value
+    raise _wrong_type(name, value, words)
+
+
+def _wrong_type(name: str, value: object, words: str, more: str = "") -> TypeError:
+    stop = ";" if "," in words else ","
+    return TypeError(f"{name} must be {words}{stop} got {shown(value)} of type {type(value).__name__}{more}")
+
+
+def _is_plain(value: object) -> bool:
+    """A class, a container or a number, which is no part whatever methods it has: a dictionary's ``values`` are no losses."""
+    return isinstance(value, (type, Collection, numbers.Number)) or torch.is_tensor(value)
 
 
 def offers(part: object, method: str) -> bool:
-    """An object, neither a class nor a container nor a number, that has the method: a dictionary's ``values`` are no losses."""
-    if isinstance(part, (type, Collection, numbers.Number)) or torch.is_tensor(part):
-        return False
-    return callable(getattr(part, method, None))
+    """A part that has the method."""
+    return not _is_plain(part) and callable(getattr(part, method, None))
 
 
 def protocol(name: str, value: object, wanted: type, words: str):
@@ -204,19 +186,18 @@ def protocol(name: str, value: object, wanted: type, words: str):
     if wanted in type(value).__mro__:
         return value
     members = [member for member in {**vars(wanted), **wanted.__annotations__} if not member.startswith("_")]
-    found = [] if isinstance(value, (type, Collection, numbers.Number)) or torch.is_tensor(value) else [m for m in members if hasattr(value, m)]
-    if len(found) < len(members):
-        lacks = [member for member in members if member not in found] if found else []
-        more = f", which lacks {', '.join(lacks)}: make it a subclass of {wanted.__module__}.{wanted.__name__}" if lacks else ""
-        stop = ";" if "," in words else ","
-        raise TypeError(f"{name} must be {words}{stop} got {shown(value)} of type {type(value).__name__}{more}")
-    return value
+    lacks = members if _is_plain(value) else [member for member in members if not hasattr(value, member)]
+    if not lacks:
+        return value
+    has_some = len(lacks) < len(members)
+    more = f", which lacks {', '.join(lacks)}: make it a subclass of {wanted.__module__}.{wanted.__name__}" if has_some else ""
+    raise _wrong_type(name, value, words, more)
 
 
 def sequence(name: str, value: object) -> Sequence:
     """A list, a tuple or a range: something with an order and a length, and no text."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise TypeError(f"{name} must be a list, got {shown(value)} of type {type(value).__name__}")
+        raise _wrong_type(name, value, "a list")
     return value
 
 
@@ -231,17 +212,14 @@ def series(name: str, value: object) -> list[float]:
 def parameters(name: str, value: object) -> list:
     """Parameters or groups of them, as an optimiser takes them: a list that holds something."""
     if isinstance(value, (str, bytes, torch.Tensor, Mapping)) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be parameters such as model.parameters(), got {shown(value)} of type {type(value).__name__}")
+        raise _wrong_type(name, value, "parameters such as model.parameters()")
     try:
         found = list(value)
     except TypeError:  # an array without an axis
         found = []
     if not found:
         raise ValueError(f"{name} must hold at least one parameter, got none")
-    for entry in found:
-        if not isinstance(entry, (torch.Tensor, dict, tuple)):
-            raise TypeError(f"{name} must be parameters or groups of them, got {shown(entry)} of type {type(entry).__name__}")
-    return found
+    return [part(name, entry, (torch.Tensor, dict, tuple), "parameters or groups of them") for entry in found]
 
 
 def module(name: str, value: object) -> torch.nn.Module:
@@ -258,9 +236,7 @@ def function(name: str, value: object, words: str) -> Callable:
 
 def tensors(name: str, value: object) -> Mapping[str, torch.Tensor]:
     """A dictionary from names to tensors, such as weights or a perturbation."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a dictionary from name to tensor, got {shown(value)} of type {type(value).__name__}")
-    for key, entry in value.items():
+    for key, entry in part(name, value, Mapping, "a dictionary from name to tensor").items():
         if not isinstance(key, str) or not isinstance(entry, torch.Tensor):
             raise TypeError(f"{name} must be a dictionary from name to tensor, got {shown(key)}: {shown(entry)}")
     return value
@@ -313,9 +289,8 @@ def score_shapes(logits: object, targets: object) -> None:
 def score_values(logits: torch.Tensor, targets: torch.Tensor, true_is_finite: bool = False) -> None:
     """Classes that exist, and no NaN or +inf among the logits.
 
-    On other devices than the CPU nothing is looked at: reading values would stop the device at every step. Under
-    ``torch.compile`` neither, so that the graph stays whole. With ``true_is_finite`` no true class may be ruled out by a score
-    of minus infinity: its margins would be undefined.
+    Nothing is looked at on other devices than the CPU, where reading would stop the device at every step, or under ``torch.compile``, so
+    that the graph stays whole. With ``true_is_finite`` no true class may have a score of minus infinity: its margins would be undefined.
     """
     if logits.device.type != "cpu" or not _values_can_be_read(logits):
         return
