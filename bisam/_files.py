@@ -56,10 +56,10 @@ def safe_name(what: str, name: object) -> str:
 
 
 def write_whole(path: Path, data: bytes | str | Callable[[IO[bytes]], object]) -> None:
-    """Replaces a file in one piece, and returns when the disk has it.
+    """Replaces a file in one piece, by the atomic rename of POSIX, and returns when the disk has it.
 
-    The draft stands beside the file until it is complete. A link is followed: what it points to is replaced. Drafts that other
-    processes have left in the folder because they were killed are removed.
+    The draft stands beside the file until it is complete. A link is followed: what it points to is replaced. Drafts that killed
+    processes have left in the folder are removed.
 
     Args:
         path: of the file; its folder must be there.
@@ -67,8 +67,6 @@ def write_whole(path: Path, data: bytes | str | Callable[[IO[bytes]], object]) -
 
     Raises:
         OSError: the disk does not take it, with the path in the message; an old file stays as it was.
-
-    It rests on the atomic rename of POSIX.
 
     Example:
         >>> import tempfile
@@ -115,7 +113,7 @@ def check_writable(path: Path) -> None:
 
 
 def write_new(path: Path, data: bytes | str) -> None:
-    """Writes a file that is not there yet, in one piece; of several writers one succeeds.
+    """Writes a file that is not there yet, in one piece; of several writers one succeeds, by the hard links of POSIX.
 
     Args:
         path: of the file; its folder must be there.
@@ -124,8 +122,6 @@ def write_new(path: Path, data: bytes | str) -> None:
     Raises:
         FileExistsError: the file is there already; it stays as it is.
         OSError: the disk does not take it, with the path in the message; nothing is left.
-
-    It rests on the hard links of POSIX, which are made or refused in one step.
 
     Example:
         >>> import tempfile
@@ -149,7 +145,7 @@ def write_new(path: Path, data: bytes | str) -> None:
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[bool]:
-    """Whether this process alone holds the lock of that name for the time of the block; another holder is not waited for.
+    """Whether this process alone holds the lock of that name (a flock) for the time of the block; another holder is not waited for.
 
     The lock goes with the process, also when that is killed, and its file is removed at the end. Where the file system has no locks
     there is a warning, and the block is entered.
@@ -159,8 +155,6 @@ def held(path: Path) -> Iterator[bool]:
 
     Raises:
         OSError: the lock file cannot be made.
-
-    It rests on flock.
 
     Example:
         >>> import tempfile

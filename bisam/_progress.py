@@ -20,16 +20,8 @@ def bar(
     """A bar that moves each time the yielded function ``advance(count=1, note="")`` is called.
 
     On a terminal the bar is redrawn in place. Elsewhere (a log file, a notebook) nothing is written without ``line``; with it
-    each call writes that line on the error output, or each k-th and the last where ``most_lines`` of them would not do.
-
-    Args:
-        title: what stands before the bar.
-        total: how many there are to do, or ``None`` where nobody knows.
-        unit: of what, such as ``"epochs"``.
-        show: draw it, or write the lines.
-        done: how many are done already.
-        line: what a line says, with ``{title}``, ``{done}``, ``{total}`` and ``{note}`` in it.
-        most_lines: so many lines at most, or ``None`` for all.
+    each call writes that line, with ``{title}``, ``{done}``, ``{total}`` and ``{note}`` in it, on the error output, or each k-th and the
+    last where ``most_lines`` of them would not do. Of a ``total`` that nobody knows, ``None``, the time that has passed is shown.
 
     Raises:
         ModuleNotFoundError: rich is not installed, and there is no ``line`` to write instead.
@@ -39,11 +31,10 @@ def bar(
         ...     advance()
         ...     advance(1, note="loss 0.5")
     """
-    if not _checks.flag("progress", show):
-        yield lambda count=1, note="": None
-    elif (console := _terminal(is_needed=not line)) is not None:
+    console = _terminal(is_needed=not line) if _checks.flag("progress", show) else None
+    if console is not None:
         yield from _drawn(console, title, total, unit, done)
-    elif line:
+    elif show and line:
         yield _lines(line, title, total, done, most_lines)
     else:
         yield lambda count=1, note="": None
@@ -51,13 +42,7 @@ def bar(
 
 @contextmanager
 def epochs_bar(title: str, total: int, done: int, show: bool) -> Iterator[Callable[[dict], None]]:
-    """A bar that moves by one epoch each time the yielded function is called with that epoch's row.
-
-    Args:
-        title: what stands before the bar.
-        total: number of epochs.
-        done: how many of them are finished already.
-        show: draw it, or write a line an epoch where there is no terminal, at most a hundred.
+    """A bar that moves by one epoch each time the yielded function is called with that epoch's row; lines where there is no terminal.
 
     Example:
         >>> with epochs_bar("sam", total=1, done=0, show=False) as advance:
