@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from .. import _checks
 from ..axes.recipe import SAM, Recipe
@@ -32,7 +32,7 @@ class MethodStyle:
 
     def line(self) -> dict:
         """Keyword arguments for matplotlib's ``plot``."""
-        return {"label": self.label, "color": self.color, "linestyle": self.linestyle, "marker": self.marker}
+        return asdict(self)
 
 
 STYLES = {
@@ -118,16 +118,7 @@ def style() -> None:
     """
     matplotlib = _checks.needs("matplotlib", extra="notebooks")
     matplotlib.rcParams.update({
-        "figure.dpi": 110,
-        "figure.facecolor": "white",
-        "savefig.facecolor": "white",
-        "figure.constrained_layout.use": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.3,
-        "font.size": 10,
-        "legend.frameon": False,
-        "lines.markersize": 4,
-        "lines.linewidth": 1.6,
-    })
+        "figure.dpi": 110, "figure.facecolor": "white", "savefig.facecolor": "white", "figure.constrained_layout.use": True,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
+        "font.size": 10, "legend.frameon": False, "lines.markersize": 4, "lines.linewidth": 1.6,
+    })  # fmt: skip

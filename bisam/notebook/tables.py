@@ -108,10 +108,9 @@ def states(found: Iterable[Decision], names: Mapping[str, str] | None = None) ->
         >>> states([]).split()
         ['difference', 'p', 'detectable', 'n', 'verdict']
     """
-    found = list(found)
-    called = [(names or {}).get(each.claim.id, each.claim.id.partition("/")[2]) for each in found]
     rows = []
-    for name, each in zip(called, found, strict=True):
+    for each in found:
+        name = (names or {}).get(each.claim.id, each.claim.id.partition("/")[2])
         result, early, numbers = each.result, "", ("-", "-", "-", "-")
         if result is not None:
             numbers = (_gap(result.mean, result), f"{result.p:.3f}", could_find(result), result.pairs)
@@ -168,13 +167,11 @@ def live(histories: Mapping[str, Sequence[History]]) -> str:
     """
     rows = []
     for method, runs in histories.items():
-        first = runs[0].run
-        own, validation = (
-            statistics.mean(each.rows[each.selected_epoch - 1][key] for each in runs) for key in ("train_accuracy", "validation_accuracy")
-        )
-        tests = (statistics.mean(getattr(each, f"{which}_test_accuracy") for each in runs) for which in ("selected", "last"))
-        accuracies = (f"{accuracy:.1f}" for accuracy in (own, validation, *tests))
-        rows.append((style_of(method).label, first.epochs, f"{first.epochs * first.recipe.passes:.1f}", *accuracies))
+        first, chosen = runs[0].run, [each.rows[each.selected_epoch - 1] for each in runs]
+        found = [[row[key] for row in chosen] for key in ("train_accuracy", "validation_accuracy")]
+        found += [[each.selected_test_accuracy for each in runs], [each.last_test_accuracy for each in runs]]
+        means = (f"{statistics.mean(values):.1f}" for values in found)
+        rows.append((style_of(method).label, first.epochs, f"{first.epochs * first.recipe.passes:.1f}", *means))
     header = ("", "epochs", "passes", "own labels", "validation", "test, chosen", "test, last")
     return table(header, rows, ("<", *["  >"] * 6))
 
