@@ -61,36 +61,40 @@ def _bounded(margins: Tensor) -> Tensor:
 LOSSES = {"sam": smoothed, "bisam": by_rows}
 
 
-class Step:
-    """One update of the weights in two passes, parameter by parameter; a call returns the loss where it was taken."""
+def step(model: nn.Module, base: torch.optim.Optimizer, ascent: Callable[[Tensor, Tensor], Tensor], batch: Batch) -> Tensor:
+    """One update of the weights in two passes, parameter by parameter; the loss where it was taken.
 
-    def __init__(self, model: nn.Module, base: torch.optim.Optimizer, ascent: Callable[[Tensor, Tensor], Tensor]):
-        self.model, self.base, self.ascent = model, base, ascent
+    Example:
+        >>> model = nn.Linear(3, 2)
+        >>> base = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> step(model, base, by_rows, Batch(model, torch.eye(3), torch.tensor([0, 1, 0]))).shape
+        torch.Size([])
+    """
+    _set_momentum(model, 0.1)
+    base.zero_grad()
+    ascent(model(batch.inputs), batch.targets).backward()
+    homes = _climb(model, base)
+    _set_momentum(model, 0.0)
+    loss = smoothed(model(batch.inputs), batch.targets)
+    loss.backward()
+    for parameter, home in homes:
+        parameter.data = home
+    base.step()
+    return loss.detach()
 
-    def __call__(self, batch: Batch) -> Tensor:
-        self._momentum(0.1)
-        self.base.zero_grad()
-        self.ascent(self.model(batch.inputs), batch.targets).backward()
-        homes = self._climb()
-        self._momentum(0.0)
-        loss = smoothed(self.model(batch.inputs), batch.targets)
-        loss.backward()
-        for parameter, home in homes:
-            parameter.data = home
-        self.base.step()
-        return loss.detach()
 
-    @torch.no_grad()
-    def _climb(self) -> list[tuple[Tensor, Tensor]]:
-        moved = [p for p in self.model.parameters() if p.grad is not None]
-        scale = RHO / (torch.norm(torch.stack([p.grad.norm(p=2) for p in moved]), p=2) + 1e-12)
-        homes = [(p, p.data.clone()) for p in moved]
-        for parameter in moved:
-            parameter.add_(parameter.grad * scale)
-        self.base.zero_grad()
-        return homes
+@torch.no_grad()
+def _climb(model: nn.Module, base: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
+    moved = [p for p in model.parameters() if p.grad is not None]
+    scale = RHO / (torch.norm(torch.stack([p.grad.norm(p=2) for p in moved]), p=2) + 1e-12)
+    homes = [(p, p.data.clone()) for p in moved]
+    for parameter in moved:
+        parameter.add_(parameter.grad * scale)
+    base.zero_grad()
+    return homes
 
-    def _momentum(self, value: float) -> None:
-        for module in self.model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.momentum = value
+
+def _set_momentum(model: nn.Module, value: float) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = value

@@ -129,7 +129,7 @@ def published_way(stage: Stage, model: str) -> dict:
     found = {}
     for name in ("sam", "bisam"):
         state = state_of(stage, run_of(stage, model, "sgd", "no", "float32").replace(channels_last=False))
-        step = published.Step(state.model.train(), state.optimizer.base, published.LOSSES[name])
+        step = functools.partial(published.step, state.model.train(), state.optimizer.base, published.LOSSES[name])
         batches = itertools.cycle([state.batch(state.train, index, state.augment) for index in itertools.islice(state.batches(), 2)])
         found[name] = seconds_of(lambda step=step, batches=batches: step(next(batches)), stage)
     return {**found, "ratio": found["bisam"] / found["sam"], **_epochs(found)}
