@@ -1,4 +1,7 @@
-"""Checks of arguments: each raises an error that names the argument, its value and what is allowed."""
+"""Checks of arguments: each raises an error that names the argument, its value and what is allowed.
+
+Those of numbers return a plain int or float, and callers keep that.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,6 @@ from types import ModuleType
 import torch
 
 SHOWN = 120  # so many characters of a value are shown
-
-
-# -- numbers: each function returns a plain int or float, and callers keep that ------------------------------------------------------
 
 
 def real(name: str, value: object) -> float:
@@ -89,9 +89,6 @@ def keep(part: object, check: Callable, *names: str, **more) -> None:
         object.__setattr__(part, name, check(name, getattr(part, name), **more))
 
 
-# -- packages -----------------------------------------------------------------------------------------------------------------------
-
-
 def needs(package: str, extra: str) -> ModuleType:
     """The package, or one of its modules, imported; where it is missing, an error that names the extra of ours that brings it."""
     try:
@@ -99,9 +96,6 @@ def needs(package: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         said = f'{package.split(".")[0]} is needed here and cannot be imported ({error}); install it with: pip install "bisam[{extra}]"'
         raise ModuleNotFoundError(said, name=error.name) from None
-
-
-# -- names that have changed ---------------------------------------------------------------------------------------------------------
 
 
 def renamed(**new: str) -> Callable[[Callable], Callable]:
@@ -118,9 +112,6 @@ def renamed(**new: str) -> Callable[[Callable], Callable]:
         return checked
 
     return over
-
-
-# -- text and objects ---------------------------------------------------------------------------------------------------------------
 
 
 def choice(name: str, value: object, allowed) -> str:

@@ -154,7 +154,6 @@ def check_cells(cells: Sequence[str], namespace: Mapping[str, object], name: str
     Example:
         >>> check_cells(["n: int = 3  # seeds; allowed: [1, 9]", "# Parameters\\nn = 4"], {"n": 4}, "my_notebook")
     """
-
     if not isinstance(cells, (list, tuple)) or not all(isinstance(text, str) for text in cells):
         raise TypeError(f"cells must be a list of texts, IPython's In; got {shown(cells)}")
     _checks.part("namespace", namespace, Mapping, "a dictionary such as globals()")

@@ -47,7 +47,7 @@ OUTSIDE_THE_STEP = {
 MOST_LINES = 260
 # Modules that are longer, with their length: it may only shrink, and a module that has become short leaves the list.
 LONGER = {
-    "_checks.py": 331,
+    "_checks.py": 322,
     "_files.py": 311,
     "step/optimizer.py": 423,
 }
