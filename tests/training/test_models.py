@@ -122,14 +122,17 @@ def test_airbench_by_arithmetic(name, widths):
 # -- shapes ----------------------------------------------------------------------------------------------------------
 
 
-@each_model
-@pytest.mark.parametrize("shape, classes", [(IMAGE, 10), ((1, 33, 47), 1)])
+KINDS = ("small_conv", "mlp", "airbench", "resnet18", "vgg19-bn", "densenet121", "resnet8", "resnet8-b", "wrn-28-2")  # depth and width aside
+
+
+# Those of the usual shape are among the numbers below, but for the networks that are too large for numbers.
+@pytest.mark.parametrize("name, shape, classes", [(name, IMAGE, 10) for name in sorted(LARGE)] + [(name, (1, 33, 47), 1) for name in KINDS])
 def test_samples_become_logits(name, shape, classes):
     assert skeleton(name, shape, classes)(torch.zeros(2, *shape, device="meta")).shape == (2, classes)
 
 
 @pytest.mark.slow
-@each_model
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("shape, classes", [((1, 8, 8), 10), ((3, 4, 12), 4)])
 def test_small_samples_become_logits_or_the_shape_is_named(name, shape, classes):
     least = LEAST.get(name, 1)
@@ -143,10 +146,15 @@ def test_small_samples_become_logits_or_the_shape_is_named(name, shape, classes)
 
 
 @each_small
-def test_numbers_come_out(name):
+def test_numbers_come_out_of_norms_that_start_as_the_identity(name):
     net = build(name, IMAGE, 10)
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            assert (m.weight == 1).all() and (m.bias == 0).all()
+        if isinstance(m, nn.Conv2d) and name != "vgg19-bn":
+            assert m.bias is None
     logits = net(torch.randn(2, *IMAGE))
-    assert logits.isfinite().all() and (name.startswith("wrn") or logits.std() > 0.01)
+    assert logits.shape == (2, 10) and logits.isfinite().all() and (name.startswith("wrn") or logits.std() > 0.01)
 
 
 @pytest.mark.parametrize(
@@ -443,15 +451,6 @@ def test_the_rest_starts_as_torch_makes_it(name):
 def test_biases_of_the_convolutions_of_vgg_start_at_zero():
     found = [m.bias for m in convolutions(vgg19_bn(IMAGE, 10))]
     assert len(found) == 16 and not any(bias.any() for bias in found)
-
-
-@each_small
-def test_norms_start_as_the_identity_and_there_are_no_other_biases(name):
-    for m in build(name, (3, 32, 32), 10).modules():
-        if isinstance(m, nn.BatchNorm2d):
-            assert (m.weight == 1).all() and (m.bias == 0).all()
-        if isinstance(m, nn.Conv2d) and name != "vgg19-bn":
-            assert m.bias is None
 
 
 def test_before_its_first_step_a_wide_network_says_nothing_and_only_its_last_layer_learns():
