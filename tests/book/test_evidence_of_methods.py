@@ -6,8 +6,6 @@ import re
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 import bisam
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,9 +52,9 @@ def shown():
             yield from zip(names, words * (len(names) if len(words) == 1 else 1), strict=True)
 
 
-@pytest.mark.parametrize("name, evidence", list(shown()))
-def test_the_page_says_what_there_is_of_a_row(name, evidence):
-    assert evidence == word(name)
+def test_the_page_says_what_there_is_of_a_row():
+    rows = list(shown())
+    assert len(rows) > 30 and [(name, evidence, word(name)) for name, evidence in rows if evidence != word(name)] == []
 
 
 def test_the_names_in_the_records_are_found():

@@ -38,13 +38,10 @@ def test_the_lecture_takes_45_minutes_more_or_less():
     assert sum(not slide.optional for slide in SLIDES) >= 25
 
 
-def test_notes_say_more_than_the_minutes(slide):
+def test_notes_say_more_than_the_minutes_and_what_a_slide_needs_exists_or_it_is_optional(slide):
     assert 0.5 <= slide.minutes <= 4
     assert len(slide.notes.split()) > 12
     assert "$" not in slide.notes, "the speaker's window does not draw formulas"
-
-
-def test_what_a_slide_needs_exists_or_the_slide_is_optional(slide):
     assert slide.optional or not slide.missing
 
 

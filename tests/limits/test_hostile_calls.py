@@ -590,10 +590,9 @@ def test_all_public_callables_are_called():
     assert not missing
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_the_call_that_works_works(name):
-    call, given, *_ = GOOD[name]
-    call(**{key: fresh(value) for key, value in given.items() if value is not ...})
+def test_the_call_that_works_works():
+    for call, given, *_ in GOOD.values():
+        call(**{key: fresh(value) for key, value in given.items() if value is not ...})  # an error has the call in its traceback
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Q: its value, its gradient in closed form, its bounds, and that nothing overflows."""
 
+import itertools
 import math
 
 import pytest
@@ -22,7 +23,6 @@ MUS = (1e-3, 1.5, 10.0, 1e3)
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 each_bound = pytest.mark.parametrize("bound, formula", BOUNDS.values(), ids=BOUNDS)
-each_mu = pytest.mark.parametrize("mu", MUS)
 each_case = pytest.mark.parametrize("scores, targets", reference.SCORES.values(), ids=reference.SCORES)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
@@ -42,21 +42,19 @@ def test_margins_are_those_of_the_formula(scores, targets):
 
 
 @each_case
-@each_mu
 @each_bound
-def test_value_is_that_of_the_formula(bound, formula, mu, scores, targets):
-    expected = [reference.q(row, y, formula[0], mu) for row, y in zip(scores, targets, strict=True)]
-    found = Surrogate(bound, mu).per_sample(*tensors(scores, targets))
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+def test_value_and_gradient_are_those_of_the_formula(bound, formula, scores, targets):
+    for mu in MUS:
+        expected = [reference.q(row, y, formula[0], mu) for row, y in zip(scores, targets, strict=True)]
+        found = Surrogate(bound, mu).per_sample(*tensors(scores, targets))
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12, msg=with_mu(mu))
+        expected = [reference.q_gradient(row, y, *formula, mu) for row, y in zip(scores, targets, strict=True)]
+        found = gradient_of(Surrogate(bound, mu), *tensors(scores, targets))
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-14, msg=with_mu(mu))
 
 
-@each_case
-@each_mu
-@each_bound
-def test_gradient_is_that_of_the_formula(bound, formula, mu, scores, targets):
-    expected = [reference.q_gradient(row, y, *formula, mu) for row, y in zip(scores, targets, strict=True)]
-    found = gradient_of(Surrogate(bound, mu), *tensors(scores, targets))
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-14)
+def with_mu(mu):
+    return lambda words: f"mu {mu}: {words}"
 
 
 @each_case
@@ -117,20 +115,18 @@ def test_gradient_sums_to_zero_and_pulls_the_true_class_down(scores, shift):
 
 
 @each_dtype
-@each_mu
 @each_bound
-def test_nothing_overflows_however_far_apart_the_logits_are(bound, formula, mu, dtype):
+def test_nothing_overflows_however_far_apart_the_logits_are(bound, formula, dtype):
     big = torch.finfo(dtype).max
     rows = [[big, -big, 0.0], [-big, big, 0.0], [-big, -big, big], [big, big, big], [0.0, -0.0, big]]
     logits = torch.tensor(rows, dtype=dtype, requires_grad=True)
-    for true in range(3):
+    for mu, true in itertools.product(MUS, range(3)):
         targets = torch.full((len(rows),), true)
         value = Surrogate(bound, mu).per_sample(logits, targets)
         slope = gradient_of(Surrogate(bound, mu), logits, targets)
-        assert not torch.isnan(value).any() and (value <= 1).all() and torch.isfinite(slope).all()
-        assert (
-            value >= bound(torch.zeros((), dtype=value.dtype)) - gap(mu, 3) * (1 + 1e-5)
-        ).all()  # the true class is in the sum
+        assert not torch.isnan(value).any() and (value <= 1).all() and torch.isfinite(slope).all(), mu
+        # The true class is in the sum.
+        assert (value >= bound(torch.zeros((), dtype=value.dtype)) - gap(mu, 3) * (1 + 1e-5)).all(), mu
 
 
 class TooHigh(NegLog):

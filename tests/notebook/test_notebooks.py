@@ -22,12 +22,12 @@ def tool(name):
     return module
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
 def path(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cells(path):
     return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
