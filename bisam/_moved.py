@@ -5,47 +5,41 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-_METHODS = (
-    "ASAM_ALL", "A_BISAM_LOG", "A_BISAM_TANH", "BSAM", "ESAM_CODE", "E_BISAM_LOG", "E_BISAM_TANH", "FSAM", "KSAM", "LATE_SAM",
-    "LETS_SAM", "LE_SAM", "MSAM", "M_BISAM_LOG", "M_BISAM_TANH", "Posterior", "Precision", "RSAM", "SAM_EVERY_K", "SAM_ON", "VASSO",
-)  # fmt: skip
-_MEASURES = (
-    "Flips", "Subspace", "climb", "landscape", "line_between", "loss_rise", "m_sharpness", "misclassified", "plane_through",
-    "spectral_density", "top_eigenvalues", "trace",
-)  # fmt: skip
+# Room to names that were at the top of the package.
+_NAMES = {
+    "axes": "Unnormalised",
+    "losses": "gap margins zero_one",
+    "measure": "Flips Subspace climb landscape line_between loss_rise m_sharpness misclassified plane_through spectral_density top_eigenvalues trace",
+    "methods": "ASAM_ALL A_BISAM_LOG A_BISAM_TANH BSAM ESAM_CODE E_BISAM_LOG E_BISAM_TANH FSAM KSAM LATE_SAM LETS_SAM LE_SAM MSAM M_BISAM_LOG "
+    "M_BISAM_TANH Posterior Precision RSAM SAM_EVERY_K SAM_ON VASSO",
+    "step": "Diagnostics held_buffers",
+    "training": "History Run fit",
+}
+# Room to modules that have kept their names. `bisam.losses`, `bisam.notebook` and `bisam.step` are rooms now and still there.
+_MODULES = {
+    "axes": "combination direction geometry masks memory radius selection",
+    "evidence": "crossed decisions descriptions ledger needed own_ledger plans pooling power prices published queue report reproduce statistics "
+    "verdicts verify",
+    "losses": "bounds surrogate",
+    "notebook": "parameters plots tables",
+    "step": "batch optimizer",
+    "training": "augment captured checkpoint data environment metrics models own_code processes side_by_side workers",
+}
 
 # Name at the top of the package to the import of today.
 NAMES = {
-    **{name: f"from bisam.axes import {name}" for name in ("Unnormalised",)},
-    **{name: f"from bisam.losses import {name}" for name in ("gap", "margins", "zero_one")},
-    **{name: f"from bisam.measure import {name}" for name in _MEASURES},
-    **{name: f"from bisam.methods import {name}" for name in _METHODS},
-    **{name: f"from bisam.step import {name}" for name in ("Diagnostics", "held_buffers")},
+    **{name: f"from bisam.{room} import {name}" for room, names in _NAMES.items() for name in names.split()},
     "Noise": "from bisam.step import RNGState",
     "Look": "from bisam import LookSAM",
     "Handed": "from bisam.methods import FirstGradientToBase",
-    **{name: f"from bisam.training import {name}" for name in ("History", "Run", "fit")},
 }
-
-# Module to the module of today. `bisam.losses`, `bisam.notebook` and `bisam.step` are rooms now and still there.
+# Module to the module of today.
 MODULES = {
-    "ascent": "bisam.step.two_pass", "augment": "bisam.training.augment", "batch": "bisam.step.batch", "bounds": "bisam.losses.bounds",
-    "captured": "bisam.training.captured", "checkpoint": "bisam.training.checkpoint", "combination": "bisam.axes.combination",
-    "crossed": "bisam.evidence.crossed", "data": "bisam.training.data", "decisions": "bisam.evidence.decisions",
-    "descriptions": "bisam.evidence.descriptions", "diagnostics": "bisam.step.record", "direction": "bisam.axes.direction",
-    "displacement": "bisam.step.perturbation", "environment": "bisam.training.environment", "experiments": "bisam.evidence.listing",
-    "files": "bisam._files", "geometry": "bisam.axes.geometry", "hypergradient": "bisam.methods.lets",
-    "landscapes": "bisam.measure", "ledger": "bisam.evidence.ledger", "masks": "bisam.axes.masks", "memory": "bisam.axes.memory",
-    "metrics": "bisam.training.metrics", "models": "bisam.training.models", "needed": "bisam.evidence.needed",
-    "optimizer": "bisam.step.optimizer", "own_code": "bisam.training.own_code", "own_ledger": "bisam.evidence.own_ledger",
-    "parameters": "bisam.notebook.parameters", "plans": "bisam.evidence.plans", "plots": "bisam.notebook.plots",
-    "pooling": "bisam.evidence.pooling", "power": "bisam.evidence.power", "prices": "bisam.evidence.prices",
-    "processes": "bisam.training.processes", "progress": "bisam._progress", "published": "bisam.evidence.published",
-    "queue": "bisam.evidence.queue", "radius": "bisam.axes.radius", "recipe": "bisam.methods", "report": "bisam.evidence.report",
-    "reproduce": "bisam.evidence.reproduce", "selection": "bisam.axes.selection", "sharpness": "bisam.measure",
-    "side_by_side": "bisam.training.side_by_side", "statistics": "bisam.evidence.statistics", "surrogate": "bisam.losses.surrogate",
-    "tables": "bisam.notebook.tables", "train": "bisam.training", "variational": "bisam.methods.bsam",
-    "verdicts": "bisam.evidence.verdicts", "verify": "bisam.evidence.verify", "workers": "bisam.training.workers",
+    **{name: f"bisam.{room}.{name}" for room, names in _MODULES.items() for name in names.split()},
+    "ascent": "bisam.step.two_pass", "diagnostics": "bisam.step.record", "displacement": "bisam.step.perturbation",
+    "experiments": "bisam.evidence.listing", "files": "bisam._files", "hypergradient": "bisam.methods.lets", "landscapes": "bisam.measure",
+    "progress": "bisam._progress", "recipe": "bisam.methods", "sharpness": "bisam.measure", "train": "bisam.training",
+    "variational": "bisam.methods.bsam",
 }  # fmt: skip
 
 # Rooms that `import bisam` leaves alone, since they need more than torch.
