@@ -21,6 +21,7 @@ import json
 import re
 import shutil
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,9 +173,7 @@ def code(file: str, name: str) -> str:
     found = re.search(rf"# \[start {name}\]\n(.*?)\n *# \[end {name}\]", (ROOT / file).read_text(encoding="utf-8"), re.S)
     if not found:
         raise DeckError(f"{file} has no lines marked {name!r}")
-    lines = found[1].splitlines()
-    indent = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
-    return "\n".join(line[indent:] for line in lines)
+    return textwrap.dedent(found[1])
 
 
 def output(page: str, beginning: str) -> str:

@@ -2,12 +2,10 @@
 
 from .checkpoint import CheckpointError
 from .data import DataError
-from .digest import weights_digest
 from .evaluation import accuracy, which_right
-from .history import History
-from .labels import labelled
+from .history import History, weights_digest
 from .loop import fit
-from .run import Run, equal_budget
+from .run import Run, equal_budget, labelled
 from .side_by_side import fit_side_by_side
 
 __all__ = [

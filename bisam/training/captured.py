@@ -41,19 +41,17 @@ def refusal(recipe: Recipe) -> str | None:
         >>> refusal(RECIPES["bisam-log"]), refusal(RECIPES["looksam"])
         (None, 'its combination looks at the number of the step')
     """
-    if recipe.radius.rho == 0:
+    radius, combination = recipe.radius, recipe.combination
+    if radius.rho == 0:
         return None
-    if recipe.radius.learns:
-        return "its radius is learned, from numbers that Python reads after every step"
-    if recipe.radius.changes_each_step:
-        return "its radius is another one at every step"
-    if recipe.combination is not None and recipe.combination.climbing_share < 1:
-        return "its combination looks at the number of the step"
-    if recipe.combination is not None and recipe.combination.hands_over:
-        return "its base optimiser cannot leave out a step that is not finite without being told"
-    if recipe.geometry.is_drawn:
-        return "the tensors that climb are drawn in Python"
-    return None
+    reasons = {
+        "its radius is learned, from numbers that Python reads after every step": radius.learns,
+        "its radius is another one at every step": radius.changes_each_step,
+        "its combination looks at the number of the step": combination is not None and combination.climbing_share < 1,
+        "its base optimiser cannot leave out a step that is not finite without being told": combination is not None and combination.hands_over,
+        "the tensors that climb are drawn in Python": recipe.geometry.is_drawn,
+    }
+    return next((why for why, holds in reasons.items() if holds), None)
 
 
 def check(recipe: Recipe) -> None:

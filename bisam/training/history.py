@@ -1,15 +1,17 @@
-"""What a training leaves: a row an epoch, the trained network, and the epoch that the protocol reports."""
+"""What a training leaves: a row an epoch, the trained network with a digest of it, and the epoch that the protocol reports."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from .. import _checks
 from .run import Run
 
-__all__ = ["History"]
+__all__ = ["History", "weights_digest"]
 
 
 @dataclass
@@ -78,3 +80,21 @@ class History:
         """One column of the rows, such as ``"test_accuracy"``, from the epochs that have it."""
         _checks.choice("name of the column", name, tuple(dict.fromkeys(key for row in self.rows for key in row)))
         return [row[name] for row in self.rows if name in row]
+
+
+def weights_digest(model: nn.Module) -> str:
+    """The first 16 digits of a SHA-256 over the bits of all parameters and buffers, to tell runs apart.
+
+    Args:
+        model: any module.
+
+    Example:
+        >>> weights_digest(nn.Linear(2, 2)) == weights_digest(nn.Linear(2, 2))
+        False
+    """
+    _checks.needs("numpy", extra="train")
+    digest = hashlib.sha256()
+    for name, tensor in _checks.module("model", model).state_dict().items():
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        digest.update(name.encode() + raw)
+    return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a training is to do: every choice, checked, as plain values."""
+"""What a training is to do: every choice, checked, as plain values; and the labels that it sees, some of them wrong on purpose."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from .. import _checks
 from ..axes.recipe import Recipe
 from ..methods.table import RECIPES, SAM, recipe
 from ..training import augment, captured, data, models
-from .data import Data
+from .data import Data, Split, symmetric_noise
+from .rng import seed_for
 
-__all__ = ["COMPILE", "PRECISIONS", "Run", "equal_budget"]
+__all__ = ["COMPILE", "PRECISIONS", "Run", "equal_budget", "labelled"]
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 COMPILE = ("no", "default", "reduce-overhead", "whole-step")  # the last two run CUDA graphs
@@ -159,3 +160,27 @@ def equal_budget(epochs: int, method: Recipe) -> int:
         (30, 60)
     """
     return math.ceil(epochs * 2 / method.passes)
+
+
+def labelled(run: Run, task: Data, part: str = "train") -> Split:
+    """A split with the labels that a run sees: redrawn in part where the run says so.
+
+    Args:
+        run: its noise rate, its reading, its seed, and whether validation labels are noisy too.
+        task: what :func:`bisam.training.data.load` returned.
+        part: ``"train"`` or ``"validation"``.
+
+    Example:
+        >>> task = data.digits()
+        >>> noisy = labelled(Run(label_noise=0.4, seed=3), task)
+        >>> int((noisy.targets != task.train.targets).sum())
+        400
+    """
+    _checks.part("run", run, Run, "a bisam.training.Run")
+    _checks.part("task", task, Data, "a bisam.training.data.Data")
+    split = getattr(task, _checks.choice("part", part, ("train", "validation")))
+    if not run.label_noise or (part == "validation" and not run.validation_noise):
+        return split
+    seed = seed_for(f"{part} labels", run.seed)
+    noisy = symmetric_noise(split.targets, run.label_noise, task.classes, seed, reading=run.noise_reading)
+    return Split(split.inputs, noisy)

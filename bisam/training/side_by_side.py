@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,52 +140,44 @@ class _Lane:
     """One training with its stream. Its first turn makes ready; after that every turn is a step."""
 
     def __init__(self, job: Job, root: str | Path | None, end: float):
-        self.job, self._root, self._end = job, root, end
+        self.job, self._course = job, _course(job, root, end)
         self._stream = torch.cuda.Stream(job.run.device) if job.run.device.startswith("cuda") else None
-        self._held = contextlib.ExitStack()
-        self._course = self._steps()
-        self._state: State | None = None
 
     def advance(self) -> History | Exception | None:
         """One turn; what came of the training if it was the last."""
         try:
-            with self._aside():
+            with contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
                 next(self._course)
-            return None
-        except StopIteration:
-            outcome: History | Exception = self._state.history
+        except StopIteration as done:
+            return done.value
         except (FloatingPointError, RuntimeError, ValueError, OSError) as error:
             if isinstance(error, getattr(torch, "AcceleratorError", ())):
                 raise  # the device is lost to all
-            outcome = error
-        self.close()
-        return outcome
+            return error
+        return None
 
     def close(self) -> None:
-        """Lets go of the checkpoint and of all memory but the history's."""
+        """Ends the training where it is, which lets go of its checkpoint and memory."""
         self._course.close()
-        self._held.close()
-        self._state = None
 
-    def _aside(self):
-        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
-    def _steps(self) -> Iterator[None]:
-        run, path, alone = self.job.run, self.job.path, Workers(0, 1)
-        if path is not None:
-            checkpoint.check_writable(path)
-        self._held.enter_context(locked(path, alone))
-        task = task_of(run, self._root)
+def _course(job: Job, root: str | Path | None, end: float) -> Generator[None, None, History]:
+    run, path, alone = job.run, job.path, Workers(0, 1)
+    if path is not None:
+        checkpoint.check_writable(path)
+    with locked(path, alone):
+        task = task_of(run, root)
         with seeded_rng(run.seed, run.device):
-            self._state = state = State(run, task, alone, self.job.graphs)
+            state = State(run, task, alone, job.graphs)
             if draws_noise(state.model.train()):
                 raise ValueError(f"model {run.model!r} draws dropout masks, which runs side by side would draw from one generator; use fit")
             if path is not None and path.exists():
                 state.load(checkpoint.read(path, run.identity()), path)
             state.rng = rng_state(run.device)  # nothing is drawn from it; a checkpoint says so
-        if self._stream is not None:
+        if run.device.startswith("cuda"):
             torch.cuda.synchronize(run.device)  # what all share, such as the scale of the images, is made on the stream of the first
         yield
-        left = self._end - time.monotonic()
+        left = end - time.monotonic()
         if left > 0:
-            yield from course(state, path, run.epochs, None if math.isinf(left) else left / 60, every=self.job.every)
+            yield from course(state, path, run.epochs, None if math.isinf(left) else left / 60, every=job.every)
+        return state.history

@@ -18,9 +18,8 @@ from .checkpoint import CheckpointError
 from .data import Data, Split
 from .devices import compiled
 from .history import History
-from .labels import labelled
 from .rng import rng_state, seed_for, set_rng_state
-from .run import PRECISIONS, Run
+from .run import PRECISIONS, Run, labelled
 from .workers import Workers
 
 __all__ = ["State"]

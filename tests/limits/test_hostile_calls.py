@@ -337,8 +337,8 @@ GOOD = {
     "bisam.training.Run.task": (bisam.training.Run().task, {"root": None}),
     "bisam.training.Run.from_dict": (bisam.training.Run.from_dict, {"fields": bisam.training.Run().to_dict()}),
     "bisam.training.History.curve": (bisam.training.History(bisam.training.Run(epochs=1), [{"epoch": 1}]).curve, {"name": "epoch"}),
-    "bisam.training.labels.labelled": (bisam.training.labelled, {"run": bisam.training.Run(), "task": TASK, "part": "train"}),
-    "bisam.training.digest.weights_digest": (bisam.training.weights_digest, {"model": net}),
+    "bisam.training.labelled": (bisam.training.labelled, {"run": bisam.training.Run(), "task": TASK, "part": "train"}),
+    "bisam.training.weights_digest": (bisam.training.weights_digest, {"model": net}),
     "bisam.training.data.Split": (data.Split, {"inputs": X, "targets": Y}),
     "bisam.training.data.Data": (
         data.Data, {"name": "d", "classes": 3, "train": GREY, "validation": GREY, "test": GREY, "mean": (0.5,), "std": (0.5,)},

@@ -80,7 +80,7 @@ def _archive_of(name: str, root: Path) -> Path | None:
     """The file that holds a tree of images, where there is no tree."""
     tree = root / name.removeprefix(PREFIX)
     path = archive.path_of(tree.name, root)
-    return path if name.startswith(PREFIX) and not tree.is_dir() and path.is_file() else None
+    return path if not tree.is_dir() and path.is_file() else None
 
 
 def read(name: str, root: Path, key: str) -> Images:
