@@ -6,6 +6,8 @@ r"""Several processes that train one network, as ``torchrun`` starts them: each 
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 __all__ = ["Workers", "check_alone", "workers"]
+
+_trainings = itertools.count()  # of this process, and so of all: each makes them in the same order
 
 
 class Workers:
@@ -81,6 +85,12 @@ def check_alone(command: str) -> None:
         )
 
 
+@functools.cache
+def _meeting_place() -> tuple[dist.Store, int, int]:
+    """Where the processes of ``torchrun`` find each other, the rank of this one, and how many they are."""
+    return next(dist.rendezvous("env://"))
+
+
 @contextmanager
 def workers(device: str) -> Iterator[Workers]:
     """The processes that ``torchrun`` started, joined for the time of the block; one alone without it.
@@ -105,7 +115,10 @@ def workers(device: str) -> Iterator[Workers]:
     joined_here = not dist.is_initialized()
     if joined_here:
         own = device.startswith("cuda") and there <= torch.cuda.device_count()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if own else "gloo")
+        # Each group meets under a name of its own: the addresses of the one before are still to be found, and would be dialled.
+        store, rank, size = _meeting_place()
+        store = dist.PrefixStore(f"training {next(_trainings)}", store)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if own else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield Workers(dist.get_rank(), dist.get_world_size())
     finally:
