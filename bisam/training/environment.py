@@ -50,29 +50,23 @@ def environment(device: str, seconds: float, precision: str = "float32") -> dict
     with exact_kernels(device):  # as the run saw them
         exact = {"matmul_precision": torch.get_float32_matmul_precision(), "tf32": cuda and torch.backends.cudnn.allow_tf32}
     return {
-        "python": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "system": platform.system(),
-        "release": platform.release(),
+        "python": platform.python_version(), "implementation": platform.python_implementation(),
+        "system": platform.system(), "release": platform.release(),
         "torch": str(torch.__version__),
         **{name: version for name in ("torchvision", "numpy") if (version := _installed(name))},
         "bisam": _version(),
         "processor": _processor(),
         "instructions": _instructions(),
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "interop_threads": torch.get_num_interop_threads(),
-        "precision": precision,
-        **exact,
+        "cores": os.cpu_count(), "threads": torch.get_num_threads(), "interop_threads": torch.get_num_interop_threads(),
+        "precision": precision, **exact,
         "mkldnn": torch.backends.mkldnn.is_available(),
         "build": hashlib.sha256(torch.__config__.show().encode()).hexdigest()[:16],
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         **({"driver": _driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()} if cuda else {}),
         "device": torch.cuda.get_device_name(device) if cuda else here,
-        "wall_seconds": round(seconds, 2),
-        "commit": commit(),
-    }
+        "wall_seconds": round(seconds, 2), "commit": commit(),
+    }  # fmt: skip
 
 
 def made_on_by(run: Run, seconds: float) -> dict:
