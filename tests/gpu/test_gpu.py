@@ -151,7 +151,8 @@ def cluster(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.set_device", lambda device: asked.update(device=device))
     monkeypatch.setattr(dist, "is_initialized", lambda: False)
-    monkeypatch.setattr(dist, "init_process_group", lambda backend: asked.update(backend=backend))
+    monkeypatch.setattr("bisam.training.workers._meeting_place", lambda: (dist.HashStore(), 3, 4))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, *, store, rank, world_size: asked.update(backend=backend, met_as=(rank, world_size)))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: asked.update(left=True))
     monkeypatch.setattr(dist, "get_rank", lambda: 3)
     monkeypatch.setattr(dist, "get_world_size", lambda: 4)
@@ -167,7 +168,7 @@ def test_each_process_takes_a_gpu_of_its_own(cluster, monkeypatch, processes, ra
     monkeypatch.setenv("LOCAL_RANK", str(rank))
     with workers("cuda") as here:
         assert (here.rank, here.size) == (3, 4)
-    assert cluster == {**expected, "left": True}
+    assert cluster == {**expected, "met_as": (3, 4), "left": True}
 
 
 def test_several_processes_cannot_take_one_numbered_gpu(cluster, monkeypatch):
@@ -177,7 +178,7 @@ def test_several_processes_cannot_take_one_numbered_gpu(cluster, monkeypatch):
     assert cluster == {}
     with workers("cpu"):
         pass
-    assert cluster == {"backend": "gloo", "left": True}
+    assert cluster == {"backend": "gloo", "met_as": (3, 4), "left": True}
 
 
 # -- another GPU goes on -------------------------------------------------------------------------------------------------------
