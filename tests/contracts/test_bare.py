@@ -1,12 +1,11 @@
 """With torch and nothing else: the two lines of the README train by every method, and what needs more names its extra."""
 
+import functools
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 import bisam
 
@@ -50,17 +49,18 @@ def run(code):
     return subprocess.run([sys.executable, "-W", "ignore", "-c", BARE + code], capture_output=True, text=True)
 
 
-def every_method():
-    """All methods in one process, which prints which parameters each of them has moved."""
+@functools.cache
+def said_there():
+    """All methods in one process, which prints which parameters each of them has moved; then what needs more, and what is said."""
     lines = re.search(r"```python\n(import torch, bisam\n.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[1]
     assert BASE in lines and BATCH in lines and "bisam.BISAM_LOG" in lines
-    return run(f"LINES, BASE, BATCH = {lines!r}, {BASE!r}, {BATCH!r}\n{EVERY_METHOD}")
+    ended = run(f"LINES, BASE, BATCH, CALLS = {lines!r}, {BASE!r}, {BATCH!r}, {CALLS!r}\n{EVERY_METHOD}{AT_ONCE}")
+    assert ended.returncode == 0, ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()[-2:]]
 
 
 def test_the_two_lines_train_by_every_method():
-    ended = every_method()
-    assert ended.returncode == 0, ended.stderr
-    moved = json.loads(ended.stdout.splitlines()[-1])
+    moved, _ = said_there()
     assert list(moved) == list(bisam.RECIPES) and all(all(parameters) for parameters in moved.values()), moved
 
 
@@ -90,12 +90,9 @@ print(json.dumps(said))
 """
 
 
-@pytest.mark.slow
 def test_a_trace_needs_torch_alone_and_what_needs_more_ends_with_a_sentence_that_names_the_extra():
     """All in one process: a package that is missed stays away."""
-    ended = run(f"CALLS = {CALLS!r}\n{AT_ONCE}")
-    assert ended.returncode == 0, ended.stderr
-    said = json.loads(ended.stdout)
+    _, said = said_there()
     assert set(said) == set(CALLS) - {"nothing"}, said
     for extra, last in said.items():
         assert last.startswith("ModuleNotFoundError: ") and last.endswith(f'pip install "bisam[{extra}]"'), last

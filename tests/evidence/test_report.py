@@ -97,8 +97,8 @@ def over_images(ours, theirs):
     total, seeds, images, rest = d.mean(), 0.0, 0.0, 0.0
     for row in d:
         seeds += m * (row.mean() - total) ** 2 / (n - 1)
-    for column in d.T:
-        images += n * (column.mean() - total) ** 2 / (m - 1)
+    for mean in d.mean(0):
+        images += n * (mean - total) ** 2 / (m - 1)
     for row in d:
         rest += ((row - row.mean() - d.mean(0) + total) ** 2).sum() / ((n - 1) * (m - 1))
     if images <= rest:
@@ -133,11 +133,12 @@ def axes(claim):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [claim["id"] for claim in MINE])
-def test_every_verdict_follows_from_the_files(name, found):
-    decision, (before, alone, _, differences, within) = found[name], by_hand()[name]
-    assert (decision.before, decision.alone, decision.verdict) == (before, alone, within)
-    assert (0 if decision.result is None else decision.result.pairs) == (len(differences) if len(differences) > 1 else 0)
+def test_every_verdict_follows_from_the_files(found):
+    assert len(MINE) > 100
+    for name, (before, alone, _, differences, within) in by_hand().items():
+        decision = found[name]
+        assert (decision.before, decision.alone, decision.verdict) == (before, alone, within), name
+        assert (0 if decision.result is None else decision.result.pairs) == (len(differences) if len(differences) > 1 else 0), name
 
 
 @pytest.mark.slow

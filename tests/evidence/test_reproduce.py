@@ -3,11 +3,7 @@
 import dataclasses
 import json
 import os
-import random
 import re
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -346,54 +342,6 @@ def test_smoke_runs_stay_out_of_the_evidence():
     assert plans.home(smoke, places.RESULTS) == plans.SMOKE != places.RESULTS
     assert plans.home(listing.experiment("digits"), places.RESULTS) == places.RESULTS
     assert not (places.RESULTS / "runs" / "smoke").exists()
-
-
-SWEEP = """
-import sys
-from pathlib import Path
-from bisam.evidence.plans import Settings, plan
-from bisam.evidence.reproduce import carry_out
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    carry_out(plan("try", folder=folder), Settings(workers=int(sys.argv[2]), folder=folder, checkpoints=folder / "checkpoints"), progress=False)
-"""
-
-
-def sweep(folder, workers):
-    script = folder / "sweep.py"
-    script.write_text(SWEEP)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, str(script), str(folder), str(workers)], env=environment, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-@pytest.mark.slow
-def test_a_sweep_killed_at_a_random_moment_ends_with_the_records_of_one_that_was_not(folder, settings):
-    draw = random.Random(0)
-    done = draw.randint(3, 7)  # of twelve, so that it is caught in the middle
-    process = sweep(folder, workers=2)
-    while process.poll() is None and len(list(folder.glob("runs/try/*.json"))) < done:
-        time.sleep(0.01)
-    time.sleep(draw.uniform(0, 0.2))
-    assert process.poll() is None, process.communicate()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    carry_out(plan("try", folder=folder), settings, progress=False)
-    planned = plan("try", folder=folder)
-    assert all(one.recorded for one in planned)
-    for one in planned[::5]:
-        entry = ledger.read(folder / "runs" / "try" / f"{one.file}.json")
-        assert entry["weights_digest"] == weights_digest(fit(one.run).model)
-
-
-@pytest.mark.slow
-def test_two_sweeps_at_once_share_the_work(folder):
-    first, second = sweep(folder, workers=1), sweep(folder, workers=1)
-    said = [process.communicate(timeout=1800)[0] for process in (first, second)]
-    assert first.returncode == second.returncode == 0, said
-    assert len(files(folder)) == 12 == sum(one.recorded for one in plan("try", folder=folder))
 
 
 # -- rerun ------------------------------------------------------------------------------------------------------------

@@ -24,9 +24,10 @@ def without(monkeypatch):
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_training_on_data_of_ones_own_needs_torch_alone(without, tmp_path):
+def test_a_training_on_data_of_ones_own_needs_torch_alone_and_says_its_epochs_in_lines(without, tmp_path, capfd):
     without("torchvision", "sklearn", "scipy", "rich", "PIL")
-    assert fit(run(epochs=2), tmp_path / "run.pt").finished
+    assert fit(run(epochs=2), tmp_path / "run.pt", progress=True).finished
+    assert [line.partition(": loss")[0] for line in capfd.readouterr().err.splitlines()] == ["sam: epoch 1 of 2", "sam: epoch 2 of 2"]
 
 
 @pytest.mark.parametrize("package, what", [

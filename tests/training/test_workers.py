@@ -20,33 +20,35 @@ import torch
 import test_workers
 from bisam.training import fit
 torch.set_num_threads(1)
-out, stop, per_worker = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
-history = fit(test_workers.RUN.replace(per_worker=per_worker), out / "run.pt", stop_after=stop or None)
-if torch.distributed.is_initialized():
-    raise SystemExit("the group was left open")
-torch.save({"weights": history.model.state_dict(), "rows": history.rows}, out / f"rank{os.environ['RANK']}.pt")
+for name in sys.argv[1:]:
+    out = Path(name)
+    history = fit(test_workers.RUN.replace(per_worker=out.name == "own"), out / "run.pt", stop_after=1 if out.name == "cut" else None)
+    if torch.distributed.is_initialized():
+        raise SystemExit("the group was left open")
+    torch.save({"weights": history.model.state_dict(), "rows": history.rows}, out / f"rank{os.environ['RANK']}.pt")
 """
 
 
-def together(folder, stop=0, per_worker=False):
-    """What each of two processes has come to."""
-    folder.mkdir(exist_ok=True)
-    script = folder / "together.py"
+def together(*folders):
+    """What each of two processes has come to in each of the folders, one training after the other."""
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    script = folders[0] / "together.py"
     script.write_text(TOGETHER)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     path = os.pathsep.join([str(Path(bisam.__file__).parents[1]), str(Path(__file__).parent)])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run([*launch, str(script), str(folder), str(stop), str(per_worker)], env=environment, capture_output=True, text=True, timeout=1800)
+    done = subprocess.run([*launch, str(script), *map(str, folders)], env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
+    return [[torch.load(folder / f"rank{rank}.pt") for rank in range(2)] for folder in folders]
 
 
 @pytest.mark.slow
 def test_two_processes_under_torchrun_come_to_the_weights_of_one_and_go_on_where_they_were_cut(tmp_path):
     alone = fit(RUN)
-    first, second = together(tmp_path / "two")
-    together(tmp_path / "parts", stop=1)
-    resumed, _ = together(tmp_path / "parts")
+    (first, second), (own, same), _ = together(tmp_path / "two", tmp_path / "own", tmp_path / "cut")
+    (tmp_path / "cut").rename(tmp_path / "resumed")
+    [(resumed, _)] = together(tmp_path / "resumed")
     for name, expected in alone.model.state_dict().items():
         torch.testing.assert_close(first["weights"][name], expected, rtol=0, atol=1e-6)
         assert torch.equal(first["weights"][name], second["weights"][name])
@@ -55,7 +57,6 @@ def test_two_processes_under_torchrun_come_to_the_weights_of_one_and_go_on_where
     for mine, theirs in zip(first["rows"], alone.rows, strict=True):
         assert mine == pytest.approx(theirs, abs=1e-4)
     # each climbs by itself, and they still agree, on other weights
-    own, same = together(tmp_path / "own", per_worker=True)
     assert all(torch.equal(own["weights"][name], same["weights"][name]) for name in own["weights"])
     assert any(not torch.allclose(own["weights"][name], first["weights"][name], atol=1e-6) for name in own["weights"])
 
