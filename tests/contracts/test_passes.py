@@ -1,4 +1,4 @@
-"""What `Recipe.passes` says is what a step costs: real passes, counted over 20 steps for every pair of choices along two axes."""
+"""What `Recipe.passes` says is what a step costs: real passes, counted over ten steps for every pair of choices along two axes."""
 
 import itertools
 
@@ -30,7 +30,7 @@ from bisam import (  # fmt: skip
 )
 from bisam.axes import Unnormalised
 
-STEPS, SAMPLES, LAYERS, WIDTH = 20, 20, 4, 5
+STEPS, SAMPLES, LAYERS, WIDTH = 10, 20, 4, 5  # so many steps are whole periods of all choices
 CHOICES = {
     "ascent": {"Q": bisam.BISAM_LOG.ascent},
     "geometry": {

@@ -505,7 +505,10 @@ def test_every_parameter_has_a_gradient(kind):
         assert (p.grad.abs().max() > 1e-10) != (id(p) in idle), name
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SMALL if kind != "mlp"])  # which flattens at once
+LONG = {"resnet18", "densenet121", "vgg19-bn"}  # of the same layers as the others, and many
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in LONG else kind for kind in SMALL if kind != "mlp"])  # which flattens at once
 def test_channels_last_changes_nothing_and_lasts_to_the_head(kind):
     net, x = SMALL[kind]().double(), images(kind)
     nn.init.normal_([m for m in net.modules() if isinstance(m, nn.Linear)][-1].weight)
