@@ -1,6 +1,7 @@
 """Processes end when they are told to, say so in a sentence, keep what was finished, and leave nobody behind."""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -137,7 +138,7 @@ if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     with processes.signals_held_back():
-        started = [context.Process(target=child, args=(sys.argv[1], queue)) for _ in range(2)]
+        started = [context.Process(target=child, args=(way, queue)) for way in sys.argv[1:]]
         for one in started:
             one.start()
     for one in started:
@@ -149,14 +150,15 @@ if __name__ == "__main__":
 
 @needs_proc
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["watch", pytest.param("linux", marks=pytest.mark.skipif(sys.platform != "linux", reason="prctl is of Linux"))])
-def test_each_of_the_two_ways_to_follow_the_parent_is_enough(way, tmp_path):
+def test_each_of_the_two_ways_to_follow_the_parent_is_enough(tmp_path):
+    """A child for each way; prctl is of Linux."""
+    ways = ["watch", "linux"] if sys.platform == "linux" else ["watch"]
     (tmp_path / "children.py").write_text(CHILDREN)
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "children.py"), way], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "children.py"), *ways], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     children = [int(word) for word in parent.stdout.readline().split()]
-    assert len(children) == 2 and not any(map(is_gone, children))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # held back: these are for the parent
-        os.kill(children[0], number)
+    assert len(children) == len(ways) and not any(map(is_gone, children))
+    for child, number in itertools.product(children, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):  # held back: these are for the parent
+        os.kill(child, number)
     parent.kill()
     parent.communicate()
     until(lambda: all(map(is_gone, children)), "the end of the children")
