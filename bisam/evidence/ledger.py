@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import _checks
@@ -17,7 +16,7 @@ from .places import RESULTS, LedgerError
 from .record import LARGEST, parsed, run_of
 from .schema import faults
 
-__all__ = ["departures", "evidence", "is_recorded", "load", "load_one", "read"]
+__all__ = ["departures", "evidence", "is_recorded", "load", "read"]
 
 SHIPPED = ("digits",)  # data that every machine has
 
@@ -25,42 +24,24 @@ SHIPPED = ("digits",)  # data that every machine has
 def read(path: Path) -> dict:
     """One record, after a check of its form and of all that must fit in it.
 
-    A record in a folder of a ledger, ``runs/EXPERIMENT/FILE.json``, must be of that experiment; those of schema 1 and 2 may have
-    been put aside, into ``EXPERIMENT_earlier``. Elsewhere its experiment must be
-    in the nearest ``claims.toml`` above it, or else in that of the project.
+    In a folder of a ledger, ``runs/EXPERIMENT/FILE.json``, it must be of that experiment; those of schema 1 and 2 may have been
+    put aside, into ``EXPERIMENT_earlier``. Elsewhere its experiment must be in the nearest ``claims.toml`` above it, or else in
+    that of the project.
 
     Args:
         path: of the JSON file.
 
     Raises:
-        LedgerError: a file that cannot be read, is no record, or holds numbers that do not fit together; the message names the file
-            and the first field that is wrong.
+        LedgerError: the file cannot be read, is no record, or holds numbers that do not fit together; the first fault is named.
 
     Example:
         >>> read(RESULTS / "runs" / "first_run" / "sam-noise40-seed0.json")["scale"]
         'laptop'
     """
-    for wrong in (found := Reading(path)).faults:
-        raise LedgerError(f"{path} {wrong}" if wrong.startswith(("lacks", "cannot", "is no")) else f"{path}: {wrong}")
-    return found.record
-
-
-def load_one(name: str, file: str, folder: Path = RESULTS) -> dict:
-    """One record of an experiment.
-
-    Args:
-        name: of the experiment.
-        file: name of the record, without ending.
-        folder: the ledger.
-
-    Raises:
-        LedgerError: it is not there or cannot be read, see :func:`read`.
-
-    Example:
-        >>> load_one("first_run", "sam-noise40-seed0")["run"]["seed"]
-        0
-    """
-    return read(path_of(name, file, folder))
+    record, wrong = looked_through(path)
+    if wrong:
+        raise LedgerError(f"{path}{'' if wrong[0].startswith(('lacks', 'cannot', 'is no')) else ':'} {wrong[0]}")
+    return record
 
 
 def load(name: str, folder: Path = RESULTS) -> dict[str, dict]:
@@ -82,10 +63,9 @@ def load(name: str, folder: Path = RESULTS) -> dict[str, dict]:
 
 
 def evidence(name: str, folder: Path = RESULTS, plan: Experiment | None = None) -> dict[str, dict]:
-    """All records of an experiment, after a check that each is a run of the experiment as it is described now.
+    """All records of an experiment, after a check that each is a run of the experiment as it is described now, on any device.
 
-    The device may be another than planned. Data that every machine has are compared with those of this machine; of others the
-    records of the same settings must agree.
+    Data that every machine has are compared with those of this machine; of others the records of the same settings must agree.
 
     Args:
         name: of the experiment.
@@ -101,8 +81,7 @@ def evidence(name: str, folder: Path = RESULTS, plan: Experiment | None = None) 
         80
     """
     plan = plan or experiment(name, folder)
-    records = load(name, folder)
-    for file, wrong in departures(plan, records):
+    for file, wrong in departures(plan, records := load(name, folder)):
         raise LedgerError(f"runs/{name}/{file}.json {wrong}")
     return records
 
@@ -128,40 +107,39 @@ def path_of(name: str, file: str, folder: Path) -> Path:
     return folder / "runs" / files.safe_name("name", name) / f"{files.safe_name('file', file)}.json"
 
 
-def departures(plan: Experiment, records: dict[str, dict]) -> Iterator[tuple[str, str]]:
+def departures(plan: Experiment, records: dict[str, dict], planned: dict[str, Run] | None = None) -> Iterator[tuple[str, str]]:
     """Where sound records depart from the experiment as it is described now: the name of the record, and what is wrong.
 
     Args:
         plan: the experiment.
         records: by file name, what :func:`load` returned.
+        planned: ``plan.runs()``, where they are there already.
 
     Example:
         >>> records = load("first_run")
         >>> list(departures(experiment("first_run"), {"other": records["sam-noise40-seed0"]}))
         [('other', 'is no run of first_run as claims.toml describes it now')]
     """
-    planned, seen = plan.runs(), {}
+    planned, seen = planned or plan.runs(), {}
     for file, found in records.items():
         if file not in planned or run_of(found) != planned[file]:
             yield file, f"is no run of {plan.name} as claims.toml describes it now"
             continue
         run = planned[file]
-        expected = seen.setdefault(part_of_data(run), _data_of(run, found))
-        if found["schema"] != plan.schema or found["data_fingerprint"] != (plan.fingerprint or expected["fingerprint"]):
+        fingerprint, images = seen.setdefault(part_of_data(run), _data_of(run, found))
+        if found["schema"] != plan.schema or found["data_fingerprint"] != (plan.fingerprint or fingerprint):
             yield file, "was made with another schema or other data"
         if found["scale"] != plan.scale:
             yield file, f"says scale {found['scale']}, but {plan.name} is of scale {plan.scale}"
-        images = found.get("right", {}).get("images", expected["images"])
-        if images != expected["images"]:
-            yield file, f"says right.images {images}, but there are {expected['images']} test images"
+        if (own := found.get("right", {}).get("images", images)) != images:
+            yield file, f"says right.images {own}, but there are {images} test images"
 
 
-def _data_of(run: Run, found: dict) -> dict:
-    """What the data of a run must be: those of this machine where every machine has them, else those of the record."""
+def _data_of(run: Run, found: dict) -> tuple[str, int | None]:
+    """Fingerprint and test images that a run must have: those of this machine where every machine has them, else the record's."""
     if run.data in SHIPPED:
-        task = run.task()
-        return {"fingerprint": task.fingerprint, "images": len(task.test)}
-    return {"fingerprint": found["data_fingerprint"], "images": found.get("right", {}).get("images")}
+        return (task := run.task()).fingerprint, len(task.test)
+    return found["data_fingerprint"], found.get("right", {}).get("images")
 
 
 def part_of_data(run: Run) -> tuple:
@@ -169,39 +147,32 @@ def part_of_data(run: Run) -> tuple:
     return tuple(getattr(run, axis) for axis in DATA_AXES)
 
 
-@dataclass
-class Reading:
-    """A file of the ledger as it was read: the record, and everything that is wrong with it."""
+def looked_through(path: Path) -> tuple[dict | None, list[str]]:
+    """The record in a file, ``None`` where there is none, and everything that is wrong with it."""
+    path = _checks.path("path", path)
+    try:
+        record = parsed(_text(path))
+    except OSError as error:
+        return None, [f"cannot be read: {error.strerror or error}"]
+    except ValueError as error:  # no JSON, or no UTF-8
+        return None, [f"is no JSON: {error}"]
+    return record, list(faults(record)) or list(_strangers(record, path.absolute()))
 
-    path: Path
-    record: dict | None = None
-    faults: list[str] = field(default_factory=list)
 
-    def __post_init__(self):
-        self.path = _checks.path("path", self.path)
-        try:
-            self.record = parsed(_text(self.path))
-        except OSError as error:
-            self.faults = [f"cannot be read: {error.strerror or error}"]
-        except ValueError as error:  # no JSON, or no UTF-8
-            self.faults = [f"is no JSON: {error}"]
-        else:
-            self.faults = list(faults(self.record)) or list(self._strangers())
-
-    def _strangers(self) -> Iterator[str]:
-        """Whether the record belongs where it lies."""
-        name, absolute = self.record["experiment"], self.path.absolute()
-        if absolute.parent.parent.name == "runs":
-            aside = self.record["schema"] < 3 and absolute.parent.name.startswith(f"{name}_")  # before runs were recorded again
-            if name != absolute.parent.name and not aside:
-                yield f"experiment is {name}, but the record lies in the folder of {absolute.parent.name}"
-            return
-        lists = (folder for folder in absolute.parents if (folder / "claims.toml").is_file())
-        known = experiments(next(lists, RESULTS))
-        if name not in known:
-            yield f"experiment {name} is in no list of claims; put the record into the folder runs/{name} of its ledger"
-        elif self.record["scale"] != known[name].scale:
-            yield f"scale is {self.record['scale']}, but {name} is of scale {known[name].scale}"
+def _strangers(record: dict, path: Path) -> Iterator[str]:
+    """Whether a record belongs where it lies."""
+    name, home = record["experiment"], path.parent.name
+    if path.parent.parent.name == "runs":
+        aside = record["schema"] < 3 and home.startswith(f"{name}_")  # before runs were recorded again
+        if name != home and not aside:
+            yield f"experiment is {name}, but the record lies in the folder of {home}"
+        return
+    lists = (folder for folder in path.parents if (folder / "claims.toml").is_file())
+    known = experiments(next(lists, RESULTS))
+    if name not in known:
+        yield f"experiment {name} is in no list of claims; put the record into the folder runs/{name} of its ledger"
+    elif record["scale"] != known[name].scale:
+        yield f"scale is {record['scale']}, but {name} is of scale {known[name].scale}"
 
 
 def _text(path: Path) -> str:

@@ -94,7 +94,7 @@ def _in_time(missing: Sequence[Planned], end: float, cut: list[str]) -> Iterator
 def _found(one: Planned, settings: Settings) -> str:
     """What a run has come to, in words."""
     place = home(experiment(one.experiment, settings.folder), settings.folder)
-    found = ledger.load_one(one.experiment, one.file, place)
+    found = ledger.read(ledger.path_of(one.experiment, one.file, place))
     return f", {found['final']['last_test_accuracy']:.2f} % after {found['environment']['wall_seconds']:.0f} s"
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from .. import _files as files
 from .published import TableError, read_rows
 
+LINK = "is a link; a ledger holds files"
 BESIDE = ("claims.toml", "published.csv", "benchmarks.json", "runs")  # what a ledger holds; and a text that says what it is
 LEFT = (".part", ".probe", ".tmp", ".lock", "~", ".swp")  # endings of what writers and editors leave behind
 
@@ -16,8 +16,8 @@ LEFT = (".part", ".probe", ".tmp", ".lock", "~", ".swp")  # endings of what writ
 def table_faults(path: Path) -> list[str]:
     """What is wrong with the ledger's own published table; it need not have one."""
     try:
-        if _kind(path) == "link":
-            return [f"{path}: {_what(path)}"]
+        if stat.S_ISLNK(path.lstat().st_mode):
+            return [f"{path}: {LINK}"]
         read_rows(path)
     except FileNotFoundError:
         return []
@@ -28,80 +28,60 @@ def table_faults(path: Path) -> list[str]:
     return []
 
 
-def strays(folder: Path) -> Iterator[str]:
-    """What lies beside the list and the records, and does not belong there."""
-    inside, fault = _inside(folder)
-    if fault:
-        yield f"the ledger {fault}"
-    for path in inside:
+def strays(folder: Path, faults: list[str]) -> None:
+    """Notes what lies beside the list and the records, and does not belong there."""
+    for path in _inside(folder, "the ledger", faults) or ():
         if path.name not in BESIDE and not path.name.startswith("README"):
-            yield f"{_shown(path.name)}: {_what(path)}"
+            faults.append(f"{_shown(path.name)}: {_fault(path)}")
 
 
 def books(folder: Path, faults: list[str]) -> dict[str, list[Path]]:
     """The files of records by the name of their folder; everything else is noted among the faults."""
     found: dict[str, list[Path]] = {}
-    homes, fault = _inside(folder / "runs")
-    faults += [f"runs: {fault}"] if fault else []
-    for home in homes:
+    for home in _inside(folder / "runs", "runs:", faults) or ():
         place = f"runs/{_shown(home.name)}"
-        if fault := _place_fault(home, "folder") or _name_fault(home.name):
+        if fault := _fault(home, "folder") or _name_fault(home.name):
             faults.append(f"{place}: {fault}")
             continue
         found[home.name] = []
-        inside, fault = _inside(home)
-        if fault:
-            faults.append(f"{place}: {fault}")
-            continue
-        for path in inside:
-            fault = _place_fault(path, "file") or (_what(path) if path.suffix != ".json" else _name_fault(path.stem))
-            if fault:
+        inside = _inside(home, f"{place}:", faults)
+        if inside == []:
+            faults.append(f"{place}: holds no record")
+        for path in inside or ():
+            if fault := _fault(path, "file" if path.suffix == ".json" else None) or _name_fault(path.stem):
                 faults.append(f"{place}/{_shown(path.name)}: {fault}")
             else:
                 found[home.name].append(path)
-        if not inside:
-            faults.append(f"{place}: holds no record")
     return found
 
 
-def _inside(folder: Path) -> tuple[list[Path], str | None]:
-    """What a folder holds, and why that cannot be said; a folder that is not there holds nothing."""
+def _inside(folder: Path, name: str, faults: list[str]) -> list[Path] | None:
+    """What a folder holds; ``None`` where that cannot be said, which is noted. A folder that is not there holds nothing."""
     try:
-        return sorted(folder.iterdir()), None
+        return sorted(folder.iterdir())
     except FileNotFoundError:
-        return [], None
+        return []
     except NotADirectoryError:
-        return [], "is no folder"
+        faults.append(f"{name} is no folder")
     except OSError as error:
-        return [], f"cannot be read: {error.strerror}"
+        faults.append(f"{name} cannot be read: {error.strerror}")
+    return None
 
 
-def _kind(path: Path) -> str:
-    mode = path.lstat().st_mode
-    return "link" if stat.S_ISLNK(mode) else "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
-
-
-def _place_fault(path: Path, kind: str) -> str | None:
-    """Why nothing of that kind is at a place: it is another thing, or nobody may look."""
+def _fault(path: Path, wanted: str | None = None) -> str | None:
+    """Why a thing has no place where a ``"file"`` or a ``"folder"`` belongs, or nothing at all."""
     try:
-        return None if _kind(path) == kind else _what(path)
+        mode = path.lstat().st_mode
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-
-
-def _what(path: Path) -> str:
-    """What a thing is that has no place in a ledger."""
-    try:
-        kind = _kind(path)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    if kind == "link":
-        return "is a link; a ledger holds files"
+    kind = "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+    if kind == wanted:
+        return None
+    if stat.S_ISLNK(mode):
+        return LINK
     if path.name.endswith(LEFT):
         return "was left behind by a writer that did not end well, or is still at work"
-    if kind == "folder":
-        return "is a folder where none belongs"
-    return "is no file of a ledger"
+    return "is a folder where none belongs" if kind == "folder" else "is no file of a ledger"
 
 
 def _name_fault(name: str) -> str | None:

@@ -90,14 +90,17 @@ def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
     except LedgerError as error:
         found.faults.append(f"claims.toml: {str(error).removeprefix(str(folder / 'claims.toml')).strip()}")
         wrongly_described = None  # nothing can be said of what is planned
-    found.faults += strays(folder)
+    strays(folder, found.faults)
     files = books(folder, found.faults)
     records: dict[str, dict] = {}
     with bar("", sum(map(len, files.values())), "records", progress) as advance:
         for name, paths in files.items():
             sound = {}
             for path in paths:
-                if (record := _read(folder, path, found)) is not None:
+                record, wrong = ledger.looked_through(path)
+                found.records += 1
+                found.faults += [f"{path.relative_to(folder).as_posix()}: {fault}" for fault in wrong]
+                if not wrong:
                     sound[path.stem] = record
                 advance(note=name)
             if name in plans:
@@ -107,14 +110,6 @@ def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
             records |= {f"runs/{name}/{file}.json": copies.gist(record) for file, record in sound.items()}
     found.faults += [*copies.other_data(records), *copies.same_weights(records), *copies.same_curves(records)]
     return found
-
-
-def _read(folder: Path, path: Path, found: Verified) -> dict | None:
-    """A sound record, or ``None`` with what is wrong noted."""
-    found.records += 1
-    reading = ledger.Reading(path)
-    found.faults += [f"{path.relative_to(folder).as_posix()}: {fault}" for fault in reading.faults]
-    return None if reading.faults else reading.record
 
 
 def _departures(plan: Experiment, sound: dict[str, dict]) -> list[str]:
