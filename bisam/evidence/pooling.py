@@ -11,22 +11,24 @@ from pathlib import Path
 from .. import _checks
 from .. import _files as files
 from . import ledger
+from .experiment import Experiment
 from .listing import experiments
 from .places import RESULTS, LedgerError
+from .record import run_of
 
 __all__ = ["Pooled", "pool"]
 
 
 @dataclass
 class Pooled:
-    """What came of taking in another ledger: names of records by what became of them, and the differences of runs that both have.
+    """What came of taking in another ledger: names of records by what became of them.
 
     Args:
         taken: new here.
         same: there already, and equal to the last bit of the weights.
         differ: there already, made elsewhere, with other last bits.
         refused: with the reason after the name.
-        differences: of the last test accuracy, in points, theirs minus ours, of the runs that both have.
+        differences: of the last test accuracy of the runs that both have, theirs minus ours, in points.
 
     Example:
         >>> str(Pooled(taken=["a/b"]))
@@ -72,41 +74,46 @@ def pool(source: Path, folder: Path = RESULTS) -> Pooled:
         raise LedgerError(f"source {source} has no folder runs")
     found, plans = Pooled(), experiments(folder)
     for place in sorted(path for path in (source / "runs").iterdir() if path.is_dir()):
-        records = [path for path in sorted(place.glob("*.json"))]
+        records = sorted(place.glob("*.json"))
         if place.name not in plans or plans[place.name].scale == "smoke":
             why = "smoke runs are no evidence" if place.name in plans else "no experiment of that name is described here"
             found.refused += [f"{place.name}/{path.stem}: {why}" for path in records]
-            continue
-        _pool_experiment(place.name, records, folder, found)
+        else:
+            _pool_experiment(plans[place.name], records, folder, found)
     return found
 
 
-def _pool_experiment(name: str, records: Iterable[Path], folder: Path, found: Pooled) -> None:
-    chosen, here = experiments(folder)[name], ledger.load(name, folder)
+def _pool_experiment(plan: Experiment, records: Iterable[Path], folder: Path, found: Pooled) -> None:
+    here, planned = ledger.load(plan.name, folder), plan.runs()
+    of_data: dict[tuple, list[str]] = {}  # the records that are here, by their data
+    for file, record in here.items():
+        if file in planned and run_of(record) == planned[file]:
+            of_data.setdefault(ledger.part_of_data(planned[file]), []).append(file)
     for path in records:
-        full = f"{name}/{path.stem}"
+        name, full = path.stem, f"{plan.name}/{path.stem}"
         try:
             theirs = ledger.read(path)
         except LedgerError as error:
             found.refused.append(f"{full}: {error}")
             continue
-        # One record beside the others that are here, which come first and whose data it must share.
-        others = {file: record for file, record in here.items() if file != path.stem}
-        wrong = [fault for file, fault in ledger.departures(chosen, {**others, path.stem: theirs}) if file == path.stem]
+        beside = of_data.setdefault(ledger.part_of_data(planned[name]), []) if name in planned else []
+        first = next((file for file in beside if file != name), None)  # whose data it must share
+        compared = {name: theirs} if first is None else {first: here[first], name: theirs}
+        wrong = [fault for file, fault in ledger.departures(plan, compared, planned) if file == name]
         if wrong:
             found.refused.append(f"{full}: it {wrong[0]}")
-        elif path.stem not in here:
+        elif name in here:
+            (found.same if theirs["weights_digest"] == here[name]["weights_digest"] else found.differ).append(full)
+            found.differences.append(theirs["final"]["last_test_accuracy"] - here[name]["final"]["last_test_accuracy"])
+        else:
             try:
-                _take(theirs, folder / "runs" / name / path.name)
+                _take(theirs, folder / "runs" / plan.name / path.name)
             except OSError as error:
                 found.refused.append(f"{full}: it cannot be written: {error}")
                 continue
-            here[path.stem] = theirs
+            here[name] = theirs
+            beside.append(name)
             found.taken.append(full)
-        else:
-            ours = here[path.stem]
-            (found.same if theirs["weights_digest"] == ours["weights_digest"] else found.differ).append(full)
-            found.differences.append(theirs["final"]["last_test_accuracy"] - ours["final"]["last_test_accuracy"])
 
 
 def _take(record: dict, path: Path) -> None:
