@@ -6,7 +6,6 @@ The tables below say what a field may be. A field that they do not name is check
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import reprlib
 import unicodedata
@@ -20,35 +19,35 @@ from ..losses.cross_entropy import CrossEntropy
 from ..methods.lets import Learned
 from ..training import Run
 from .experiment import AXES, Experiment
-from .published import published
+from .published import rows
 
 SHOWN = ("LETS", "figure-2")  # what the texts show without numbers that results/published.csv could hold
 LONGEST = 1000  # characters of a text
 MOST_EPOCHS = 1_000_000  # a day of the smallest run; what a budget of equal passes doubles stays far from the bounds of a number
 
 
+def _must(holds: bool, words: str, kind: type[Exception] = ValueError) -> None:
+    if not holds:
+        raise kind(f"must {words}")
+
+
 def _text(value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError("must be a text")
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in value):
-        raise ValueError("must hold no control characters")
-    if len(value) > LONGEST or value != value.strip():
-        raise ValueError(f"must have at most {LONGEST} characters, and no space at its ends")
+    _must(isinstance(value, str), "be a text", TypeError)
+    control = any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in value)
+    _must(not control, "hold no control characters")
+    _must(len(value) <= LONGEST and value == value.strip(), f"have at most {LONGEST} characters, and no space at its ends")
 
 
 def _whole(value: object) -> None:
-    if type(value) is not int or abs(value) >= 2**63:
-        raise TypeError("must be a whole number")
+    _must(type(value) is int and abs(value) < 2**63, "be a whole number", TypeError)
 
 
 def _real(value: object) -> None:
-    if type(value) not in (int, float) or not abs(value) < 1e300:
-        raise TypeError("must be a finite number")
+    _must(type(value) in (int, float) and abs(value) < 1e300, "be a finite number", TypeError)
 
 
 def _flag(value: object) -> None:
-    if not isinstance(value, bool):
-        raise TypeError("must be true or false")
+    _must(isinstance(value, bool), "be true or false", TypeError)
 
 
 def _plain(value: object) -> None:
@@ -59,24 +58,20 @@ def _plain(value: object) -> None:
 
 
 def _table(value: object) -> None:
-    if not isinstance(value, dict):
-        raise TypeError("must be a table")
+    _must(isinstance(value, dict), "be a table", TypeError)
     for name, inner in value.items():
         _text(name)
-        if isinstance(inner, dict):
-            raise TypeError(f"must hold no table, as at {name}")
+        _must(not isinstance(inner, dict), f"hold no table, as at {name}", TypeError)
         for each in inner if isinstance(inner, list | tuple) else [inner]:
             _within(name, _plain, each)
 
 
 def _list(check: Callable) -> Callable:
     def checked(value: object) -> None:
-        if not isinstance(value, list | tuple):
-            raise TypeError("must be a list")
+        _must(isinstance(value, list | tuple), "be a list", TypeError)
         for each in value:
             check(each)
-        if any(each in value[:k] for k, each in enumerate(value)):
-            raise ValueError("must hold nothing twice")
+        _must(not any(each in value[:k] for k, each in enumerate(value)), "hold nothing twice")
 
     return checked
 
@@ -95,29 +90,23 @@ KINDS = {
 
 
 def _something(value: object) -> None:
-    if not value:
-        raise ValueError("must not be empty")
+    _must(bool(value), "not be empty")
 
 
 def _at_least(least: float) -> Callable:
-    def checked(value: object) -> None:
-        if value < least:
-            raise ValueError(f"must be at least {least}")
-
-    return checked
+    return lambda value: _must(value >= least, f"be at least {least}")
 
 
 def _one_of(*allowed: object) -> Callable:
-    def checked(value: object) -> None:
-        if value not in allowed:
-            raise ValueError(f"must be one of {', '.join(map(str, allowed))}")
-
-    return checked
+    return lambda value: _must(value in allowed, f"be one of {', '.join(map(str, allowed))}")
 
 
 def _epochs(value: int) -> None:
-    if not 1 <= value <= MOST_EPOCHS:
-        raise ValueError(f"must be at least 1 and at most {MOST_EPOCHS}")
+    _must(1 <= value <= MOST_EPOCHS, f"be at least 1 and at most {MOST_EPOCHS}")
+
+
+def _rate(value: float) -> None:
+    Learned(0.1, value)
 
 
 def _setting(name: str, value: object) -> None:
@@ -129,7 +118,7 @@ def _setting(name: str, value: object) -> None:
     if name == "rho":
         Constant(value)
     elif name == "rate":
-        Learned(0.1, value)
+        _rate(value)
     else:
         Run(**{name: value})
 
@@ -154,12 +143,7 @@ def _radii(value: dict) -> None:
 
 def _tables(value: tuple) -> None:
     for name in value:
-        _one_of(*_published_tables(), *SHOWN)(name)
-
-
-@functools.cache
-def _published_tables() -> tuple[str, ...]:
-    return tuple(dict.fromkeys(row["table"] for row in published()))
+        _one_of(*dict.fromkeys(row["table"] for row in rows()), *SHOWN)(name)
 
 
 def _id(value: str) -> None:
@@ -171,7 +155,7 @@ OWN = {
     "Experiment": {
         "title": _something, "methods": _something, "seeds": _at_least(1), "epochs": _epochs, "first_seed": _at_least(0), "rho": Constant,
         "schema": _one_of(1, 2, 3), "machine": _one_of("", "cpu", "gpu"),
-        "rate": lambda value: Learned(0.1, value), "smoothing": CrossEntropy, "convention": lambda value: CrossEntropy(0.1, value),
+        "rate": _rate, "smoothing": CrossEntropy, "convention": lambda value: CrossEntropy(0.1, value),
         "label_noise": lambda value: _axes({"label_noise": value}), "axes": _axes, "settings": _settings, "radius": _radii, "tables": _tables,
     },
     "Claim": {"id": _id, "statement": _something, "ours": _something, "theirs": _something, "pairs": _at_least(0)},
@@ -205,23 +189,17 @@ def _field_faults(kind: type, fields: dict, given: dict) -> Iterator[str]:
                 yield f"{name} is missing"
             continue
         try:
-            KINDS.get(part.type, _anything)(fields[name])
-            OWN.get(kind.__name__, {}).get(name, _anything)(fields[name])
+            for check in (KINDS.get(part.type), OWN[kind.__name__].get(name)):
+                if check is not None:
+                    check(fields[name])
         except (TypeError, ValueError, OverflowError) as error:
             yield f"{name} {error}, got {reprlib.repr(fields[name])}" if str(error).startswith("must") else f"{name}: {error}"
 
 
-def _anything(value: object) -> None:
-    """Nothing beside the kind is asked of the field."""
-
-
 def _entry_faults(plan: Experiment) -> Iterator[str]:
     """What is wrong between the fields of an experiment."""
-    own = {"label_noise": plan.label_noise, "rho": plan.rho, "rate": plan.rate}
-    for axis in plan.axes:
-        if own.get(axis) not in (None, ()) or axis in plan.settings:
-            yield f"{axis} must be given once, as an axis, a setting or a field"
-    for name in [name for name, value in own.items() if value not in (None, ()) and name in plan.settings]:
+    own = [name for name in ("label_noise", "rho", "rate") if getattr(plan, name) not in (None, ())]
+    for name in (*(axis for axis in plan.axes if axis in (*own, *plan.settings)), *(name for name in own if name in plan.settings)):
         yield f"{name} must be given once, as an axis, a setting or a field"
     for name in plan.radius:
         if name not in plan.methods:

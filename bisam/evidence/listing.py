@@ -23,7 +23,7 @@ __all__ = ["claims", "experiment", "experiments", "families", "listed"]
 
 @dataclass
 class Listed:
-    """What a list of claims holds, and everything that is wrong with it, a line each."""
+    """What a list of claims holds, and everything that is wrong with it."""
 
     entries: dict[str, dict | list] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -51,15 +51,27 @@ def listed(folder: Path = RESULTS) -> Listed:
     check_there(path.parent)
     try:
         return _listed(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LedgerError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or numbers and depths beyond reason
-        raise LedgerError(f"{path} cannot be read: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:  # also no UTF-8, no TOML, or numbers and depths beyond reason
+        raise LedgerError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 @functools.lru_cache(maxsize=16)
 def _listed(text: str) -> Listed:
-    return _beside_each_other(tomllib.loads(text))
+    """The entries of a list, without those that are wrong, and what is wrong."""
+    raw = tomllib.loads(text)
+    found = Listed(faults=[f"{name!r} is no table of a list of claims" for name in raw if name not in ("family", "experiment", "claim")])
+    families = found.entries["family"] = _named(raw.get("family", {}), "family", Family, found.faults)
+    plans = found.entries["experiment"] = _named(raw.get("experiment", {}), "experiment", Experiment, found.faults)
+    if not raw.get("experiment"):
+        found.faults.append("there is no experiment")
+    elif isinstance(raw["experiment"], dict):
+        found.left_out = set(raw["experiment"]) - set(plans)
+    found.entries["claim"] = _claims(raw.get("claim", []), found.faults)
+    for one in found.entries["claim"]:
+        if one.experiment not in found.left_out:  # which is said already
+            wrong = [*_strangers(one, plans), *_rule_faults(one, plans.get(one.experiment), families)]
+            found.faults += [f"claim {one.id}: {fault}" for fault in wrong]
+    return found
 
 
 def _entries(folder: Path, table: str) -> dict | list:
@@ -131,23 +143,6 @@ def families(folder: Path = RESULTS) -> dict[str, Family]:
     return _entries(folder, "family")
 
 
-def _beside_each_other(raw: dict) -> Listed:
-    """The entries of a list, without those that are wrong, and what is wrong."""
-    found = Listed(faults=[f"{name!r} is no table of a list of claims" for name in raw if name not in ("family", "experiment", "claim")])
-    families = found.entries["family"] = _named(raw.get("family", {}), "family", Family, found.faults)
-    plans = found.entries["experiment"] = _named(raw.get("experiment", {}), "experiment", Experiment, found.faults)
-    if not raw.get("experiment"):
-        found.faults.append("there is no experiment")
-    elif isinstance(raw["experiment"], dict):
-        found.left_out = set(raw["experiment"]) - set(plans)
-    found.entries["claim"] = _claims(raw.get("claim", []), found.faults)
-    for one in found.entries["claim"]:
-        if one.experiment not in found.left_out:  # which is said already
-            wrong = [*_strangers(one, plans), *_rule_faults(one, plans.get(one.experiment), families)]
-            found.faults += [f"claim {one.id}: {fault}" for fault in wrong]
-    return found
-
-
 def _named(raw: object, table: str, kind: type, faults: list[str]) -> dict:
     if not isinstance(raw, dict):
         faults.append(f"{table} must be a table of tables, got {reprlib.repr(raw)}")
@@ -197,19 +192,17 @@ def _strangers(claim: Claim, plans: dict[str, Experiment]) -> Iterator[str]:
         raise
     except (RuntimeError, ValueError, TypeError) as error:
         yield f"published {str(error).removeprefix(f'claim {claim.id}: ')}"
-    if not claim.experiment:
-        return
-    if claim.experiment not in plans:
+    if claim.experiment in plans:
+        yield from _off_the_grid(claim, plans[claim.experiment])
+    elif claim.experiment:
         yield f"experiment must be one of {', '.join(plans)}; got {claim.experiment!r}"
-        return
-    plan = plans[claim.experiment]
-    for name in ("ours", "theirs"):
-        if getattr(claim, name) not in plan.methods:
-            yield f"{name} must be a method of {plan.name}: {', '.join(plan.methods)}; got {getattr(claim, name)!r}"
-    yield from _off_the_grid(claim, plan)
 
 
 def _off_the_grid(claim: Claim, plan: Experiment) -> Iterator[str]:
+    """Methods, axes and values that the experiment of a claim does not have."""
+    for name in ("ours", "theirs"):
+        if getattr(claim, name) not in plan.methods:
+            yield f"{name} must be a method of {plan.name}: {', '.join(plan.methods)}; got {getattr(claim, name)!r}"
     axes = ", ".join(plan.grid) or "no axis"
     for name, place in (("at", claim.place), ("against", claim.against)):
         for axis, value in place.items():
@@ -226,7 +219,7 @@ def _off_the_grid(claim: Claim, plan: Experiment) -> Iterator[str]:
 
 
 def _rule_faults(claim: Claim, plan: Experiment | None, known: dict[str, Family]) -> Iterator[str]:
-    """A family that is not named, and a claim of rule 2 whose experiment plans too little for it."""
+    """A family that is not there, and a claim of rule 2 whose experiment plans too little for it."""
     if claim.family and claim.family not in known:
         yield f"family must be one of {', '.join(known) or 'none'}; got {claim.family!r}"
     if claim.pairs and plan is not None and claim.pairs != plan.seeds:
