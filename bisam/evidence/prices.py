@@ -21,14 +21,11 @@ __all__ = ["hours", "prices"]
 
 
 def hours(planned: Sequence[Planned], settings: Settings) -> float:
-    """About how long the missing runs will take one process, from a few timed steps of each network.
+    """About how many hours the missing runs will take one process, from a few timed steps of each network.
 
     Args:
         planned: runs; those that are recorded cost nothing.
         settings: on which device, and where the data are.
-
-    Returns:
-        Hours; divide by the number of processes if each has a core of its own.
 
     Raises:
         bisam.training.data.DataError: data are not there; :func:`prices` gives the price of the rest.
@@ -58,42 +55,39 @@ def prices(planned: Sequence[Planned], settings: Settings) -> dict[tuple[str, st
         {}
     """
     _checks.part("settings", settings, Settings, "Settings")
-    timed: dict[tuple, tuple[float, float] | data.DataError] = {}
+    timed: dict[tuple, tuple[float, float]] = {}
+    absent: dict[str, data.DataError] = {}
     found: dict[tuple[str, str], float | data.DataError] = {}
     for one in (one for one in runs_planned(planned) if not one.recorded):
         place, run = (one.experiment, one.run.data), one.run.replace(device=settings.devices[0])
-        key = run.data if isinstance(timed.get(run.data), data.DataError) else _kind(run)
-        if key not in timed:
-            try:
-                timed[key] = _seconds(run, settings)
-            except data.DataError as error:
-                key, timed[run.data] = run.data, error
-        if isinstance(timed[key], data.DataError):
-            found[place] = timed[key]
-        elif not isinstance(found.get(place), data.DataError):
-            start, each = timed[key]
+        try:
+            if run.data not in absent and kind(run) not in timed:
+                timed[kind(run)] = _seconds(run, settings)
+        except data.DataError as error:
+            absent[run.data] = error
+        if run.data in absent:
+            found[place] = absent[run.data]
+        else:
+            start, each = timed[kind(run)]
             found[place] = found.get(place, 0.0) + (start + each * one.passes) / 3600
     return found
 
 
 def seconds_of_a_pass(run: Run, settings: Settings) -> float:
-    """One forward-backward pass over the training images, from a few steps of the base optimiser at the run's batch size.
-
-    Where a step on a CPU would take longer than a second, fewer images stand for it: the cost of a step is then that of its images.
-    """
+    """One forward-backward pass over the training images, from a few steps of the base optimiser at the run's batch size."""
     return _seconds(run, settings)[1]
 
 
-def _kind(run: Run) -> tuple:
-    """What the seconds of a step depend on."""
-    return (
-        run.data, run.model, run.batch_size, run.train_images, run.test_images, run.pool,
-        run.precision, run.channels_last, run.compile, run.augment, run.device,
-    )  # fmt: skip
+def kind(run: Run) -> tuple:
+    """What the seconds of a pass depend on, beside the device."""
+    return run.data, run.model, run.batch_size, run.train_images, run.pool, run.precision, run.channels_last, run.compile, run.augment
 
 
 def _seconds(run: Run, settings: Settings) -> tuple[float, float]:
-    """What a run takes once, to be traced and compiled, and for a pass. What is compiled is compiled for its own batch size alone."""
+    """What a run takes once, to be traced and compiled, and for a pass. What is compiled is compiled for its own batch size alone.
+
+    Where a step on a CPU would take longer than a second, fewer images stand for it: the cost of a step is then that of its images.
+    """
     task = run.task(settings.root)
     whole = min(run.batch_size, len(task.train))
     size = min(whole, 32) if run.device == "cpu" and run.compile == "no" else whole
@@ -107,7 +101,7 @@ def _seconds(run: Run, settings: Settings) -> tuple[float, float]:
 
 
 def _seconds_of_a_step(run: Run, task: data.Data, size: int, steps: int = 3) -> tuple[float, float]:
-    """By how much the first step of a training is longer, and a later one, with all that belongs to it: the batch is cut, augmented and laid out."""
+    """By how much the first step of a training is longer, and a later one; the batch is cut, augmented and laid out."""
     own = torch.random.fork_rng(range(torch.cuda.device_count()) if run.device != "cpu" else [])
     with own, exact_kernels(run.device):
         state = State(run.replace(recipe=SGD, batch_size=size, lr=1e-12, label_noise=0.0, seed=0), task)
@@ -118,7 +112,7 @@ def _seconds_of_a_step(run: Run, task: data.Data, size: int, steps: int = 3) -> 
 
 
 def _stepping(state: State) -> Iterator[object]:
-    """Steps of a training without an end, in the form in which it makes them; of a graph the first few are eager, and then it is captured."""
+    """Steps of a training without an end, as it makes them; of a graph the first few are eager, and then it is captured."""
     while state.whole is not None:
         yield from state.whole.epoch(state.run.lr)
     for index in itertools.cycle(list(itertools.islice(state.batches(), 4))):

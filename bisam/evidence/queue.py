@@ -5,15 +5,15 @@ narrows it by
 
 .. math:: g(n) = \frac{1}{\sqrt{n + 1}} - \frac{1}{\sqrt{n + 2}}
 
-in units of the spread (n + 1 in place of n, so that the first pair has a finite worth). The pairs that a claim still lacks stand in line: those
-that lack the fewest runs first, and among these by seed. With n pairs there, the one in place :math:`k = 0, 1, \dots` of the line will narrow
-the interval by :math:`g(n + k)`. The worth of a run is
+in units of the spread (n + 1 in place of n, so that the first pair has a finite worth). The pairs that a claim still lacks stand in
+line: those that lack the fewest runs first, and among these by seed. With n pairs there, the one in place :math:`k = 0, 1, \dots`
+will narrow the interval by :math:`g(n + k)`. The worth of a run is
 
 .. math:: \frac{1}{t} \sum_c \frac{g(n_c + k_c)}{m_c}
 
 over the open primary claims c that its pair belongs to, with :math:`m_c` the runs that this pair still lacks and t the seconds of
-the run. A claim is primary if it has a family, and open as long as a planned pair is missing. What runs have shown does not count:
-a queue that looked at results, and left a claim once it holds, would find too much.
+the run. A claim is primary if it has a family, and open while a planned pair is missing. What runs have shown does not count: a
+queue that left a claim once it holds would find too much.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from .. import _checks
@@ -29,10 +29,10 @@ from ..training.data import DataError
 from ..training.environment import environment
 from . import ledger, places, record, recording
 from .claim import Claim
-from .experiment import MACHINES, Experiment, label
+from .experiment import MACHINES, Experiment
 from .listing import claims, experiments
 from .plans import Planned, Settings, plan
-from .prices import seconds_of_a_pass
+from .prices import kind, seconds_of_a_pass
 
 __all__ = ["RULE", "Job", "gain", "queue"]
 
@@ -48,9 +48,9 @@ class Job:
 
     Args:
         planned: the run.
-        worth: as the rule of the module has it, when the run was put into the queue.
+        worth: by the rule of the module, when the run was put into the queue.
         seconds: about how long it takes.
-        claims: the identifiers of the open primary claims that it is for.
+        claims: the ``id`` of each open primary claim that it is for.
 
     Example:
         >>> Job(plan("first_run")[0], worth=1e-3, seconds=20.0).claims
@@ -82,7 +82,6 @@ class _Open:
         return {run: gain(self.count + place) / len(pair) for place, pair in enumerate(line) for run in pair}
 
     def take(self, run: tuple[str, str]) -> None:
-        """The run has been made."""
         for pair in self.missing:
             pair.discard(run)
         self.count += sum(not pair for pair in self.missing)
@@ -106,9 +105,9 @@ def gain(pairs: int) -> float:
 
 
 def queue(settings: Settings, machine: str = "cpu") -> tuple[list[Job], dict[str, Exception]]:
-    """All missing runs that an open primary claim waits for, most valuable first; those that were cut come before all others.
+    """All missing runs that an open primary claim waits for, in the order in which one process would take them.
 
-    The order counts on every run before having been made: it is the order in which one process would take them.
+    The most valuable come first, and before all others those that were cut.
 
     Args:
         settings: the ledger, the data, the checkpoints of runs that were cut, and the device that runs are timed on.
@@ -146,7 +145,7 @@ def queue(settings: Settings, machine: str = "cpu") -> tuple[list[Job], dict[str
 
 
 def _absence(chosen: Experiment, planned: Sequence[Planned], settings: Settings) -> Exception | None:
-    """Why runs of an experiment cannot be made here, or ``None``: their data are not there, too few, or other ones than those of its records."""
+    """Why runs of an experiment cannot be made here: their data are not there, too few, or others than those of its records."""
     try:
         for run in {one.run.data: one.run for one in planned if not one.recorded}.values():
             run.task(settings.root)
@@ -158,44 +157,38 @@ def _absence(chosen: Experiment, planned: Sequence[Planned], settings: Settings)
 
 def _opened(claim: Claim, chosen: Experiment, runs: dict[tuple[str, str], Planned]) -> _Open:
     """The pairs that a claim has, and what the others lack: the runs of both sides with one seed, at all places that it averages over."""
-    cells, found = chosen.cells(), _Open(claim.id)
-    names = {tuple(words.values()): file for file, words in cells.items()}
-    for seed in range(chosen.first_seed, chosen.first_seed + chosen.seeds):
-        sides = ((claim.ours, claim.place), (claim.theirs, claim.other_place))
-        files = {names[(name, *words, f"seed{seed}")] for name, place in sides for words in _words(chosen, claim, place)}
-        missing = {(chosen.name, file) for file in files if not runs[chosen.name, file].recorded}
+    found, pairs = _Open(claim.id), {}
+    sides = ((claim.ours, claim.place), (claim.theirs, claim.other_place))
+    wanted = {(name, *values) for name, place in sides for values in _places(chosen, claim, place)}
+    for (file, at), words in zip(chosen.places().items(), chosen.cells().values(), strict=True):
+        if (words["method"], *at.values()) in wanted:
+            pairs.setdefault(words["seed"], set()).add((chosen.name, file))
+    for pair in pairs.values():
+        missing = {run for run in pair if not runs[run].recorded}
         found.count += not missing
         if missing:
             found.missing.append(missing)
     return found
 
 
-def _words(chosen: Experiment, claim: Claim, place: dict) -> list[tuple[str, ...]]:
-    """The words of the names of records at a place, one tuple for each place that the claim averages over."""
-    axes = [chosen.grid[axis] if axis in claim.over else (place[axis],) for axis in chosen.grid]
-    return [tuple(map(label, chosen.grid, values)) for values in itertools.product(*axes)]
+def _places(chosen: Experiment, claim: Claim, place: dict) -> Iterable[tuple]:
+    return itertools.product(*(chosen.grid[axis] if axis in claim.over else (place[axis],) for axis in chosen.grid))
 
 
 def _seconds(runs: dict[tuple[str, str], Planned], wanted: set, settings: Settings) -> dict[tuple[str, str], float]:
     """About how long each wanted run takes: by what is recorded of runs like it, where there is any, else from a few timed steps."""
-    kinds = {key: _kind(one) for key, one in runs.items()}
+    kinds = {key: kind(one.run) for key, one in runs.items()}
     recorded: dict[tuple, list[float]] = {}
     here = environment("cpu", 0.0)["processor"]
     for name in {name for name, _ in wanted} if settings.device == "cpu" else ():
         for file, found in ledger.load(name, settings.folder).items():
             if (name, file) in runs and found["environment"].get("processor") == here:
                 recorded.setdefault(kinds[name, file], []).append(found["environment"]["wall_seconds"] / runs[name, file].passes)
-    passes = {kind: statistics.median(seconds) for kind, seconds in recorded.items()}
+    passes = {each: statistics.median(seconds) for each, seconds in recorded.items()}
     for key in wanted:
         if kinds[key] not in passes:
             passes[kinds[key]] = seconds_of_a_pass(runs[key].run.replace(device=settings.device), settings)
     return {key: passes[kinds[key]] * runs[key].passes for key in wanted}
-
-
-def _kind(one: Planned) -> tuple:
-    """What the seconds of a pass depend on."""
-    run = one.run
-    return run.data, run.model, run.batch_size, run.train_images, run.pool, run.precision, run.channels_last, run.compile, run.augment
 
 
 def _ordered(opened: list[_Open], runs: dict, seconds: dict, cut: set) -> list[Job]:
