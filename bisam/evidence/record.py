@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import json
 import math
@@ -58,7 +57,7 @@ def bits(record: dict, which: str) -> object:
         raise LedgerError(f"right.{which} is not in a record of schema {record.get('schema')}: it does not say which images are right")
     try:
         raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise LedgerError(f"right.{which} must be base64: {error}") from None
     if len(raw) != -(-images // 8):
         raise LedgerError(f"right.{which} must hold {-(-images // 8)} bytes for {images} images, got {len(raw)}")
@@ -114,14 +113,13 @@ def _run_of(text: str) -> Run:
     return Run(**{**fields, "recipe": _recipe_of(json.dumps(fields["recipe"]))})
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024)  # many records share a recipe, and half of the time to read one goes into building it
 def _recipe_of(text: str) -> Recipe:
-    """Many records share a recipe, and half of the time to read one goes into building it."""
     return Recipe.from_dict(json.loads(text))
 
 
 def threads(record: dict) -> int:
-    """The number of threads that a record was made with; one where the record does not say.
+    """The number of threads that a record was made with, one where it does not say.
 
     Args:
         record: what :func:`bisam.evidence.ledger.read` returned.
@@ -160,14 +158,15 @@ def _run_misfits(found: dict) -> Iterator[str]:
         return
     if "rho" in found["curve"] and not run.recipe.radius.learns:
         yield "curve.rho must not be there: the radius of this run is not learned"
-    if found["schema"] >= 3 and "rho" not in found["curve"] and run.recipe.radius.learns:
+    if found["schema"] < 3:
+        return
+    if "rho" not in found["curve"] and run.recipe.radius.learns:
         yield "curve lacks rho, the learned radius"
-    if found["schema"] >= 3:
-        again = run.to_dict()
-        for name, value in found["run"].items():
-            here = {key: again[name].get(key) for key in value} if name == "recipe" else again[name]
-            if name != "device" and (here != value or type(here) is not type(value)):
-                yield f"run.{name} is read as {reprlib.repr(here)}, but says {reprlib.repr(value)}"
+    again = run.to_dict()
+    for name, value in found["run"].items():
+        here = {key: again[name].get(key) for key in value} if name == "recipe" else again[name]
+        if name != "device" and (here != value or type(here) is not type(value)):
+            yield f"run.{name} is read as {reprlib.repr(here)}, but says {reprlib.repr(value)}"
 
 
 def _schedule_misfits(found: dict) -> Iterator[str]:

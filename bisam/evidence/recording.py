@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from .. import _checks
@@ -13,16 +12,14 @@ from ..training.environment import differences, made_on_by
 from .experiment import Experiment
 from .ledger import part_of_data, path_of, read
 from .places import RESULTS, LedgerError
-from .record import SCHEMA, packed, parsed, run_of
+from .record import SCHEMA, WHICH, packed, parsed, run_of
 from .schema import faults
 
 __all__ = ["check_data", "check_schema", "entry", "reasons", "record"]
 
 
-def record(
-    history: History, name: str, file: str, scale: str, folder: Path = RESULTS, root: str | Path | None = None
-) -> Path:
-    """Writes one run as one new JSON file, in one piece, and never over another.
+def record(history: History, name: str, file: str, scale: str, folder: Path = RESULTS, root: str | Path | None = None) -> Path:
+    """Writes one run as one new JSON file, in one piece and never over another, and returns its path.
 
     Args:
         history: what :func:`~bisam.training.fit` returned.
@@ -32,12 +29,8 @@ def record(
         folder: the ledger.
         root: folder of the data sets, see :func:`bisam.training.data.load`.
 
-    Returns:
-        The path of the record.
-
     Raises:
-        LedgerError: the record is there already, the disk does not take it, or its numbers do not fit each other; nothing half written
-            stays.
+        LedgerError: it is there already, the disk does not take it, or its numbers do not fit each other; nothing half written stays.
         ValueError: a name that would lead elsewhere, or a history that is not finished.
 
     Example:
@@ -50,8 +43,12 @@ def record(
     """
     path = path_of(name, file, folder)
     text = json.dumps(entry(history, name, scale, root), indent=1) + "\n"
-    for wrong in _text_faults(text):
-        raise LedgerError(f"{path} is not written, for nobody could read it: {wrong}")
+    try:
+        wrong = list(faults(parsed(text)))
+    except ValueError as error:
+        wrong = [str(error)]
+    if wrong:
+        raise LedgerError(f"{path} is not written, for nobody could read it: {wrong[0]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_new(path, text)
@@ -63,7 +60,7 @@ def record(
 
 
 def entry(history: History, name: str, scale: str, root: str | Path | None = None) -> dict:
-    """What a record holds: the run, its curve and final numbers, and what is needed to tell whether it is the same again.
+    """What a record holds: the run, its curve and final numbers, and what tells whether it is the same again.
 
     Args:
         history: what :func:`~bisam.training.fit` returned.
@@ -85,7 +82,6 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
     if not history.finished:
         raise ValueError(f"history must be finished: {len(history.rows)} of {run.epochs} epochs are done")
     columns = [key for key in history.rows[-1] if key != "epoch"]
-    task = run.task(root)
     return {
         "schema": SCHEMA,
         "experiment": name,
@@ -101,24 +97,18 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
             "gap": history.fitted - history.last_test_accuracy,
         },
         "curve": {key: [round(value, 5) for value in history.curve(key)] for key in columns},
-        "right": {
-            "images": len(history.right["last"]),
-            **{which: packed(history.right[which]) for which in ("selected", "last")},
-        },
-        "data_fingerprint": task.fingerprint,
+        "right": {"images": len(history.right["last"]), **{which: packed(history.right[which]) for which in WHICH}},
+        "data_fingerprint": run.task(root).fingerprint,
         "weights_digest": weights_digest(history.model),
         "environment": made_on_by(run, history.seconds),
     }
 
 
 def check_schema(plan: Experiment) -> None:
-    """Runs of an experiment can be recorded now: its records have the form that this version writes.
+    """A :class:`~bisam.evidence.places.LedgerError` unless the records of an experiment have the form that this version writes.
 
     Args:
         plan: the experiment.
-
-    Raises:
-        LedgerError: its records have an earlier form.
 
     Example:
         >>> from bisam.evidence.listing import experiment
@@ -136,17 +126,13 @@ def check_schema(plan: Experiment) -> None:
 
 
 def check_data(run: Run, chosen: Experiment, folder: Path = RESULTS, root: str | Path | None = None) -> None:
-    """The data of a run here are those that its experiment names, and those of the records that it has.
+    """A ``LedgerError`` unless the data of a run here are those that its experiment names, and those of the records that it has.
 
     Args:
         run: what is to be recorded.
         chosen: the experiment.
         folder: the ledger that has its records.
         root: folder of the data sets.
-
-    Raises:
-        TypeError: an argument of another kind.
-        LedgerError: they are others; nothing that is trained on them could stand in that experiment.
 
     Example:
         >>> from bisam.evidence.listing import experiment
@@ -156,13 +142,10 @@ def check_data(run: Run, chosen: Experiment, folder: Path = RESULTS, root: str |
     _checks.part("chosen", chosen, Experiment, "an Experiment")
     if chosen.fingerprint and (here := run.task(root).fingerprint) != chosen.fingerprint:
         raise LedgerError(f"data {run.data!r} here have fingerprint {here}, experiment {chosen.name} asks for {chosen.fingerprint}")
-    wanted = part_of_data(run)
-    for path in sorted(path_of(chosen.name, "any", folder).parent.glob("*.json")):
-        there = read(path)
-        if part_of_data(run_of(there)) == wanted:
-            if (here := run.task(root).fingerprint) != there["data_fingerprint"]:
-                raise LedgerError(f"data {run.data!r} here have fingerprint {here}, those of the records of {chosen.name} have {there['data_fingerprint']}")
-            return
+    records = map(read, sorted(path_of(chosen.name, "any", folder).parent.glob("*.json")))
+    first = next((there for there in records if part_of_data(run_of(there)) == part_of_data(run)), None)
+    if first is not None and (here := run.task(root).fingerprint) != (there := first["data_fingerprint"]):
+        raise LedgerError(f"data {run.data!r} here have fingerprint {here}, those of the records of {chosen.name} have {there}")
 
 
 def reasons(there: dict, here: dict) -> list[str]:
@@ -170,7 +153,7 @@ def reasons(there: dict, here: dict) -> list[str]:
 
     Args:
         there: the record.
-        here: of the run made again, see :func:`entry`.
+        here: what :func:`entry` makes of the run now.
 
     Example:
         >>> there = read(RESULTS / "runs" / "digits" / "bisam-log-noise40-seed0.json")
@@ -181,10 +164,3 @@ def reasons(there: dict, here: dict) -> list[str]:
     older = there["schema"] < SCHEMA and ascent.get("kind") == "Surrogate"
     rewritten = f"The record is of schema {there['schema']}: since then Q is computed in another form, whose last bits differ."
     return ([rewritten] if older else []) + differences(there["environment"], here["environment"])
-
-
-def _text_faults(text: str) -> Iterator[str]:
-    try:
-        yield from faults(parsed(text))
-    except ValueError as error:
-        yield str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ __all__ = ["carry_out", "rerun"]
 
 
 def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = True) -> dict[str, list[str]]:
-    """Runs what has no record yet, each run from its checkpoint where there is one, and records it when it is done.
+    """Runs what has no record yet, from its checkpoint where there is one, and records it when it is done.
 
     Args:
         planned: what :func:`~bisam.evidence.plans.plan` returned.
@@ -37,8 +38,8 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
         progress: show a bar on the terminal; where there is none, a line on the error output for every run that is done.
 
     Returns:
-        The names of the runs by what became of them, ``"recorded"``, ``"cut"`` (out of time, or not begun since no epoch of it
-        would fit; checkpoints are kept), ``"elsewhere"`` (another process has them in hand) and ``"failed"``, with the reason after the name.
+        The names of the runs by what became of them: ``"recorded"``, ``"cut"`` (out of time, or not begun since no epoch of it
+        would fit), ``"elsewhere"`` (another process has them in hand), or ``"failed"``, with the reason after the name.
 
     Raises:
         bisam.training.data.DataError: the data are not there; nothing has been started.
@@ -75,11 +76,10 @@ def _take_away_what_is_recorded(settings: Settings) -> None:
     known = experiments(settings.folder)
     for path in settings.checkpoints.glob("*/*.pt"):
         name = path.parent.name
-        if name not in known or not ledger.is_recorded(name, path.stem, home(known[name], settings.folder)):
-            continue
-        with files.held(path.with_suffix(".lock")) as mine:
-            if mine:
-                path.unlink(missing_ok=True)
+        if name in known and ledger.is_recorded(name, path.stem, home(known[name], settings.folder)):
+            with files.held(path.with_suffix(".lock")) as mine:
+                if mine:
+                    path.unlink(missing_ok=True)
 
 
 def _in_time(missing: Sequence[Planned], end: float, cut: list[str]) -> Iterator[Planned]:
@@ -112,7 +112,8 @@ def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) ->
     """Hands out runs as processes become free. The processes end with this one, whatever ends it, and each stays on its device."""
     running, free, others = {}, list(settings.devices) * settings.workers, set(active_children())
     with contextlib.ExitStack() as stack:
-        pools = {device: stack.enter_context(_pool(settings.workers)) for device in settings.devices}
+        pool = functools.partial(ProcessPoolExecutor, settings.workers, get_context("spawn"), processes.follow_parent)
+        pools = {device: stack.enter_context(pool()) for device in settings.devices}
         try:
             while True:
                 while free and (one := next(missing, None)) is not None:
@@ -134,10 +135,6 @@ def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) ->
             raise
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, get_context("spawn"), processes.follow_parent)
-
-
 def _outcome(future: Future) -> str:
     error = future.exception()
     if error is None:
@@ -150,17 +147,14 @@ def _outcome(future: Future) -> str:
 
 
 def _do(one: Planned, settings: Settings, end: float) -> str:
-    """One run, from its checkpoint to its record; what became of it in a word.
-
-    ``end`` is a time of the monotonic clock, which all processes of a machine share and nobody sets back.
-    """
+    """What became of one run, from its checkpoint to its record; ``end`` is by the monotonic clock, which all processes share."""
     if time.monotonic() >= end:
         return "cut"
     chosen = experiment(one.experiment, settings.folder)
     path = one.checkpoint(settings.checkpoints)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.held(path.with_suffix(".lock")) as mine, threads_held(1):  # sums on a CPU must not depend on how many cores and processes there are
-        place = home(chosen, settings.folder)
+    place = home(chosen, settings.folder)
+    with files.held(path.with_suffix(".lock")) as mine, threads_held(1):  # sums on a CPU must not depend on the number of cores
         if not mine:
             return "elsewhere"
         if ledger.is_recorded(one.experiment, one.file, place):
@@ -176,9 +170,7 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
     return "recorded"
 
 
-def rerun(
-    record: Path, root: str | None = None, device: str | None = None, progress: bool = False
-) -> dict[str, object]:
+def rerun(record: Path, root: str | None = None, device: str | None = None, progress: bool = False) -> dict[str, object]:
     """Trains again what a record describes, from the file alone and with as many threads, and compares.
 
     Args:
