@@ -38,7 +38,7 @@ CONTROLS = {
 
 
 def method(name: str) -> Recipe:
-    """The recipe of that name, a row of the table of methods or one of the controls.
+    """The recipe of that name.
 
     Args:
         name: one of ``bisam.RECIPES`` or ``CONTROLS``.
@@ -59,9 +59,9 @@ def method(name: str) -> Recipe:
 class Experiment:
     """A set of runs that belong together: every method at every place of a grid, with every seed.
 
-    With ``budget = "passes"`` every method gets as many epochs as cost the same passes, so that the base optimiser alone gets
-    twice those of a two-pass method; with ``"epochs"``, as in the published runs, the base gets twice as many and all others
-    the same; with ``"same"`` all get the same. The control ``"sgd-equal-epochs"`` has the epochs of a two-pass method always.
+    With ``budget = "passes"`` every method gets as many epochs as cost the same passes; with ``"epochs"``, as in the published
+    runs, the base optimiser alone gets twice as many and all others the same; with ``"same"`` all get the same. The control
+    ``"sgd-equal-epochs"`` has the epochs of a two-pass method always.
 
     Args:
         name: what it is called in ``results/claims.toml``.
@@ -79,12 +79,12 @@ class Experiment:
         smoothing: label smoothing of the descent loss of all methods; an ascent loss of its own has none.
         convention: of the smoothing, see :class:`~bisam.losses.cross_entropy.CrossEntropy`.
         budget: ``"passes"``, ``"epochs"`` or ``"same"``.
-        first_seed: the first of the seeds.
+        first_seed: of the seeds.
         tables: the published tables that it bears upon.
-        stopped: why runs of the plan were left out; empty if nothing was. The plan stays as it was.
+        stopped: why runs of the plan were left out; empty if none was.
         schema: the form of its records, see ``bisam.evidence.record.SCHEMA``; older records are kept as experiments of their own.
-        machine: on what its runs are made by the queue, ``"cpu"`` or ``"gpu"``; by default those of scale ``"paper"`` need a GPU.
-        fingerprint: of the data, see ``bisam.training.data.Task``, so that its first run is not made on others either; empty leaves it to that run.
+        machine: that the queue makes its runs on, ``"cpu"`` or ``"gpu"``; by default those of scale ``"paper"`` need a GPU.
+        fingerprint: of the data, see ``bisam.training.data.Task``; empty leaves it to the first run.
 
     Raises:
         TypeError, ValueError: a field that is not as above, or a run that :class:`~bisam.training.Run` refuses.
@@ -166,25 +166,24 @@ class Experiment:
 
     def cells(self) -> dict[str, dict[str, str]]:
         """The words that each record's name is made of, method, place and seed, by that name; seed by seed, so that any part is paired."""
-        found = {}
-        for seed, values, name in self._grid():
-            words = {"method": name, **dict(zip(self.grid, map(label, self.grid, values), strict=True)), "seed": f"seed{seed}"}
-            found["-".join(words.values())] = words
-        return found
+        words = [
+            {"method": name, **{axis: label(axis, value) for axis, value in place.items()}, "seed": f"seed{seed}"}
+            for seed, place, name in self._grid()
+        ]
+        return {"-".join(each.values()): each for each in words}
 
     def places(self) -> dict[str, dict]:
         """Where each record stands in the grid, axis to value, by its name: what a budget makes of the epochs is not a place."""
-        values = (dict(zip(self.grid, values, strict=True)) for _, values, _ in self._grid())
-        return dict(zip(self.cells(), values, strict=True))
+        return dict(zip(self.cells(), (place for _, place, _ in self._grid()), strict=True))
 
     def runs(self) -> dict[str, Run]:
         """All runs, by the name of their record, in the order of :meth:`cells`."""
-        runs = (self.run(name, seed, **dict(zip(self.grid, values, strict=True))) for seed, values, name in self._grid())
-        return dict(zip(self.cells(), runs, strict=True))
+        return dict(zip(self.cells(), (self.run(name, seed, **place) for seed, place, name in self._grid()), strict=True))
 
-    def _grid(self) -> list[tuple[int, tuple, str]]:
+    def _grid(self) -> list[tuple[int, dict, str]]:
         seeds = range(self.first_seed, self.first_seed + self.seeds)
-        return list(itertools.product(seeds, itertools.product(*self.grid.values()), self.methods))
+        places = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+        return list(itertools.product(seeds, places, self.methods))
 
 
 def label(axis: str, value) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,11 +26,11 @@ SETTINGS = {"precision": tuple(PRECISIONS), "compile": COMPILE}  # what may be a
 
 
 def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str] = (), results: Path = RESULTS) -> list[str]:
-    """Writes a list of claims for a ledger of one's own: that of a ledger, with some settings of all experiments replaced.
+    """Writes the list of claims of a ledger of one's own: that of another ledger, with some settings of all experiments replaced.
 
-    A record must fit the plan of its ledger, so a run with another setting belongs to another plan. The new list has no
-    records, so that none of its experiments is stopped or has records of an earlier form. Experiments that cannot be run with the
-    settings are left out with their claims; the head of the list names them.
+    A record must fit the plan of its ledger, so a run with another setting belongs to another plan. As the new ledger has no
+    records, none of its experiments is stopped or has an earlier form. Those that cannot be run with the settings are left out with
+    their claims, and named in the head of the list.
 
     Args:
         folder: the new ledger; a list that is there is kept, and nothing is written.
@@ -42,8 +43,7 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
 
     Raises:
         OSError: the folder cannot be written to.
-        ValueError: an unknown setting or value, an experiment among ``names`` that cannot be run so, or a folder that is in use for
-            something else.
+        ValueError: an unknown setting or value, an experiment among ``names`` that cannot be run so, or a folder with other things in it.
         LedgerError: something in the list is wrong.
 
     Example:
@@ -72,10 +72,19 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
     for name in names:
         if name in without:
             raise ValueError(f"{_words(settings)} cannot be set for {name}: {without[name]}")
-    claims = [claim for claim in found.entries["claim"] if claim.experiment not in without]
-    lines = [*_head(settings, without), *_entries(found.entries["family"].values(), "family"), *_entries(plans.values(), "experiment")]
-    for claim in claims:
-        lines += ["[[claim]]", *_fields(claim), ""]
+    lines = [
+        f"# The experiments and claims of bisam {__version__}, commit {commit() or 'unknown'}, planned anew.",
+        f"# Changed in all of them: {_words(settings)}.",
+        "# The rule that judges is in the head of results/claims.toml of that project. Written by `bisam reproduce --ledger`.",
+        *(f"# Left out: {name}, for {' '.join(why.split())}." for name, why in without.items()),
+        "",
+    ]
+    for table, entries in (("family", found.entries["family"]), ("experiment", plans)):
+        for one in entries.values():
+            lines += [f"[{table}.{_key(one.name)}]", *_fields(one), ""]
+    for claim in found.entries["claim"]:
+        if claim.experiment not in without:
+            lines += ["[[claim]]", *_fields(claim), ""]
     files.check_writable(path)
     with contextlib.suppress(FileExistsError):  # another process made the same one
         files.write_new(path, "\n".join(lines))
@@ -101,20 +110,6 @@ def _words(settings: Mapping[str, str]) -> str:
     return " and ".join(f"{name} {value}" for name, value in settings.items()) or "nothing"
 
 
-def _head(settings: Mapping[str, str], without: Mapping[str, str]) -> Iterable[str]:
-    yield f"# The experiments and claims of bisam {__version__}, commit {commit() or 'unknown'}, planned anew."
-    yield f"# Changed in all of them: {_words(settings)}."
-    yield "# The rule that judges is in the head of results/claims.toml of that project. Written by `bisam reproduce --ledger`."
-    for name, why in without.items():
-        yield f"# Left out: {name}, for {' '.join(why.split())}."
-    yield ""
-
-
-def _entries(entries: Iterable[object], table: str) -> Iterable[str]:
-    for one in entries:
-        yield from (f"[{table}.{one.name}]" if _is_bare(one.name) else f"[{table}.{_toml(one.name)}]", *_fields(one), "")
-
-
 def _fields(one: Experiment | Claim) -> Iterable[str]:
     """The fields of an entry that differ from their defaults, as lines of TOML."""
     for part in dataclasses.fields(one):
@@ -125,26 +120,23 @@ def _fields(one: Experiment | Claim) -> Iterable[str]:
 
 def _toml(value: object) -> str:
     if isinstance(value, dict):
-        return f"{{ {', '.join(f'{key if _is_bare(key) else _toml(key)} = {_toml(inner)}' for key, inner in value.items())} }}" if value else "{}"
+        return f"{{ {', '.join(f'{_key(key)} = {_toml(inner)}' for key, inner in value.items())} }}" if value else "{}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(value, ensure_ascii=False)  # of texts without control characters, numbers and flags TOML says the same as JSON
 
 
-def _is_bare(key: str) -> bool:
-    return key.isascii() and key.replace("-", "a").replace("_", "a").isalnum()
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else _toml(name)
 
 
 def check_planned(planned: Sequence[Planned], settings: Mapping[str, str], folder: Path = RESULTS) -> None:
-    """Planned runs have the settings that are asked for; a record with others would not fit its plan.
+    """A ``ValueError`` unless planned runs have the settings that are asked for; a record with others would not fit its plan.
 
     Args:
         planned: what :func:`~bisam.evidence.plans.plan` returned.
         settings: as in :func:`derive`.
         folder: the ledger that they were planned from, for the error.
-
-    Raises:
-        ValueError: a run is planned with another value.
 
     Example:
         >>> from bisam.evidence.plans import plan
