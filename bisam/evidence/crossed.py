@@ -14,10 +14,7 @@ ALPHA = 0.05  # level of every interval and test: ours, fixed before any run
 
 @dataclass(frozen=True)
 class Crossed:
-    r"""The mean difference of two methods over seeds and test images, both sampled.
-
-    ``low`` to ``high`` is its 95 % interval in points, ``error`` its standard error, ``freedom`` the degrees of freedom, ``p``
-    two-sided.
+    """The mean difference of two methods over seeds and test images, in points, with its standard error, two-sided p and 95 % interval.
 
     Example:
         >>> Crossed(mean=1.0, error=0.4, freedom=20.0, p=0.02, low=0.2, high=1.8, images=500).images
@@ -40,8 +37,7 @@ def crossed(ours, theirs) -> Crossed:
         d_{ki} = \mu + \alpha_k + \beta_i + \epsilon_{ki}, \qquad
         \operatorname{var}(\bar d) = \frac{M_\alpha + \max(0,\, M_\beta - M_\epsilon)}{n m}
 
-    with the mean squares :math:`M` of seeds, images and the rest. Without the images' part this is the error over seeds alone,
-    so the interval is never narrower than that. Its degrees of freedom are Satterthwaite's.
+    with the mean squares :math:`M` of seeds, images and the rest; the interval is never narrower than that over seeds alone.
 
     Args:
         ours: which test images are right, of shape (n, m), one row a seed; booleans, or shares if several networks are averaged.
@@ -76,10 +72,15 @@ def crossed(ours, theirs) -> Crossed:
     halves, p = [], []
     for square, df in ((seeds, n - 1.0), (total, freedom)):  # a few more degrees of freedom must not make it narrower
         error = math.sqrt(square / (n * m))
-        halves.append(error * float(stats.t.ppf(1 - ALPHA / 2, df)))
+        halves.append(error * student(df))
         p.append(float(2 * stats.t.sf(abs(mean) / error, df)) if error else float(mean == 0))
     half = max(halves)
     return Crossed(mean, error, float(freedom), max(p), mean - half, mean + half, m)
+
+
+def student(freedom: float) -> float:
+    """The quantile of Student's distribution by which a standard error becomes half an interval."""
+    return float(_checks.needs("scipy.stats", extra="train").t.ppf(1 - ALPHA / 2, freedom))
 
 
 def _shares(name: str, value: object) -> object:

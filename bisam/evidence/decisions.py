@@ -7,7 +7,7 @@ import functools
 import itertools
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,14 +40,13 @@ class Decision:
         scale: of the experiment; empty for a claim without one.
         result: ours minus theirs over the seeds that both have; ``None`` with fewer than two.
         published: the published difference; ``None`` for a claim of our own.
-        verdict: by rule 2, within the claim's family: one of ``bisam.evidence.verdicts.VERDICTS`` for a published claim, of ``OWN`` for our own,
-            or ``"not resolved within its family"``.
+        verdict: by rule 2, within the claim's family: of ``bisam.evidence.verdicts.VERDICTS``, ``OWN`` or ``NOT_IN_FAMILY``.
         alone: the verdict by rule 2 of the claim taken alone.
         before: the verdict by the rule of 0.1.0.
         q: within its family; ``None`` for a secondary claim, and for one that is not tested there.
         fit: training accuracies of both methods; ``None`` without records that have them.
-        beside: what stands beside the comparison that decides: ``"last epoch"`` or ``"chosen epoch"``, the metric that the claim does not
-            name; ``"equal epochs"`` or ``"equal passes"``, the budget of SGD that it does not name. ``None`` where no record has it.
+        beside: the comparison at the epoch that the claim does not name (``"last epoch"`` or ``"chosen epoch"``) and at the budget of
+            SGD that it does not name (``"equal epochs"`` or ``"equal passes"``); ``None`` where no record has it.
         pairs: seeds that both methods have.
 
     Example:
@@ -112,15 +111,12 @@ def decisions(name: str | None = None, folder: Path = RESULTS) -> list[Decision]
 
 def _decided(wanted: Sequence[Claim], folder: Path) -> list[Decision]:
     """The wanted claims; those of their families are decided too, since q is a matter of all of them."""
-    plans, records = experiments(folder), functools.cache(lambda name: ledger.evidence(name, folder))
+    plans, records = experiments(folder), functools.cache(lambda name: ledger.evidence(name, folder) if name else {})
     for claim in wanted:
         _checks.choice(f"experiment of claim {claim.id}", claim.experiment, ("", *plans))
     ids, families = {claim.id for claim in wanted}, {claim.family for claim in wanted} - {""}
     others = [claim for claim in claims(None, folder) if claim.family in families and claim.id not in ids] if families else []
-    found = [
-        _alone(claim, plans[claim.experiment] if claim.experiment else None, records(claim.experiment) if claim.experiment else {})
-        for claim in (*wanted, *others)
-    ]
+    found = [_alone(claim, plans.get(claim.experiment), records(claim.experiment)) for claim in (*wanted, *others)]
     return _in_families(found)[: len(wanted)]
 
 
@@ -132,10 +128,10 @@ def _in_families(found: list[Decision]) -> list[Decision]:
     tested: dict[str, list[int]] = {}
     waiting: Counter[str] = Counter()
     for place, each in enumerate(found):
-        enough = each.result is not None and each.result.pairs >= each.claim.fewest and each.alone != "not in regime"
-        if each.claim.family and enough and "fit unknown" not in each.marks:
+        enough = each.result is not None and each.result.pairs >= each.claim.fewest
+        if each.claim.family and enough and each.alone != "not in regime" and "fit unknown" not in each.marks:
             tested.setdefault(each.claim.family, []).append(place)
-        elif each.claim.pairs and (each.result is None or each.result.pairs < each.claim.fewest):
+        elif each.claim.pairs and not enough:
             waiting[each.claim.family] += 1
     for name, places in tested.items():
         p = [*(found[k].result.largest_p for k in places), *[1.0] * waiting[name]]
@@ -165,7 +161,7 @@ def _alone(claim: Claim, plan: Experiment | None, records: dict[str, dict]) -> D
     if claim.metric in OTHER:
         label, metric = OTHER[claim.metric]
         beside[label] = _compared(ours, theirs, metric)
-    beside.update(_other_budget(claim, plan, records))
+    beside |= _other_budget(claim, plan, records)
     return Decision(claim, plan.scale, result, effect, word, word, earlier_verdict(result, effect), None, fit, beside, len(seeds))
 
 
@@ -175,8 +171,8 @@ def _other_budget(claim: Claim, plan: Experiment, records: dict[str, dict]) -> d
     if plan.budget == "same" or (claim.ours in partner) == (claim.theirs in partner):
         return {}
     label = "equal epochs" if "sgd" in (claim.ours, claim.theirs) else "equal passes"
-    ours = _parts(records, partner.get(claim.ours, claim.ours), claim, claim.place, plan)
-    theirs = _parts(records, partner.get(claim.theirs, claim.theirs), claim, claim.other_place, plan)
+    sides = ((claim.ours, claim.place), (claim.theirs, claim.other_place))
+    ours, theirs = (_parts(records, partner.get(name, name), claim, place, plan) for name, place in sides)
     return {label: _compared(ours, theirs, claim.metric)}
 
 
@@ -230,7 +226,7 @@ def _fit(ours: Side, theirs: Side, seeds: list[int], needed: float) -> Fit | Non
     found = []
     for side in (ours, theirs):
         involved = [part[seed] for part in side for seed in seeds]
-        fitted = [_train_accuracy(entry) for entry in involved]
+        fitted = [entry["final"].get("train_accuracy", entry["curve"].get("train_accuracy", [None])[-1]) for entry in involved]
         if None in fitted:
             return None
         gaps = [entry["final"].get("gap", own - entry["final"]["last_test_accuracy"]) for entry, own in zip(involved, fitted, strict=True)]
@@ -246,8 +242,3 @@ def _wrong_share(run: dict) -> float:
         return run["label_noise"]
     classes = 100 if run["data"] == "cifar100" else 10
     return run["label_noise"] * (classes - 1) / classes
-
-
-def _train_accuracy(entry: dict) -> float | None:
-    curve: Iterable[float] = entry["curve"].get("train_accuracy", ())
-    return entry["final"].get("train_accuracy", list(curve)[-1] if curve else None)

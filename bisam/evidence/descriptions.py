@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import tomllib
@@ -17,14 +18,13 @@ from ..methods.table import recipe
 from ..training import Run
 from ..training.environment import environment, threads_held
 from . import record, schema
-from . import record as _record
 from .listing import experiment
 from .places import RESULTS
 from .plans import Planned, runs_planned
 
 __all__ = ["Description", "changed", "export", "read", "recipe_from", "value_of"]
 
-KIND = {".json": _record.parsed, ".toml": tomllib.loads}
+KIND = {".json": record.parsed, ".toml": tomllib.loads}
 AROUND = ("run", "threads", "experiment", "file", "scale", "environment", "rows", "skipped", "seconds")  # what stands beside a run in a file
 
 
@@ -33,8 +33,7 @@ class Description:
     """What a file says of a run, before the run is made: another option may still take the place of a field.
 
     Args:
-        fields: of a :class:`~bisam.training.Run`, name to value; those that are left out have their defaults. The recipe is a
-            :class:`~bisam.axes.recipe.Recipe`.
+        fields: of a :class:`~bisam.training.Run`, name to value; those that are left out have their defaults.
         threads: that the run is made with, on which the last bits depend on a CPU; ``None`` leaves it to torch.
 
     Raises:
@@ -63,8 +62,8 @@ class Description:
 def read(path: str | Path) -> Description:
     """The run that a file describes.
 
-    The file holds the fields of a :class:`~bisam.training.Run`, or holds them as ``run`` beside other things: a record of the ledger, a
-    ``history.json`` of ``bisam train``, and what :func:`export` wrote. A record is checked as :func:`bisam.evidence.ledger.read` does, wherever it lies.
+    The file holds the fields of a :class:`~bisam.training.Run`, or holds them as ``run`` beside other things: a record of the
+    ledger, which is checked wherever it lies, a ``history.json`` of ``bisam train``, and what :func:`export` wrote.
 
     Args:
         path: of a file that ends in ``.json`` or ``.toml``.
@@ -86,8 +85,8 @@ def read(path: str | Path) -> Description:
     """
     path = _checks.path("path", path)
     parsed = KIND[_checks.choice(f"the ending of {_checks.plain(str(path))}", path.suffix, tuple(KIND))]
-    if path.stat().st_size > _record.LARGEST:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, and a description has at most {_record.LARGEST}")
+    if path.stat().st_size > record.LARGEST:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, and a description has at most {record.LARGEST}")
     try:
         return _described(parsed(path.read_bytes().decode("utf-8")))
     except (TypeError, ValueError, RecursionError) as error:  # broken TOML and broken UTF-8 are ValueErrors too
@@ -124,17 +123,15 @@ def recipe_from(value: str | dict) -> Recipe:
         TypeError, ValueError: none of these, an unknown name, or a change that the recipe cannot take.
 
     Example:
-        >>> recipe_from({"name": "sam", "rho": 0.1, "geometry": {"kind": "Adaptive"}}) == recipe("sam").with_rho(0.1).replace(
-        ...     geometry=KINDS["Adaptive"]())
-        True
+        >>> recipe_from({"name": "sam", "rho": 0.1, "geometry": {"kind": "Adaptive"}}).radius.rho
+        0.1
     """
     if isinstance(value, str):
         return recipe(value)
     _checks.part("recipe", value, dict, "the name of a recipe, changes to a named one, or a dictionary as Recipe.to_dict() makes it")
     if "kind" in value:
         return Recipe.from_dict(value)
-    changes = {axis: part for axis, part in value.items() if axis not in ("name", "rho")}
-    found = changed(recipe(value.get("name")), changes)
+    found = changed(recipe(value.get("name")), {axis: part for axis, part in value.items() if axis not in ("name", "rho")})
     return found.with_rho(value["rho"]) if "rho" in value else found
 
 
@@ -166,22 +163,17 @@ def _put(choices: dict, path: str, value: object, name: str) -> None:
         for inner, entry in value.items():
             _put(choices, f"{path}.{inner}", entry, name)
         return
-    *outer, last = path.split(".")
-    part, walked = choices, f"the recipe {name}"
-    for step in outer:
-        part, walked = _entry(part, path, step, walked), f"{step} of the recipe {name}"
-    _entry(part, path, last, walked)
-    part[last] = {"kind": value} if isinstance(value, str) and value in KINDS and last != "name" else value
-
-
-def _entry(part: object, path: str, step: str, walked: str) -> object:
-    if not isinstance(part, dict):
-        said = "none" if part is None else _checks.shown(part)
-        raise ValueError(f"{_checks.plain(path)} cannot be set, for {walked} is {said}: set the part as a whole, with its kind")
-    known = [name for name in part if name != "kind"]
-    if step not in known:
-        raise ValueError(f"{_checks.plain(path)} cannot be set: {walked} has {', '.join(known) or 'nothing to set'}; got {_checks.shown(step)}")
-    return part[step]
+    inner, walked = choices, f"the recipe {name}"
+    for step in path.split("."):
+        part = inner
+        if not isinstance(part, dict):
+            said = "none" if part is None else _checks.shown(part)
+            raise ValueError(f"{_checks.plain(path)} cannot be set, for {walked} is {said}: set the part as a whole, with its kind")
+        known = [each for each in part if each != "kind"]
+        if step not in known:
+            raise ValueError(f"{_checks.plain(path)} cannot be set: {walked} has {', '.join(known) or 'nothing to set'}; got {_checks.shown(step)}")
+        inner, walked = part[step], f"{step} of the recipe {name}"
+    part[step] = {"kind": value} if isinstance(value, str) and value in KINDS and step != "name" else value
 
 
 def value_of(text: str) -> object:
@@ -196,31 +188,25 @@ def value_of(text: str) -> object:
     """
     if _checks.text("text", text) == "none":
         return None
-    for parsed in (_record.parsed, lambda text: tomllib.loads(f"x = {text}")):
-        try:
-            found = parsed(text)
-        except (ValueError, RecursionError):
-            continue
-        if parsed is _record.parsed:
-            return found
+    with contextlib.suppress(ValueError):
+        return record.parsed(text)
+    with contextlib.suppress(ValueError, RecursionError):
+        found = tomllib.loads(f"x = {text}")
         if list(found) == ["x"]:  # and no line break with a second setting behind it
             return found["x"]
     return text
 
 
 def export(planned: Sequence[Planned], folder: str | Path, results: Path = RESULTS) -> list[Path]:
-    """Writes each planned run as a file, ``FOLDER/EXPERIMENT/RUN.json``, which :func:`read` takes; nothing is run.
+    """Writes each planned run as a file, ``FOLDER/EXPERIMENT/RUN.json``, which :func:`read` takes, and returns their paths.
 
-    Each file says that the run is made with one thread, as :func:`~bisam.evidence.reproduce.carry_out` does, so that ``bisam train --from`` of it
-    ends at the same weights. A file that is there and describes the same run is left alone.
+    Each file asks for one thread, as :func:`~bisam.evidence.reproduce.carry_out` does, so that ``bisam train --from`` of it ends at
+    the same weights. A file that is there and describes the same run is left alone.
 
     Args:
         planned: what :func:`~bisam.evidence.plans.plan` returned.
         folder: where to.
         results: the ledger in whose list the experiments are.
-
-    Returns:
-        The paths of all of them, in the order of the plan.
 
     Raises:
         OSError: a folder cannot be written to.

@@ -28,13 +28,7 @@ FEWEST = 10  # pairs of a machine; with fewer the test finds differences that ar
 
 @dataclass(frozen=True)
 class Machine:
-    """What one kind of machine has added.
-
-    Args:
-        name: the processor or the GPU.
-        runs: records.
-        hours: of training, by the wall.
-        experiments: their names.
+    """What one kind of machine, a processor or a GPU, has added: records, hours of training, and to which experiments.
 
     Example:
         >>> Machine("a processor", 2, 0.5, ("first_run",)).runs
@@ -68,9 +62,6 @@ class Agreement:
 
     It is ``None`` for one part, and where a part has no spread.
 
-    Source:
-        The test is Welch's (1951).
-
     Example:
         >>> Agreement((Part("a processor", 12, 0.3, 0.1),), None).p
     """
@@ -80,7 +71,7 @@ class Agreement:
 
 
 def machine(record: Mapping) -> str:
-    """The kind of machine that a record was made on: its GPU, or its processor where the record says it.
+    """The kind of machine that a record was made on: its GPU, or its processor.
 
     Args:
         record: what :func:`bisam.evidence.ledger.read` returned.
@@ -105,14 +96,13 @@ def machines(folder: Path = RESULTS) -> list[Machine]:
         >>> sum(each.runs for each in machines()) == len(list((RESULTS / "runs").glob("*/*.json")))
         True
     """
-    runs: dict[str, list[tuple[str, float]]] = {}
+    hours: dict[str, list[float]] = {}
+    names: dict[str, dict[str, None]] = {}
     for name in experiments(folder):
         for record in ledger.load(name, folder).values():
-            runs.setdefault(machine(record), []).append((name, record["environment"]["wall_seconds"] / 3600))
-    found = [
-        Machine(kind, len(made), sum(hours for _, hours in made), tuple(dict.fromkeys(name for name, _ in made)))
-        for kind, made in runs.items()
-    ]
+            hours.setdefault(machine(record), []).append(record["environment"]["wall_seconds"] / 3600)
+            names.setdefault(machine(record), {})[name] = None
+    found = [Machine(kind, len(each), sum(each), tuple(names[kind])) for kind, each in hours.items()]
     return sorted(found, key=lambda each: (-each.runs, each.name))
 
 
@@ -120,12 +110,9 @@ def agreement(claim: Claim, records: Mapping[str, dict], plan: Experiment | None
     """Whether the machines agree about a claim, from the pairs that one kind of machine has made both runs of.
 
     Args:
-        claim: one that averages over no axis.
+        claim: one that averages over no axis; another is a ``ValueError``.
         records: what :func:`bisam.evidence.ledger.evidence` returned.
         plan: the experiment, as in :func:`bisam.evidence.selection.entries`.
-
-    Raises:
-        ValueError: a claim that averages over an axis.
 
     Source:
         Welch (1951), computed by SciPy.
@@ -144,11 +131,8 @@ def agreement(claim: Claim, records: Mapping[str, dict], plan: Experiment | None
         if (kind := machine(ours[seed])) == machine(theirs[seed]):
             differences.setdefault(kind, []).append(ours[seed]["final"][claim.metric] - theirs[seed]["final"][claim.metric])
     enough = {kind: each for kind, each in sorted(differences.items()) if len(each) >= FEWEST}
-    return Agreement(tuple(_part(kind, each) for kind, each in enough.items()), _one_difference(list(enough.values())))
-
-
-def _part(kind: str, differences: list[float]) -> Part:
-    return Part(kind, len(differences), statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5)
+    parts = (Part(kind, len(each), statistics.mean(each), statistics.stdev(each) / len(each) ** 0.5) for kind, each in enough.items())
+    return Agreement(tuple(parts), _one_difference(list(enough.values())))
 
 
 def _one_difference(groups: list[list[float]]) -> float | None:

@@ -4,11 +4,12 @@ A difference :math:`e` between methods with printed deviations :math:`s_1, s_2` 
 
 .. math:: \Pr\big[\,|T_{n-1}(\sqrt n\, |e| / s)| > t_{n-1,\,0.975}\,\big], \qquad s^2 = s_1^2 + s_2^2 .
 
-Pairs that share a seed may agree more than that; how much more is not printed anywhere, so it counts as nothing.
+Pairs that share a seed may agree more than that; how much more is not printed, so it counts as nothing.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
 import itertools
 from collections.abc import Iterable
@@ -43,12 +44,11 @@ class Need:
     """What a published claim asks for.
 
     Args:
-        claim: the claim.
+        claim: that is published.
         effect: the printed difference, in points.
         spread: deviation of the difference of a pair, from the printed ones, in points; ``None`` where none is printed.
         pairs: seeds that find a difference of that size with probability 0.8; ``None`` without a spread or a difference.
-        flop: floating-point operations of one pair, in both methods and at all places that the claim averages over; ``None`` where no
-            experiment describes the runs.
+        flop: floating-point operations of one pair, at all places that the claim averages over; ``None`` without an experiment.
         hours: of one A100 for one pair, from the published seconds of an epoch.
 
     Example:
@@ -70,15 +70,12 @@ class Need:
 
 
 def pairs_needed(effect: float, fewest: int = FEWEST[2], chance: float = POWER) -> int | None:
-    """The number of pairs with which Student's test finds a difference with a given probability.
+    """The number of pairs with which Student's test finds a difference with a given probability; ``None`` above a hundred thousand.
 
     Args:
         effect: the true mean of the paired differences over their standard deviation.
         fewest: pairs that the rule asks for in any case.
         chance: the probability.
-
-    Returns:
-        At least ``fewest``; ``None`` for an effect of nothing, and where more than a hundred thousand pairs are needed.
 
     Source:
         The noncentral t distribution. The whole rule asks for a few more pairs, since it asks for three things at once.
@@ -89,30 +86,21 @@ def pairs_needed(effect: float, fewest: int = FEWEST[2], chance: float = POWER) 
     """
     effect, fewest = abs(_checks.real("effect", effect)), _checks.whole("fewest", fewest, least=2)
     chance = _checks.fraction("chance", chance)
-    if _power(effect, MOST_PAIRS) < chance:
-        return None
-    low, high = fewest - 1, MOST_PAIRS  # too few, enough
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _power(effect, middle) >= chance else (middle, high)
-    return high
-
-
-def _power(effect: float, pairs: int) -> float:
     stats = _checks.needs("scipy.stats", extra="train")
-    if pairs < 2:
-        return 0.0
-    return float(stats.ncf.sf(stats.f.ppf(1 - ALPHA, 1, pairs - 1), 1, pairs - 1, pairs * effect**2))
+
+    def power(pairs: int) -> float:
+        return float(stats.ncf.sf(stats.f.ppf(1 - ALPHA, 1, pairs - 1), 1, pairs - 1, pairs * effect**2))
+
+    if power(MOST_PAIRS) < chance:
+        return None
+    return fewest + bisect.bisect_left(range(fewest, MOST_PAIRS), chance, key=power)
 
 
 def flop_of_run(run: Run) -> float | None:
-    """About how many floating-point operations a training takes: those of convolutions and matrix products, in all its passes.
+    """About how many floating-point operations convolutions and matrix products take in a training, a multiply-add being two.
 
     Args:
-        run: of a task whose size is known without its files.
-
-    Returns:
-        A multiplication with its addition counts as two; ``None`` for a task whose size is not known here.
+        run: of a task whose size is known without its files; of others the answer is ``None``.
 
     Source:
         Counted in the layers of a network without numbers in it; the gradient by the images, which nobody needs, is counted too.
@@ -150,16 +138,12 @@ def _flop_of_image(model: str, shape: tuple[int, ...], classes: int) -> float:
 def hours_of_run(run: Run) -> float | None:
     """About how many hours one A100 takes for a training, by the published seconds of a SAM epoch.
 
-    A network that the published table leaves out takes as long for an operation as ResNet-56.
-
     Args:
-        run: of a task whose size is known without its files.
-
-    Returns:
-        Hours; ``None`` for a task whose size is not known here.
+        run: of a task whose size is known without its files; of others the answer is ``None``.
 
     Source:
-        Table 10 of the early version of Xie et al. (2023): 45,000 images, batches of 128.
+        Table 10 of the early version of Xie et al. (2023): 45,000 images, batches of 128. A network that it leaves out takes as
+        long for an operation as ResNet-56.
 
     Example:
         >>> round(hours_of_run(Run(recipe="sam", data="cifar10", model="resnet56", epochs=200)), 2)
@@ -194,12 +178,8 @@ def need(claim: Claim, chosen: Experiment | None) -> Need | None:
         spread = sum(side["std"] ** 2 for side in published_sides(claim)) ** 0.5
         pairs = pairs_needed(difference.effect / spread) if spread else None
     runs = [] if chosen is None else list(_runs_of_pair(claim, chosen))
-    return Need(claim, difference.effect, spread, pairs, *(_sum([price(run) for run in runs]) for price in (flop_of_run, hours_of_run)))
-
-
-def _sum(parts: list[float | None]) -> float | None:
-    """``None`` where there are no runs, or one of them has no price."""
-    return None if not parts or None in parts else sum(parts)
+    found = [[price(run) for run in runs] for price in (flop_of_run, hours_of_run)]
+    return Need(claim, difference.effect, spread, pairs, *(None if not each or None in each else sum(each) for each in found))
 
 
 def _runs_of_pair(claim: Claim, chosen: Experiment) -> Iterable[Run]:

@@ -1,8 +1,7 @@
 r"""What the rule can find: its power, and the difference that it finds four times out of five.
 
-The rule asks for three things at once, so no textbook formula is its power: with six pairs the sign-flip test needs six equal
-signs, and finds less than Student's test alone. It is simulated, once for each number of pairs, in units of the standard
-deviation of the differences.
+The rule asks for three things at once, so no textbook formula is its power. It is simulated, once for each number of pairs, in
+units of the standard deviation of the differences.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import functools
 import math
 
 from .. import _checks
-from .crossed import ALPHA
+from .crossed import ALPHA, student
 from .summaries import Unpaired
 
 __all__ = ["FEWEST_PAIRS", "POWER", "detectable", "power", "unpaired_detectable"]
@@ -24,19 +23,16 @@ FARTHEST = 1e3  # standard deviations; no rule with six pairs fails there
 
 
 def power(effect: float, pairs: int, fewest: int = FEWEST_PAIRS) -> float:
-    r"""The chance that the rule resolves a true difference.
+    r"""The chance that the rule resolves a true difference, by simulation with a fixed seed.
 
     .. math::
         \Pr\Big[\, p_{\text{flip}} < 0.05, \;\; \big|\bar d\big| > t_{n-1,\,0.975}\, s_d / \sqrt n \,\Big],
         \qquad d_k \sim \mathcal N(\delta, 1), \quad k = 1, \dots, n
 
     Args:
-        effect: true mean of the paired differences over their standard deviation, :math:`\delta`.
+        effect: true mean of the paired differences over their standard deviation, :math:`\delta`; 0 gives the share of false alarms.
         pairs: their number, :math:`n`.
         fewest: pairs below which the rule resolves nothing.
-
-    Returns:
-        A probability, by simulation with a fixed seed; with ``effect = 0`` the share of false alarms.
 
     Raises:
         TypeError: not a number, or a number of pairs that is not whole.
@@ -57,17 +53,14 @@ def power(effect: float, pairs: int, fewest: int = FEWEST_PAIRS) -> float:
 
 
 def detectable(pairs: int, chance: float = POWER, fewest: int = FEWEST_PAIRS) -> float:
-    """The difference that the rule resolves with a given probability, in standard deviations of the differences.
+    """The difference that the rule resolves with a given probability, in standard deviations: the inverse of :func:`power`.
 
-    Smaller ones are found less often. Those that are found then look larger than they are: only their lucky draws pass.
+    Smaller ones are found less often, and then look larger than they are: only their lucky draws pass.
 
     Args:
         pairs: their number.
         chance: probability of finding it, in (0.05, 1).
-        fewest: pairs below which the rule resolves nothing.
-
-    Returns:
-        The inverse of :func:`power`; infinite where the rule resolves nothing.
+        fewest: pairs below which the rule resolves nothing, and nothing finite is detectable.
 
     Raises:
         TypeError: not a number, or a number of pairs that is not whole.
@@ -90,7 +83,7 @@ def _inverse(pairs: int, chance: float) -> float:
 
 
 def unpaired_detectable(comparison: Unpaired, chance: float = POWER) -> float:
-    r"""The difference of two groups that Welch's test finds with a given probability, at the 5 % level.
+    r"""The difference of two groups that Welch's test finds with a given probability at the 5 % level, in the units of the comparison.
 
     .. math::
         \delta\, \operatorname{se} \quad\text{with}\quad
@@ -100,16 +93,12 @@ def unpaired_detectable(comparison: Unpaired, chance: float = POWER) -> float:
         comparison: gives the standard error and the degrees of freedom :math:`\nu`.
         chance: probability of finding it, in (0.05, 1).
 
-    Returns:
-        The detectable difference, in the units of the comparison.
-
     Raises:
         TypeError: something else than a result of :func:`bisam.evidence.summaries.welch`.
         ValueError: a chance outside of (0.05, 1).
 
     Source:
-        The noncentral t distribution. With a chance of one third it is the effect by which Simonsohn (2015) judges how much a
-        study could have seen.
+        The noncentral t distribution. With a chance of one third it is by what Simonsohn (2015) judges how much a study could see.
 
     Example:
         >>> from bisam.evidence.summaries import welch
@@ -147,16 +136,14 @@ def _edges(pairs: int):
     sign-flip test passes once :math:`-\delta` is below the k-th smallest mean of a subset, with k set by the level.
     """
     numpy = _checks.needs("numpy", extra="train")
-    stats = _checks.needs("scipy.stats", extra="train")
     if pairs < FEWEST_PAIRS:
         return numpy.full(1, math.inf)  # the smallest two-sided sign-flip p is 2 / 2^n
     draw = numpy.random.default_rng(pairs)
     subsets = _subsets(pairs, draw)
     rank = math.ceil(ALPHA / 2 * (len(subsets) + 1)) - 1  # the observed pattern counts as one
     weights = (subsets / subsets.sum(1, keepdims=True)).T
-    reach = stats.t.ppf(1 - ALPHA / 2, pairs - 1) / math.sqrt(pairs)
-    edges = []
-    size = max(1, 2**21 // len(subsets))
+    reach = student(pairs - 1) / math.sqrt(pairs)
+    edges, size = [], max(1, 2**21 // len(subsets))
     for start in range(0, DRAWS // 2, size):
         sample = draw.normal(size=(min(size, DRAWS // 2 - start), pairs))
         means = numpy.partition(sample @ weights, (rank - 1, len(subsets) - rank), axis=1)

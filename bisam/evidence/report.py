@@ -37,7 +37,7 @@ def counted(words: Sequence[str]) -> str:
 
 
 def markdown(found: Sequence[Decision]) -> str:
-    """A table with one line a claim and the verdicts of both rules, one of what stands beside, and lines that count the verdicts.
+    """A table of the claims with the verdicts of both rules, one of what stands beside, and lines that count the verdicts.
 
     Args:
         found: what :func:`bisam.evidence.decisions.decisions` returned.
@@ -97,26 +97,19 @@ def _row(each: Decision) -> dict:
     numbers = dict.fromkeys(("difference", "low", "high", "p", "detectable"))
     if result is not None:
         numbers = dict(zip(numbers, (result.mean, *result.widest, result.p, result.detectable), strict=True))
-    beside = {
-        f"{name}_{key}": value
-        for name, labels in (("other_epoch", EPOCHS), ("other_budget", BUDGETS))
-        for key, value in _three(next((part for label, part in each.beside.items() if label in labels), None)).items()
-    }
-    fitted = {key: None if fit is None else getattr(fit, name) for key, name in (
-        ("train_ours", "ours"), ("train_theirs", "theirs"), ("gap_ours", "gap"), ("gap_theirs", "their_gap"),
-    )}  # fmt: skip
+    beside = {}
+    for name, labels in (("other_epoch", EPOCHS), ("other_budget", BUDGETS)):
+        other = next((part for label, part in each.beside.items() if label in labels), None)
+        three = (None, None, None) if other is None else (other.mean, *other.widest)
+        beside |= dict(zip((f"{name}_difference", f"{name}_low", f"{name}_high"), three, strict=True))
     row = {
-        "id": claim.id, "statement": claim.statement, "ours": claim.ours, "theirs": claim.theirs, "metric": claim.metric,
-        "family": claim.family, "rule": claim.rule, "scale": each.scale, "pairs": 0 if result is None else result.pairs, **numbers,
+        **{name: getattr(claim, name) for name in ("id", "statement", "ours", "theirs", "metric", "family", "rule")},
+        "scale": each.scale, "pairs": 0 if result is None else result.pairs, **numbers,
         "q": each.q, "published": each.published, "verdict": each.verdict, "alone": each.alone, BEFORE.replace(" ", "_"): each.before,
-        **fitted, "fitted": claim.needed, **beside, "marks": ", ".join(each.marks),
+        "train_ours": fit and fit.ours, "train_theirs": fit and fit.theirs, "gap_ours": fit and fit.gap, "gap_theirs": fit and fit.their_gap,
+        "fitted": claim.needed, **beside, "marks": ", ".join(each.marks),
     }  # fmt: skip
     return {key: _rounded(value) for key, value in row.items()}
-
-
-def _three(result: Paired | None) -> dict:
-    values = (None, None, None) if result is None else (result.mean, *result.widest)
-    return dict(zip(("difference", "low", "high"), values, strict=True))
 
 
 def _rounded(value):
@@ -147,28 +140,21 @@ def write(found: Sequence[Decision], path: Path) -> None:
     path = _checks.path("output", path)
     _checks.choice("output", path.suffix, FORMATS)
     found = _all(found)
+    rows, text = [_row(each) for each in found], io.StringIO(newline="")
     if path.suffix == ".md":
-        text = markdown(found) + "\n"
+        text.write(markdown(found) + "\n")
     elif path.suffix == ".json":
-        text = json.dumps([_row(each) for each in found], indent=1, allow_nan=False) + "\n"
-    else:
-        text = _csv([_row(each) for each in found])
+        text.write(json.dumps(rows, indent=1, allow_nan=False) + "\n")
+    elif rows:
+        table = csv.DictWriter(text, rows[0])
+        table.writeheader()
+        table.writerows(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_whole(path, text)
-
-
-def _csv(rows: list[dict]) -> str:
-    if not rows:
-        return ""
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, rows[0])
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()
+    files.write_whole(path, text.getvalue())
 
 
 def changes(before: Sequence[Decision], after: Sequence[Decision]) -> list[str]:
-    """What changed in the verdicts, a line a claim: the pairs and the interval before and after, and the verdict where it is another.
+    """What changed, a line a claim: the pairs and the interval before and after, and the verdict.
 
     Args:
         before: what :func:`bisam.evidence.decisions.decisions` returned before the runs.
@@ -186,9 +172,7 @@ def changes(before: Sequence[Decision], after: Sequence[Decision]) -> list[str]:
         if old is None or (_state(old) == _state(each) and old.verdict == each.verdict):
             continue
         verdict = each.verdict if each.verdict == old.verdict else f"{old.verdict} -> {each.verdict.upper()}"
-        if each.pairs < each.claim.fewest:
-            verdict = "no verdict yet"
-        lines.append(f"{each.claim.id}: {_state(old)} -> {_state(each)}: {verdict}")
+        lines.append(f"{each.claim.id}: {_state(old)} -> {_state(each)}: {'no verdict yet' if each.pairs < each.claim.fewest else verdict}")
     return lines
 
 

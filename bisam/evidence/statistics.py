@@ -1,9 +1,4 @@
-r"""What runs can and cannot tell: the interval and the test of a difference over runs that share seeds.
-
-Where it is recorded which test images are right, the images are sampled too (:mod:`bisam.evidence.crossed`). Published tables are
-read by :mod:`bisam.evidence.summaries`. What follows from the numbers is said by :mod:`bisam.evidence.verdicts`, what could have been
-found by :mod:`bisam.evidence.power`.
-"""
+"""What runs can and cannot tell: the interval and the test of a difference over runs that share seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +8,7 @@ from dataclasses import dataclass
 
 from .. import _checks
 from . import power
-from .crossed import ALPHA, Crossed
+from .crossed import ALPHA, Crossed, student
 from .power import FEWEST_PAIRS
 
 __all__ = ["Paired", "paired", "within_family"]
@@ -25,8 +20,8 @@ MOST_EXACT = 40  # pairs of which all sign patterns are counted; SciPy stops at 
 class Paired:
     r"""The comparison of two methods over runs that share a seed.
 
-    ``low`` to ``high`` is the 95 % Student interval of the mean difference, ``p`` the two-sided sign-flip p-value,
-    ``detectable`` the mean difference that the rule would find with probability 0.8 at this spread and number of pairs.
+    ``low`` to ``high`` is the 95 % Student interval of the mean difference, ``p`` the two-sided sign-flip p-value, ``detectable``
+    the mean difference that the rule would find with probability 0.8 at this spread, see :func:`bisam.evidence.power.detectable`.
     ``images`` is the wider interval over seeds and test images, ``None`` where the records do not say which images are right.
 
     Example:
@@ -46,10 +41,7 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """``"better"``, ``"worse"`` or ``"not resolved"``, from the seeds alone.
-
-        A difference is resolved with at least six pairs, an interval that excludes zero and p below 0.05.
-        """
+        """From the seeds alone: a difference is resolved with six pairs or more, an interval that excludes zero and p below 0.05."""
         if self.pairs < FEWEST_PAIRS or self.p >= ALPHA or self.low <= 0 <= self.high:
             return "not resolved"
         return "better" if self.mean > 0 else "worse"
@@ -57,8 +49,7 @@ class Paired:
     @property
     def error(self) -> float:
         """Standard error of the mean difference, over seeds or, where that is known and larger, over seeds and images."""
-        stats = _checks.needs("scipy.stats", extra="train")
-        seeds = (self.high - self.low) / 2 / float(stats.t.ppf(1 - ALPHA / 2, self.pairs - 1))
+        seeds = (self.high - self.low) / 2 / student(self.pairs - 1)
         return seeds if self.images is None else max(seeds, self.images.error)
 
     @property
@@ -71,13 +62,12 @@ class Paired:
         """The largest p of all that is asked, by sign flips, by Student's test, and over seeds and images where that is known."""
         stats = _checks.needs("scipy.stats", extra="train")
         half = (self.high - self.low) / 2
-        reach = float(stats.t.ppf(1 - ALPHA / 2, self.pairs - 1))
-        student = float(2 * stats.t.sf(abs(self.mean) / half * reach, self.pairs - 1)) if half else float(self.mean == 0)
-        return max(self.p, student, 0.0 if self.images is None else self.images.p)
+        by_t = float(2 * stats.t.sf(abs(self.mean) / half * student(self.pairs - 1), self.pairs - 1)) if half else float(self.mean == 0)
+        return max(self.p, by_t, 0.0 if self.images is None else self.images.p)
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float], images: Crossed | None = None) -> Paired:
-    r"""Compares two methods seed by seed.
+    r"""Compares two methods seed by seed: ours minus theirs.
 
     .. math::
         d_k = a_k - b_k, \qquad \bar d \pm t_{n-1,\,0.975}\, \frac{s_d}{\sqrt n}, \qquad
@@ -87,10 +77,6 @@ def paired(ours: Sequence[float], theirs: Sequence[float], images: Crossed | Non
         ours: one number a seed, such as test accuracies in percent.
         theirs: the other method's numbers, in the same order of seeds.
         images: the same comparison by :func:`bisam.evidence.crossed.crossed`, if it is known which test images are right.
-
-    Returns:
-        Mean difference (ours minus theirs), its interval, the exact p-value and the detectable difference, which is
-        :math:`s_d` times :func:`bisam.evidence.power.detectable`.
 
     Raises:
         ValueError: different lengths, fewer than two pairs, or numbers that are not finite.
@@ -132,13 +118,9 @@ def _sign_flip(difference: list[float]) -> float:
     if not any(difference):
         return 1.0
     if len(difference) > MOST_EXACT:
-        return float(
-            stats.permutation_test(
-                (difference,), lambda d, axis: numpy.mean(d, axis=axis),
-                permutation_type="samples", vectorized=True, n_resamples=2**19, random_state=0,
-                batch=max(1, 2**21 // len(difference)),  # all at once would take 8 MB a pair
-            ).pvalue
-        )
+        batch = max(1, 2**21 // len(difference))  # all at once would take 8 MB a pair
+        more = {"permutation_type": "samples", "vectorized": True, "n_resamples": 2**19, "batch": batch, "random_state": 0}
+        return float(stats.permutation_test((difference,), lambda d, axis: numpy.mean(d, axis=axis), **more).pvalue)
     # Whole numbers, so that equal sums are equal; 40 of them stay within 64 bits.
     units = numpy.rint(numpy.array(difference) * min(1e9, 1e17 / max(map(abs, difference)))).astype(numpy.int64)
     reach = abs(units.sum())
@@ -165,8 +147,7 @@ def within_family(p: Sequence[float]) -> list[float]:
         q_{(i)} = \min_{j \ge i} \frac{m}{j}\, p_{(j)}
 
     Who calls the claims with :math:`q < 0.05` found has, over many studies, a mean share of false alarms among them of at most
-    0.05, where a study that finds nothing counts as 0. Of the claims of one study more may be false. Each family is held to this
-    rate, several families together are not.
+    0.05, where a study that finds nothing counts as 0. Each family is held to this rate, several families together are not.
 
     Args:
         p: one a claim; of a rule that asks for several things, the largest of their p.

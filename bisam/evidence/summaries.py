@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import _checks
-from .crossed import ALPHA
+from .crossed import ALPHA, student
 
 __all__ = ["Pooled", "Unpaired", "pooled", "welch"]
 
 
 @dataclass(frozen=True)
 class Unpaired:
-    r"""The comparison of two methods of which means, standard deviations and numbers of runs are known.
-
-    ``low`` to ``high`` is the 95 % interval of the ``difference``, ``error`` its standard error, ``freedom`` the
-    degrees of freedom, ``p`` two-sided.
+    """The difference of two methods from means and deviations of their runs, with its standard error, two-sided p and 95 % interval.
 
     Example:
         >>> welch(91.0, 0.3, 6, 90.5, 0.2, 6).freedom > 8
@@ -33,7 +30,7 @@ class Unpaired:
 
 
 def welch(mean1: float, std1: float, n1: int, mean2: float, std2: float, n2: int) -> Unpaired:
-    r"""Welch's test from published summaries: two groups, each with a spread of its own.
+    r"""Welch's test from published summaries, first minus second: two groups, each with a spread of its own.
 
     .. math::
         v_i = \frac{s_i^2}{n_i}, \qquad t = \frac{m_1 - m_2}{\sqrt{v_1 + v_2}}, \qquad
@@ -47,16 +44,13 @@ def welch(mean1: float, std1: float, n1: int, mean2: float, std2: float, n2: int
         std2: its standard deviation.
         n2: its number of runs.
 
-    Returns:
-        First minus second, with standard error, degrees of freedom, two-sided p and 95 % interval.
-
     Raises:
         TypeError: not a number, or a number of runs that is not whole.
         ValueError: a negative spread, fewer than two runs, or no spread in either group.
 
     Source:
-        Welch (1947). Seeds that both methods share are lost in a summary; if runs of one seed go up and down
-        together, the interval is wider than a paired one.
+        Welch (1947). Seeds that both methods share are lost in a summary; where their runs go up and down together, a paired
+        interval is narrower.
 
     Example:
         >>> result = welch(94.28, 0.31, 6, 94.09, 0.26, 6)
@@ -64,11 +58,9 @@ def welch(mean1: float, std1: float, n1: int, mean2: float, std2: float, n2: int
         (0.19, 0.165, 0.28)
     """
     stats = _checks.needs("scipy.stats", extra="train")
-    mean1, mean2, std1, std2, n1, n2 = (
-        *(_checks.real(name, mean) for name, mean in (("mean1", mean1), ("mean2", mean2))),
-        *(_checks.nonnegative(name, std) for name, std in (("std1", std1), ("std2", std2))),
-        *(_checks.whole(name, n, 2) for name, n in (("n1", n1), ("n2", n2))),
-    )
+    mean1, mean2 = _checks.real("mean1", mean1), _checks.real("mean2", mean2)
+    std1, std2 = _checks.nonnegative("std1", std1), _checks.nonnegative("std2", std2)
+    n1, n2 = _checks.whole("n1", n1, 2), _checks.whole("n2", n2, 2)
     difference, first, second = mean1 - mean2, std1 * std1 / n1, std2 * std2 / n2
     if not math.isfinite(first + second):
         raise ValueError(f"std1 and std2 must have squares within the range of a float, got {std1!r} and {std2!r}")
@@ -77,16 +69,13 @@ def welch(mean1: float, std1: float, n1: int, mean2: float, std2: float, n2: int
     test = stats.ttest_ind_from_stats(mean1, std1, n1, mean2, std2, n2, equal_var=False)
     error = math.sqrt(first + second)
     freedom = (first + second) ** 2 / (first**2 / (n1 - 1) + second**2 / (n2 - 1))
-    reach = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * error
+    reach = student(freedom) * error
     return Unpaired(difference, error, freedom, float(test.pvalue), difference - reach, difference + reach)
 
 
 @dataclass(frozen=True)
 class Pooled:
-    r"""The average of several differences, each from other runs.
-
-    ``low`` to ``high`` is the 95 % interval of the average ``difference``, ``error`` its standard error, ``z`` their
-    ratio, ``p`` two-sided.
+    """The average of several differences, with its standard error, their ratio ``z``, its two-sided p and 95 % interval.
 
     Example:
         >>> pooled([welch(91.0, 0.3, 6, 90.5, 0.2, 6)] * 4).models
@@ -109,14 +98,11 @@ def pooled(comparisons: Sequence[Unpaired]) -> Pooled:
         \bar\Delta = \frac1m \sum_k \Delta_k, \qquad \operatorname{se} = \frac1m \sqrt{\sum_k \operatorname{se}_k^2},
         \qquad z = \frac{\bar\Delta}{\operatorname{se}}
 
-    It answers for these models, on average, and says nothing of others. The p is that of a normal distribution, as if
-    the standard errors were known; from a few runs each they are not, and p comes out a little too small.
+    It answers for these models, on average, and says nothing of others. The p is that of a normal distribution, as if the
+    standard errors were known, and so a little too small.
 
     Args:
         comparisons: one a model; all models weigh the same.
-
-    Returns:
-        Average difference, standard error, z, two-sided p and 95 % interval.
 
     Raises:
         TypeError: something else than results of :func:`welch`.

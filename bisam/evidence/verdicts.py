@@ -1,8 +1,8 @@
 r"""Verdicts: what runs say of a claim, by rules that are written down before the runs, dated, and kept.
 
-Two rules exist. Rule 1 is that of version 0.1.0. Rule 2 is dated 2026-11-28 and was fixed before any run was made under it; it
-asks more, and judges the old claims too, beside the old verdict. A difference is *seen* if the intervals exclude zero and the
-exact sign-flip test has :math:`p < 0.05`, over enough pairs. Rule 2 adds:
+Rule 1 is that of version 0.1.0. Rule 2, of 2026-11-28, was fixed before any run was made under it; it judges the old claims too,
+beside the old verdict. A difference is *seen* if the intervals exclude zero and the exact sign-flip test has :math:`p < 0.05`, over
+enough pairs. Rule 2 adds:
 
 - **twelve pairs** for a claim that is written under it, where six were enough (``FEWEST``);
 - **test images** as a second sample, where the records say which are right (:mod:`bisam.evidence.crossed`);
@@ -16,17 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from .. import _checks
-from .crossed import ALPHA
+from .crossed import student
 from .power import FEWEST_PAIRS, unpaired_detectable
 from .statistics import Paired
 from .summaries import Unpaired
 
-__all__ = [
-    "CHANCE_TO_SEE", "FEWEST", "NOT_IN_FAMILY", "OWN", "VERDICTS", "WRITTEN", "Fit", "Published", "direction",
-    "prediction_interval", "verdict",
-]  # fmt: skip
+__all__ = ["CHANCE_TO_SEE", "FEWEST", "NOT_IN_FAMILY", "OWN", "VERDICTS", "Fit", "Published", "direction", "prediction_interval", "verdict"]
 
-WRITTEN = "2026-11-28"  # of rule 2
 FEWEST = {1: FEWEST_PAIRS, 2: 12}  # pairs that a claim needs, by the rule that it was written under
 CHANCE_TO_SEE = 1 / 3  # power at which Simonsohn (2015) takes an effect to have been within a study's sight
 VERDICTS = ("reproduced", "direction only", "not reproduced", "not resolved", "not in regime", "not attempted")
@@ -64,9 +60,7 @@ class Fit:
     ``ours`` and ``theirs`` are mean training accuracies at the end, in percent, on the labels trained on; ``reachable`` and
     ``their_reachable`` the shares of labels that can be fitted without learning a wrong one by heart, :math:`100\,(1 - p)` with a
     share p of wrong labels; ``needed`` the percentage of these that a claim asks for; ``gap`` and ``their_gap`` training minus
-    test accuracy, both at the end.
-
-    A method that refuses the wrong labels passes, and so does one that learns them.
+    test accuracy at the end. A method that refuses the wrong labels passes, and so does one that learns them.
 
     Example:
         >>> Fit(62.5, 100.0, needed=90, reachable=60.0, their_reachable=60.0).in_regime, Fit(47.3, 57.8, needed=90).in_regime
@@ -99,8 +93,8 @@ def direction(ours: Paired, fewest: int = FEWEST_PAIRS) -> int:
         fewest: pairs below which nothing is seen.
 
     Example:
-        >>> direction(Paired(mean=1.0, low=0.2, high=1.8, p=0.03, pairs=6, detectable=1.0)), direction(
-        ...     Paired(mean=1.0, low=0.2, high=1.8, p=0.03, pairs=6, detectable=1.0), fewest=12)
+        >>> seen = Paired(mean=1.0, low=0.2, high=1.8, p=0.03, pairs=6, detectable=1.0)
+        >>> direction(seen), direction(seen, fewest=12)
         (1, 0)
     """
     (low, high), seeds = _paired(ours).widest, ours.verdict
@@ -133,14 +127,11 @@ def prediction_interval(ours: Paired, published: Published) -> tuple[float, floa
         >>> [round(end, 2) for end in prediction_interval(ours, Published(0.19))]
         [0.1, 0.5]
     """
-    stats = _checks.needs("scipy.stats", extra="train")
-    mine, theirs = _paired(ours).error ** 2, 0.0
-    _published(published)
-    freedom = ours.pairs - 1.0
-    if published.comparison is not None:
+    mine, theirs, freedom = _paired(ours).error ** 2, 0.0, ours.pairs - 1.0
+    if _checks.part("published", published, Published, "a Published").comparison is not None:
         theirs = published.comparison.error**2
         freedom = (mine + theirs) ** 2 / (mine**2 / freedom + theirs**2 / published.comparison.freedom)
-    reach = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * (mine + theirs) ** 0.5
+    reach = student(freedom) * (mine + theirs) ** 0.5
     return ours.mean - reach, ours.mean + reach
 
 
@@ -156,12 +147,10 @@ def verdict(ours: Paired | None, published: Published | None = None, fewest: int
 
     4. Seen in the other direction: ``"not reproduced"``.
     5. Seen in its direction: ``"reproduced"`` if :math:`e` lies in :func:`prediction_interval`, ours would have found a true
-       difference of :math:`|e|` with probability 0.8 at our estimated spread, and our interval does not leave out what 6 asks for.
-       Else ``"direction only"``: the size differs, or one of the two is too noisy to speak of a size. So no wide interval earns a
-       reproduction, neither ours nor the printed one.
+       difference of :math:`|e|` with probability 0.8 at our spread, and our interval does not leave out what 6 asks for. Else
+       ``"direction only"``: the size differs, or one of the two intervals is too wide to speak of a size.
     6. Not seen: ``"not reproduced"`` if our interval leaves out :math:`e`, and also the difference that the published runs had
-       one chance in three to find: then the effect, if there is any, is smaller than printed and out of their sight. Else
-       ``"not resolved"``.
+       one chance in three to find: the effect, if any, is smaller than printed and out of their sight. Else ``"not resolved"``.
 
     Of a printed difference of nothing, which has no direction: ``"not reproduced"`` if one is seen, ``"reproduced"`` if our
     interval lies within what was out of their sight, else ``"not resolved"``.
@@ -186,7 +175,7 @@ def verdict(ours: Paired | None, published: Published | None = None, fewest: int
         >>> [verdict(unseen, Published(e)) for e in (0.2, 0.9)], verdict(seen), verdict(None)
         (['not resolved', 'not reproduced'], 'holds', 'not attempted')
     """
-    _checks.optional("published", published, of=lambda _, value: _published(value))
+    _checks.optional("published", published, of=_checks.part, wanted=Published, words="a Published")
     _checks.optional("fit", fit, of=_checks.part, wanted=Fit, words="a Fit")
     fewest = _checks.whole("fewest", fewest)
     if ours is None:
@@ -206,10 +195,6 @@ def _paired(ours: object, others: str = "") -> Paired:
     return _checks.part("ours", ours, Paired, f"the Paired that paired() returns{others}")
 
 
-def _published(published: object) -> Published:
-    return _checks.part("published", published, Published, "a Published")
-
-
 def _seen(ours: Paired, published: Published, seen: int) -> str:
     if seen * published.effect <= 0:
         return "not reproduced"
@@ -227,10 +212,9 @@ def _leaves_out(ours: Paired, published: Published) -> bool:
 
 
 def _unseen(ours: Paired, published: Published) -> str:
-    low, high = ours.widest
+    (low, high), sight = ours.widest, published.sight
     if not low <= 0 <= high:  # interval and test contradict each other about zero
         return "not resolved"
-    sight = published.sight
     if published.effect == 0:
         return "reproduced" if sight is not None and -sight < low and high < sight else "not resolved"
     return "not reproduced" if _leaves_out(ours, published) else "not resolved"
