@@ -25,19 +25,17 @@ class Claim:
         statement: the sentence.
         ours: a method.
         theirs: another.
-        metric: what is compared: ``"selected_test_accuracy"``, ``"last_test_accuracy"``, or ``"broken"``, the samples that were
-            right at w and wrong at :math:`w + \epsilon`, mean over the epochs. ``"selected_test_top5_accuracy"`` is what a published
-            table prints and no record of ours has.
+        metric: ``"selected_test_accuracy"``, ``"last_test_accuracy"``, ``"selected_test_top5_accuracy"``, which no record of ours has,
+            or ``"broken"``, the samples that were right at w and wrong at :math:`w + \epsilon`, mean over the epochs.
         at: the place of the grid, axis to value.
         against: where ``theirs`` stands at another place, the axes that differ.
         over: axes of the grid to average over, seed by seed; a seed counts once both methods have it at all their values.
         label_noise: short for that axis in ``at``.
-        published: where ``results/published.csv`` has the two numbers: columns to values, without the method; empty for a claim of ours.
+        published: columns of ``results/published.csv`` to values that both numbers have; empty for a claim of ours.
         published_as: what the published table calls ``ours`` and ``theirs``, where it is not the usual name.
         rule: under which it was written: 1, or 2 since 2026-11-28, see :mod:`bisam.evidence.verdicts`.
         family: of claims that ask one question, see :class:`Family`; empty for a secondary claim, which is judged alone.
-        pairs: how many it is judged at, all seeds of its experiment; with fewer it stands as not resolved, so that nobody can stop when he
-            likes what he sees.
+        pairs: all seeds of its experiment, before which it is not resolved, so that nobody can stop when he likes what he sees.
         fitted: percentage of the labels that can be fitted, which both methods must have fitted at the end; ``None`` means 90 for a
             claim about accuracies and none for others.
 
@@ -97,7 +95,7 @@ class Claim:
 
     @property
     def needed(self) -> float:
-        """Percentage of the labels that can be fitted, which both methods must have fitted; 0 without a precondition."""
+        """What ``fitted`` comes to; 0 without a precondition."""
         if self.fitted is not None:
             return self.fitted
         return 0.0 if self.metric == "broken" else FITTED

@@ -44,8 +44,7 @@ def crossed(ours, theirs) -> Crossed:
         theirs: of the other method, with the same seeds and images in the same order.
 
     Raises:
-        TypeError: no array of numbers.
-        ValueError: shapes that differ, fewer than two seeds or images, or numbers that are not finite.
+        TypeError, ValueError: no arrays of finite numbers of one shape, or fewer than two seeds or images.
 
     Source:
         Two-way random effects by the method of moments, Searle, Casella & McCulloch (1992), chapter 4; degrees of freedom by

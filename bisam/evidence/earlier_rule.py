@@ -11,21 +11,20 @@ __all__ = ["earlier_verdict"]
 
 
 def earlier_verdict(ours: Paired | None, published_effect: float | None = None) -> str:
-    r"""What rule 1, that of version 0.1.0, says of a claim: kept, so that old verdicts can be computed beside new ones.
+    r"""What rule 1, that of version 0.1.0, says of a claim.
 
     With the interval :math:`[\ell, h]` and the p of our differences over six pairs or more: a claim of ours holds, is refuted or
     is not resolved. A published effect :math:`e \ne 0` is ``"reproduced"`` if a difference is seen in its direction and
     :math:`\ell \le e \le h`, ``"direction only"`` if it is seen and :math:`e` is left out, ``"not reproduced"`` if the other
-    direction is seen, or none and :math:`e` is left out, and ``"not resolved"`` in all other cases. The published error does not
-    count, and a wider interval is more easily "reproduced". An effect of nothing is judged like a claim of ours.
+    direction is seen, or none and :math:`e` is left out, and else ``"not resolved"``. The published error does not count, and a
+    wider interval is more easily "reproduced". An effect of nothing is judged like a claim of ours.
 
     Args:
-        ours: the comparison of our runs; None if there are none.
+        ours: the comparison of our runs; ``None`` if there are none.
         published_effect: the printed difference; ``None`` for a claim of ours.
 
     Raises:
-        TypeError: ``ours`` is no :class:`bisam.evidence.statistics.Paired`, or the effect is no number.
-        ValueError: an effect that is not finite.
+        TypeError, ValueError: ``ours`` is no :class:`bisam.evidence.statistics.Paired`, or the effect no finite number.
 
     Example:
         >>> seen = Paired(mean=0.3, low=0.1, high=0.5, p=0.03, pairs=6, detectable=0.3)

@@ -6,10 +6,11 @@ The tables below say what a field may be. A field that they do not name is check
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import reprlib
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING
 
 from .. import _checks
@@ -123,9 +124,9 @@ def _setting(name: str, value: object) -> None:
         Run(**{name: value})
 
 
-def _settings(value: dict) -> None:
-    for name, inner in value.items():
-        _setting(name, inner)
+def _each(check: Callable, *values: Iterable) -> None:
+    for given in zip(*values, strict=True):
+        check(*given)
 
 
 def _axes(value: dict) -> None:
@@ -136,29 +137,19 @@ def _axes(value: dict) -> None:
             _setting(name, each)
 
 
-def _radii(value: dict) -> None:
-    for inner in value.values():
-        Constant(inner)
-
-
-def _tables(value: tuple) -> None:
-    for name in value:
-        _one_of(*dict.fromkeys(row["table"] for row in rows()), *SHOWN)(name)
-
-
-def _id(value: str) -> None:
-    for part in value.split("/"):
-        files.safe_name("each part between slashes", part)
-
-
 OWN = {
     "Experiment": {
         "title": _something, "methods": _something, "seeds": _at_least(1), "epochs": _epochs, "first_seed": _at_least(0), "rho": Constant,
         "schema": _one_of(1, 2, 3), "machine": _one_of("", "cpu", "gpu"),
         "rate": _rate, "smoothing": CrossEntropy, "convention": lambda value: CrossEntropy(0.1, value),
-        "label_noise": lambda value: _axes({"label_noise": value}), "axes": _axes, "settings": _settings, "radius": _radii, "tables": _tables,
+        "label_noise": lambda value: _axes({"label_noise": value}), "axes": _axes,
+        "settings": lambda value: _each(_setting, value, value.values()), "radius": lambda value: _each(Constant, value.values()),
+        "tables": lambda value: _each(_one_of(*dict.fromkeys(row["table"] for row in rows()), *SHOWN), value),
     },
-    "Claim": {"id": _id, "statement": _something, "ours": _something, "theirs": _something, "pairs": _at_least(0)},
+    "Claim": {
+        "id": lambda value: _each(functools.partial(files.safe_name, "each part between slashes"), value.split("/")),
+        "statement": _something, "ours": _something, "theirs": _something, "pairs": _at_least(0),
+    },
     "Family": {"title": _something, "why": _something},
 }  # fmt: skip
 

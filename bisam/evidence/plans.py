@@ -43,7 +43,7 @@ class Settings:
         checkpoints: where unfinished runs are kept.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong type or out of range; ``torchrun`` has started several of this process.
+        TypeError, ValueError: a wrong argument; ``torchrun`` has started several of this process.
 
     Example:
         >>> Settings(workers=2).device, Settings().devices
@@ -60,7 +60,13 @@ class Settings:
     def __post_init__(self):
         check_alone("reproduce")
         _checks.keep(self, _checks.whole, "workers")
-        _check_devices(self.devices)
+        for each in self.devices:
+            _checks.device("device", each)
+        once = len(set(self.devices)) == len(self.devices) and all(each.startswith("cuda:") for each in self.devices)
+        if len(self.devices) > 1 and not once:
+            raise ValueError(
+                f"device must be one device, or several GPUs by their numbers, each once, such as cuda:0,cuda:1; got {self.device!r}"
+            )
         _checks.optional("root", self.root, of=_checks.path, words="the path of a folder")
         _checks.keep(self, _checks.optional, "minutes", of=_checks.positive)
         _checks.keep(self, _checks.path, "folder", "checkpoints", words="the path of a folder")
@@ -69,13 +75,6 @@ class Settings:
     def devices(self) -> tuple[str, ...]:
         """All devices, one by one."""
         return tuple(self.device.split(",")) if isinstance(self.device, str) else (self.device,)
-
-
-def _check_devices(devices: tuple) -> None:
-    for each in devices:
-        _checks.device("device", each)
-    if len(devices) > 1 and (len(set(devices)) < len(devices) or not all(each.startswith("cuda:") for each in devices)):
-        raise ValueError(f"device must be one device, or several GPUs by their numbers, each once, such as cuda:0,cuda:1; got {','.join(devices)!r}")
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,6 @@ class Planned:
         recorded: it is done.
         words: what its name is made of: method, axes of the experiment, seed.
         epoch_seconds: about how long an epoch of it takes on this machine; 0 where nobody has timed it.
-
-    Raises:
-        TypeError, ValueError: a name that cannot stand in a path, or seconds that are not finite or below 0.
 
     Example:
         >>> plan("first_run")[0].recorded
@@ -123,10 +119,8 @@ class Planned:
         return folder / self.experiment / f"{self.file}.pt"
 
 
-def plan(
-    name: str, scale: str | None = None, seeds: int | None = None, only: Sequence[str] = (), folder: Path = RESULTS
-) -> list[Planned]:
-    """The runs of an experiment, or of all experiments that bear upon a published table at a scale.
+def plan(name: str, scale: str | None = None, seeds: int | None = None, only: Sequence[str] = (), folder: Path = RESULTS) -> list[Planned]:
+    """The runs of an experiment, or of all that bear upon a published table at a scale; seed by seed, so that what is done is paired.
 
     Args:
         name: of an experiment in ``claims.toml``, or of a table, such as ``"T9"``.
@@ -135,13 +129,9 @@ def plan(
         only: methods, models and other words that the names of records are made of; all of one kind if left out.
         folder: the ledger.
 
-    Returns:
-        The runs, seed by seed as they are made, so that whatever is done first is paired.
-
     Raises:
         ValueError: an unknown name, scale or word, or seeds that the experiment does not have.
-        LedgerError: something in the list is wrong, such as a name that cannot stand in a path, or a record that is there does not
-            belong to the experiment as it is described now.
+        LedgerError: something in the list is wrong, or a record does not belong to the experiment as it is described now.
 
     Example:
         >>> {planned.run.recipe.name for planned in plan("first_run", only=["sam", "noise40"], seeds=2)}
@@ -149,7 +139,6 @@ def plan(
     """
     found, folder = [], _checks.path("folder", folder, "the path of a folder")
     for chosen in _asked(name, scale, folder):
-        files.safe_name("experiment", chosen.name)
         there = ledger.evidence(chosen.name, home(chosen, folder), plan=chosen)
         count = chosen.seeds if seeds is None else _checks.whole("seeds", seeds)
         if count > chosen.seeds:
@@ -178,14 +167,12 @@ def _asked(name: str, scale: str | None, folder: Path) -> list[Experiment]:
 
 def _filtered(found: list[Planned], only: Sequence[str]) -> list[Planned]:
     """Words of one kind widen the choice, words of different kinds narrow it: two methods at one noise."""
-    kinds: dict[str, set[str]] = {}
-    for planned in found:
-        for kind, word in planned.words.items():
-            kinds.setdefault(kind, set()).add(word)
+    known = {pair for planned in found for pair in planned.words.items()}
     for word in _checks.sequence("only", only):
-        _checks.choice("only", word, tuple(sorted(set().union(*kinds.values()))))
-    wanted = {kind: set(only) & words for kind, words in kinds.items() if set(only) & words}
-    return [one for one in found if all(one.words.get(kind) in words for kind, words in wanted.items())]
+        _checks.choice("only", word, sorted({word for _, word in known}))
+    wanted = {pair for pair in known if pair[1] in only}
+    kinds = {kind for kind, _ in wanted}
+    return [one for one in found if all((kind, one.words.get(kind)) in wanted for kind in kinds)]
 
 
 def home(chosen: Experiment, folder: Path = RESULTS) -> Path:

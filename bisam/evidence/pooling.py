@@ -58,18 +58,15 @@ def pool(source: Path, folder: Path = RESULTS) -> Pooled:
     Nothing is written over. Of a run that both ledgers have the numbers are compared.
 
     Args:
-        source: the other ledger, a folder with ``runs/EXPERIMENT/FILE.json``.
+        source: the other ledger, a folder with ``runs/EXPERIMENT/FILE.json``, or a ``LedgerError`` says that it is none.
         folder: this one.
-
-    Raises:
-        LedgerError: there is no such folder.
 
     Example:
         >>> found = pool(RESULTS)
         >>> found.taken, found.differ, found.refused
         ([], [], [])
     """
-    source, folder = (_checks.path(name, value, "the path of a folder") for name, value in (("source", source), ("folder", folder)))
+    source, folder = _checks.path("source", source, "the path of a folder"), _checks.path("folder", folder, "the path of a folder")
     if not (source / "runs").is_dir():
         raise LedgerError(f"source {source} has no folder runs")
     found, plans = Pooled(), experiments(folder)
@@ -106,17 +103,13 @@ def _pool_experiment(plan: Experiment, records: Iterable[Path], folder: Path, fo
             (found.same if theirs["weights_digest"] == here[name]["weights_digest"] else found.differ).append(full)
             found.differences.append(theirs["final"]["last_test_accuracy"] - here[name]["final"]["last_test_accuracy"])
         else:
+            place = folder / "runs" / plan.name
             try:
-                _take(theirs, folder / "runs" / plan.name / path.name)
+                place.mkdir(parents=True, exist_ok=True)
+                files.write_new(place / path.name, json.dumps(theirs, indent=1) + "\n")
             except OSError as error:
                 found.refused.append(f"{full}: it cannot be written: {error}")
                 continue
             here[name] = theirs
             beside.append(name)
             found.taken.append(full)
-
-
-def _take(record: dict, path: Path) -> None:
-    """Writes what was checked, in the form in which records are written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_new(path, json.dumps(record, indent=1) + "\n")

@@ -35,8 +35,7 @@ def power(effect: float, pairs: int, fewest: int = FEWEST_PAIRS) -> float:
         fewest: pairs below which the rule resolves nothing.
 
     Raises:
-        TypeError: not a number, or a number of pairs that is not whole.
-        ValueError: an effect that is not finite, or fewer than two pairs.
+        TypeError, ValueError: an effect that is no finite number, or fewer than two pairs.
 
     Example:
         >>> [round(power(1.2, n), 1) for n in (6, 12)], power(1.2, 10, fewest=12)
@@ -63,17 +62,14 @@ def detectable(pairs: int, chance: float = POWER, fewest: int = FEWEST_PAIRS) ->
         fewest: pairs below which the rule resolves nothing, and nothing finite is detectable.
 
     Raises:
-        TypeError: not a number, or a number of pairs that is not whole.
-        ValueError: fewer than two pairs, or a chance outside of (0.05, 1).
+        TypeError, ValueError: fewer than two pairs, or a chance outside of (0.05, 1).
 
     Example:
         >>> [round(detectable(n), 1) for n in (5, 6, 12, 40)]
         [inf, 1.8, 0.9, 0.5]
     """
     chance, pairs = _chance(chance), _checks.whole("pairs", pairs, 2)
-    if pairs < max(_checks.whole("fewest", fewest), FEWEST_PAIRS):
-        return math.inf
-    return _inverse(pairs, chance)
+    return math.inf if pairs < max(_checks.whole("fewest", fewest), FEWEST_PAIRS) else _inverse(pairs, chance)
 
 
 @functools.cache
@@ -94,8 +90,7 @@ def unpaired_detectable(comparison: Unpaired, chance: float = POWER) -> float:
         chance: probability of finding it, in (0.05, 1).
 
     Raises:
-        TypeError: something else than a result of :func:`bisam.evidence.summaries.welch`.
-        ValueError: a chance outside of (0.05, 1).
+        TypeError, ValueError: no result of :func:`bisam.evidence.summaries.welch`, or a chance outside of (0.05, 1).
 
     Source:
         The noncentral t distribution. With a chance of one third it is by what Simonsohn (2015) judges how much a study could see.
@@ -105,8 +100,7 @@ def unpaired_detectable(comparison: Unpaired, chance: float = POWER) -> float:
         >>> round(unpaired_detectable(welch(94.3, 0.2, 6, 94.1, 0.2, 6)), 2)
         0.36
     """
-    optimize = _checks.needs("scipy.optimize", extra="train")
-    stats = _checks.needs("scipy.stats", extra="train")
+    optimize, stats = _checks.needs("scipy.optimize", extra="train"), _checks.needs("scipy.stats", extra="train")
     chance = _chance(chance)
     freedom = _checks.part("comparison", comparison, Unpaired, "a result of welch()").freedom
     edge = stats.f.ppf(1 - ALPHA, 1, freedom)

@@ -38,9 +38,6 @@ def published(**columns: str) -> list[dict]:
     Raises:
         ValueError: a column that the table does not have, or a value that no row has there; the message lists those that exist.
 
-    Source:
-        The table names the source of each row.
-
     Example:
         >>> [row["mean"] for row in published(table="T1", model="Resnet-56", method="SAM")]
         [94.09]
@@ -87,7 +84,6 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def _row_faults(cells: list[str]) -> Iterator[str]:
-    """What is wrong with a row, its column first."""
     if len(cells) != len(COLUMNS):
         yield f"which must have {len(COLUMNS)} columns, has {len(cells)}"
         return
@@ -116,13 +112,7 @@ def published_effect(claim: Claim) -> float | None:
     """The published number of ours minus that of theirs, as accuracy in points; ``None`` for a claim of our own.
 
     Args:
-        claim: its ``published`` columns must single out one row for each of the two methods.
-
-    Raises:
-        LedgerError: they do not.
-
-    Source:
-        ``results/published.csv``. A table of errors counts the other way round.
+        claim: its ``published`` columns must single out one row for each of the two methods, or a ``LedgerError`` says so.
 
     Example:
         >>> claim = Claim("c", "first_run", "s.", "sam", "sgd", "last_test_accuracy", published={"table": "T1", "model": "Resnet-56"})
@@ -132,28 +122,21 @@ def published_effect(claim: Claim) -> float | None:
     if not _checks.part("claim", claim, Claim, "a Claim").published:
         return None
     ours, theirs = published_sides(claim)
-    return (ours["mean"] - theirs["mean"]) * (-1 if "error" in ours["metric"] else 1)
+    return (ours["mean"] - theirs["mean"]) * (-1 if "error" in ours["metric"] else 1)  # a table of errors counts the other way round
 
 
 def published_difference(claim: Claim) -> Published | None:
-    """The published difference with what is printed of its error; ``None`` for a claim of our own.
+    """The published difference with what is printed of its error, read by Welch's test; ``None`` for a claim of our own.
 
     Args:
         claim: as in :func:`published_effect`.
-
-    Raises:
-        LedgerError: its ``published`` columns do not single out two rows.
-
-    Source:
-        ``results/published.csv``, read by Welch's test.
 
     Example:
         >>> claim = Claim("c", "first_run", "s.", "sam", "sgd", "last_test_accuracy", published={"table": "T1", "model": "Resnet-56"})
         >>> round(published_difference(claim).comparison.error, 2)
         0.15
     """
-    effect = published_effect(claim)
-    if effect is None:
+    if (effect := published_effect(claim)) is None:
         return None
     sides = published_sides(claim)
     known = all(side["std"] != "" and side["n_runs"] != "" and side["n_runs"] > 1 for side in sides) and any(side["std"] for side in sides)

@@ -36,9 +36,8 @@ def record(history: History, name: str, file: str, scale: str, folder: Path = RE
     Example:
         >>> import tempfile
         >>> from bisam.training import fit
-        >>> history = fit(Run(model="mlp", epochs=1))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     record(history, "try", "sam-seed0", "smoke", Path(folder)).name
+        ...     record(fit(Run(model="mlp", epochs=1)), "try", "sam-seed0", "smoke", Path(folder)).name
         'sam-seed0.json'
     """
     path = path_of(name, file, folder)
@@ -63,20 +62,15 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
     """What a record holds: the run, its curve and final numbers, and what tells whether it is the same again.
 
     Args:
-        history: what :func:`~bisam.training.fit` returned.
+        history: what :func:`~bisam.training.fit` returned; one that is not finished is a ``ValueError``.
         name: of the experiment.
         scale: of the experiment.
         root: folder of the data sets, see :func:`bisam.training.data.load`.
 
-    Raises:
-        ValueError: the history is not finished.
-
     Example:
-        >>> from bisam.evidence.record import bits
         >>> from bisam.training import fit
-        >>> found = entry(fit(Run(model="mlp", epochs=1)), "try", "smoke")
-        >>> found["right"]["images"], int(bits(found, "last").sum()) / 5 == found["final"]["last_test_accuracy"]
-        (500, True)
+        >>> entry(fit(Run(model="mlp", epochs=1)), "try", "smoke")["right"]["images"]
+        500
     """
     run = history.run
     if not history.finished:
@@ -112,11 +106,7 @@ def check_schema(plan: Experiment) -> None:
 
     Example:
         >>> from bisam.evidence.listing import experiment
-        >>> try:
-        ...     check_schema(experiment("digits"))
-        ... except LedgerError as error:
-        ...     print(str(error)[:51])
-        experiment digits has records of schema 2, and this
+        >>> check_schema(experiment("first_run"))
     """
     if plan.schema != SCHEMA:
         raise LedgerError(
@@ -160,7 +150,7 @@ def reasons(there: dict, here: dict) -> list[str]:
         >>> reasons(there, there)[0][:58]
         'The record is of schema 2: since then Q is computed in ano'
     """
-    ascent = there["run"]["recipe"].get("ascent") or {}
-    older = there["schema"] < SCHEMA and ascent.get("kind") == "Surrogate"
-    rewritten = f"The record is of schema {there['schema']}: since then Q is computed in another form, whose last bits differ."
-    return ([rewritten] if older else []) + differences(there["environment"], here["environment"])
+    found = differences(there["environment"], here["environment"])
+    if there["schema"] < SCHEMA and (there["run"]["recipe"].get("ascent") or {}).get("kind") == "Surrogate":
+        return [f"The record is of schema {there['schema']}: since then Q is computed in another form, whose last bits differ.", *found]
+    return found

@@ -90,8 +90,7 @@ def paired(ours: Sequence[float], theirs: Sequence[float], images: Crossed | Non
         >>> round(result.mean, 2), round(result.p, 3), result.verdict
         (1.0, 0.031, 'better')
     """
-    numpy = _checks.needs("numpy", extra="train")
-    stats = _checks.needs("scipy.stats", extra="train")
+    numpy, stats = _checks.needs("numpy", extra="train"), _checks.needs("scipy.stats", extra="train")
     ours, theirs = _checks.series("ours", ours), _checks.series("theirs", theirs)
     _checks.optional("images", images, of=_checks.part, wanted=Crossed, words="a result of crossed()")
     if len(ours) != len(theirs):
@@ -113,8 +112,7 @@ def paired(ours: Sequence[float], theirs: Sequence[float], images: Crossed | Non
 
 def _sign_flip(difference: list[float]) -> float:
     """The p over all sign patterns, whose sums are put together from those of two halves; beyond 40 pairs over random patterns."""
-    numpy = _checks.needs("numpy", extra="train")
-    stats = _checks.needs("scipy.stats", extra="train")
+    numpy, stats = _checks.needs("numpy", extra="train"), _checks.needs("scipy.stats", extra="train")
     if not any(difference):
         return 1.0
     if len(difference) > MOST_EXACT:
@@ -153,8 +151,7 @@ def within_family(p: Sequence[float]) -> list[float]:
         p: one a claim; of a rule that asks for several things, the largest of their p.
 
     Raises:
-        TypeError: no list, or not a number.
-        ValueError: a number outside of [0, 1].
+        TypeError, ValueError: no list of numbers in [0, 1].
 
     Source:
         Benjamini & Hochberg (1995), computed by SciPy. It is proved for independent claims and for positively dependent ones.
@@ -166,7 +163,6 @@ def within_family(p: Sequence[float]) -> list[float]:
     """
     stats = _checks.needs("scipy.stats", extra="train")
     p = _checks.series("p", p)
-    for each in p:
-        if not 0 <= each <= 1:
-            raise ValueError(f"p must hold numbers from 0 to 1, got {each!r}")
+    if wrong := [each for each in p if not 0 <= each <= 1]:
+        raise ValueError(f"p must hold numbers from 0 to 1, got {wrong[0]!r}")
     return [float(q) for q in stats.false_discovery_control(p, method="bh")] if p else []

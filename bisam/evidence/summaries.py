@@ -45,8 +45,7 @@ def welch(mean1: float, std1: float, n1: int, mean2: float, std2: float, n2: int
         n2: its number of runs.
 
     Raises:
-        TypeError: not a number, or a number of runs that is not whole.
-        ValueError: a negative spread, fewer than two runs, or no spread in either group.
+        TypeError, ValueError: no numbers, a negative spread, fewer than two runs, or no spread in either group.
 
     Source:
         Welch (1947). Seeds that both methods share are lost in a summary; where their runs go up and down together, a paired
@@ -105,11 +104,7 @@ def pooled(comparisons: Sequence[Unpaired]) -> Pooled:
         comparisons: one a model; all models weigh the same.
 
     Raises:
-        TypeError: something else than results of :func:`welch`.
-        ValueError: none at all.
-
-    Source:
-        The variance of a mean of independent numbers.
+        TypeError, ValueError: no list of results of :func:`welch`, or an empty one.
 
     Example:
         >>> result = pooled([welch(0.2, 0.1, 6, 0.1, 0.1, 6), welch(0.3, 0.1, 6, 0.0, 0.1, 6)])

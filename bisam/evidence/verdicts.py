@@ -156,13 +156,10 @@ def verdict(ours: Paired | None, published: Published | None = None, fewest: int
     interval lies within what was out of their sight, else ``"not resolved"``.
 
     Args:
-        ours: the comparison of our runs, in the units and the direction of the claim; ``None`` if there are none.
+        ours: the :class:`~bisam.evidence.statistics.Paired` of our runs, in the direction of the claim; ``None`` if there are none.
         published: the published difference; ``None`` for a claim of ours.
         fewest: pairs that the claim needs.
         fit: training accuracies; ``None`` for a claim without a precondition.
-
-    Raises:
-        TypeError: something else than a :class:`bisam.evidence.statistics.Paired`.
 
     Source:
         The size in 5 is Patil, Peng & Leek's (2016), the sight in 6 Simonsohn's (2015).

@@ -11,9 +11,8 @@ import records
 from bisam.axes.radius import Constant
 from bisam.cli import main
 from bisam.evidence import listing
-from bisam.evidence.copies import training
 from bisam.evidence.places import LedgerError
-from bisam.evidence.verify import verify
+from bisam.evidence.verify import training, verify
 from bisam.methods.lets import Learned
 from bisam.methods.table import SAM as SAM_
 from bisam.training import Run
