@@ -140,8 +140,8 @@ def changed(method: Recipe, settings: Mapping[str, object]) -> Recipe:
 
     Args:
         method: the recipe.
-        settings: such as ``"ascent.mu"`` to its value. A part as a whole is a dictionary with its ``kind``, or its kind alone where
-            the rest has defaults; a dictionary without a kind holds changes of the part that is there.
+        settings: such as ``"ascent.mu"`` to its value. A part as a whole is a dictionary with its ``kind``, or the kind alone; a
+            dictionary without a kind holds changes of the part that is there.
 
     Raises:
         TypeError, ValueError: a name that the recipe does not have, or a value that is not allowed there.
@@ -150,9 +150,8 @@ def changed(method: Recipe, settings: Mapping[str, object]) -> Recipe:
         >>> changed(recipe("bisam-log"), {"ascent.mu": 2, "descent": {"smoothing": 0.1}, "geometry": "Adaptive"}).ascent.mu
         2
     """
-    _checks.part("method", method, Recipe, "a bisam.Recipe")
+    choices = _checks.part("method", method, Recipe, "a bisam.Recipe").to_dict()
     _checks.part("settings", settings, Mapping, "a dictionary from dotted names to values")
-    choices = method.to_dict()
     for path, value in settings.items():
         _put(choices, _checks.text("a name among the settings", path), value, method.name)
     return Recipe.from_dict(choices)
@@ -222,18 +221,15 @@ def export(planned: Sequence[Planned], folder: str | Path, results: Path = RESUL
     """
     planned, folder = runs_planned(planned), _checks.path("folder", folder, "the path of a folder")
     paths = [folder / one.experiment / f"{one.file}.json" for one in planned]
-    new = {path: one for path, one in zip(paths, planned, strict=True) if not _is_there(path, one.run)}
+    for path, one in zip(paths, planned, strict=True):
+        if path.exists() and read(path).run() != one.run:
+            raise ValueError(f"{path} is there already and describes another run; choose another folder")
+    new = {path: one for path, one in zip(paths, planned, strict=True) if not path.exists()}
     for place in {path.parent: path for path in new}.values():
         files.check_writable(place)
     for path, one in new.items():
         files.write_whole(path, json.dumps(_exported(one, results), indent=1) + "\n")
     return paths
-
-
-def _is_there(path: Path, run: Run) -> bool:
-    if path.exists() and read(path).run() != run:
-        raise ValueError(f"{path} is there already and describes another run; choose another folder")
-    return path.exists()
 
 
 def _exported(one: Planned, results: Path) -> dict:

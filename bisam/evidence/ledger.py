@@ -45,14 +45,11 @@ def read(path: Path) -> dict:
 
 
 def load(name: str, folder: Path = RESULTS) -> dict[str, dict]:
-    """All records of an experiment, by file name.
+    """All records of an experiment, by file name, each as :func:`read` takes it.
 
     Args:
         name: of the experiment.
         folder: the ledger.
-
-    Raises:
-        LedgerError: a record that is none, or does not belong to the experiment, see :func:`read`.
 
     Example:
         >>> load("an_experiment_without_records")
@@ -73,7 +70,6 @@ def evidence(name: str, folder: Path = RESULTS, plan: Experiment | None = None) 
         plan: the experiment, where its description is in another folder.
 
     Raises:
-        ValueError: an unknown experiment.
         LedgerError: a record that is not in the plan, or whose settings, schema or data differ from it.
 
     Example:

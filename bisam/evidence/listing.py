@@ -31,14 +31,10 @@ class Listed:
 
 
 def listed(folder: Path = RESULTS) -> Listed:
-    """What ``claims.toml`` holds, with everything that is wrong in it.
+    """What ``claims.toml`` holds: its sound ``entries`` by table, and its ``faults``, a line each.
 
     Args:
         folder: the ledger.
-
-    Returns:
-        ``entries``, the tables of families and experiments by name and the list of claims, without those that are wrong; and
-        ``faults``, a line each.
 
     Raises:
         LedgerError: the file cannot be read, or is no TOML.
@@ -100,11 +96,8 @@ def experiment(name: str, folder: Path = RESULTS) -> Experiment:
     """The named experiment.
 
     Args:
-        name: one of :func:`experiments`.
+        name: one of :func:`experiments`; of another a ``ValueError`` says which exist.
         folder: the ledger.
-
-    Raises:
-        ValueError: an unknown name; the message lists those that exist.
 
     Example:
         >>> experiment("first_run").methods[0]
@@ -163,16 +156,14 @@ def _claims(raw: object, faults: list[str]) -> list[Claim]:
     if not isinstance(raw, list):
         faults.append(f"claim must be a list of tables, [[claim]], got {reprlib.repr(raw)}")
         return []
-    found, seen = [], set()
+    found: dict[str, Claim] = {}
     for number, fields in enumerate(raw, 1):
         id = fields.get("id") if isinstance(fields, dict) else None
-        one = made(Claim, f"claim {id!r}" if not isinstance(id, str) or not id.isprintable() else f"claim {id or number}", fields, faults)
-        if one is not None and one.id in seen:
+        shown = id or number if isinstance(id, str) and id.isprintable() else repr(id)
+        one = made(Claim, f"claim {shown}", fields, faults)
+        if one is not None and found.setdefault(one.id, one) is not one:
             faults.append(f"claim {one.id}: id is that of an earlier claim")
-        elif one is not None:
-            seen.add(one.id)
-            found.append(one)
-    return found
+    return list(found.values())
 
 
 def _strangers(claim: Claim, plans: dict[str, Experiment]) -> Iterator[str]:

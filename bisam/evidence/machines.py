@@ -1,7 +1,7 @@
 r"""Which machines have made the records, and whether they agree.
 
-Where a claim has pairs from several machines, Welch's analysis of variance asks whether their mean differences :math:`\bar d_k`, with standard errors
-:math:`e_k`, differ by more than chance:
+Where a claim has pairs from several machines, Welch's analysis of variance asks whether their mean differences :math:`\bar d_k`,
+with standard errors :math:`e_k`, differ by more than chance:
 
 .. math:: F \propto \sum_k \frac{(\bar d_k - \bar d)^2}{e_k^2}, \qquad \bar d = \frac{\sum_k \bar d_k / e_k^2}{\sum_k 1 / e_k^2}
 """

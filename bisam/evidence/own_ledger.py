@@ -15,8 +15,8 @@ from ..training.environment import commit
 from ..training.run import COMPILE, PRECISIONS
 from .claim import Claim
 from .experiment import Experiment
-from .listing import listed
-from .places import RESULTS, LedgerError
+from .listing import claims, experiments, families
+from .places import RESULTS
 from .plans import Planned, runs_planned
 from .record import SCHEMA
 
@@ -30,7 +30,7 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
 
     A record must fit the plan of its ledger, so a run with another setting belongs to another plan. As the new ledger has no
     records, none of its experiments is stopped or has an earlier form. Those that cannot be run with the settings are left out with
-    their claims, and named in the head of the list.
+    their claims; they are named in the head of the list, and returned.
 
     Args:
         folder: the new ledger; a list that is there is kept, and nothing is written.
@@ -38,13 +38,9 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
         names: of experiments that must not be left out.
         results: the ledger whose list is taken.
 
-    Returns:
-        The names of the experiments that were left out.
-
     Raises:
         OSError: the folder cannot be written to.
         ValueError: an unknown setting or value, an experiment among ``names`` that cannot be run so, or a folder with other things in it.
-        LedgerError: something in the list is wrong.
 
     Example:
         >>> import tempfile
@@ -60,11 +56,8 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
     check_settings(settings)
     _checks.sequence("names", names)
     results = _checks.path("results", results, "the path of a folder")
-    found = listed(results)
-    for fault in found.faults:
-        raise LedgerError(f"{results / 'claims.toml'}: {fault}")
     plans, without = {}, {}
-    for one in found.entries["experiment"].values():
+    for one in experiments(results).values():
         try:
             plans[one.name] = _with(one, settings)
         except (TypeError, ValueError) as error:
@@ -79,10 +72,10 @@ def derive(folder: str | Path, settings: Mapping[str, str], names: Sequence[str]
         *(f"# Left out: {name}, for {' '.join(why.split())}." for name, why in without.items()),
         "",
     ]
-    for table, entries in (("family", found.entries["family"]), ("experiment", plans)):
+    for table, entries in (("family", families(results)), ("experiment", plans)):
         for one in entries.values():
             lines += [f"[{table}.{_key(one.name)}]", *_fields(one), ""]
-    for claim in found.entries["claim"]:
+    for claim in claims(None, results):
         if claim.experiment not in without:
             lines += ["[[claim]]", *_fields(claim), ""]
     files.check_writable(path)

@@ -14,18 +14,7 @@ class LedgerError(RuntimeError):
 
 
 def found_from(here: Path) -> Path:
-    """The folder ``results`` with a list of claims, in a folder or one above it, else beside the package.
-
-    Args:
-        here: the folder to begin with.
-
-    Returns:
-        Where there is none, the place beside ``here``, which is not there.
-
-    Example:
-        >>> (found_from(Path.cwd()) / "claims.toml").is_file()
-        True
-    """
+    """The folder ``results`` with a list of claims, here or in a folder above, else beside the package; else one that is not there."""
     places = [*(folder / "results" for folder in (here, *here.parents)), BESIDE]
     return next((place for place in places if (place / "claims.toml").is_file()), here / "results")
 

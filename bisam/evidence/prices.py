@@ -46,8 +46,7 @@ def prices(planned: Sequence[Planned], settings: Settings) -> dict[tuple[str, st
     """What :func:`hours` says, by experiment and data set; in place of a number the error, where the data are not there.
 
     Args:
-        planned: runs; those that are recorded cost nothing.
-        settings: on which device, and where the data are.
+        planned, settings: as in :func:`hours`.
 
     Example:
         >>> from bisam.evidence.plans import plan

@@ -1,13 +1,8 @@
 r"""One queue of all missing runs, most valuable first.
 
-A run is worth what it narrows. The interval of a comparison of n pairs is about as wide as :math:`1 / \sqrt n`, so one more pair
-narrows it by
-
-.. math:: g(n) = \frac{1}{\sqrt{n + 1}} - \frac{1}{\sqrt{n + 2}}
-
-in units of the spread (n + 1 in place of n, so that the first pair has a finite worth). The pairs that a claim still lacks stand in
-line: those that lack the fewest runs first, and among these by seed. With n pairs there, the one in place :math:`k = 0, 1, \dots`
-will narrow the interval by :math:`g(n + k)`. The worth of a run is
+A run is worth what it narrows, see :func:`gain`. The pairs that a claim still lacks stand in line: those that lack the fewest runs
+first, and among these by seed. With n pairs there, the one in place :math:`k = 0, 1, \dots` will narrow the interval by
+:math:`g(n + k)`. The worth of a run is
 
 .. math:: \frac{1}{t} \sum_c \frac{g(n_c + k_c)}{m_c}
 
@@ -22,7 +17,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from .. import _checks
 from ..training.data import DataError
@@ -73,8 +68,8 @@ class _Open:
     """An open claim: how many pairs it has, and by seed what the others lack."""
 
     id: str
-    count: int = 0
-    missing: list[set[tuple[str, str]]] = field(default_factory=list)
+    count: int
+    missing: list[set[tuple[str, str]]]
 
     def worths(self) -> dict[tuple[str, str], float]:
         """What each missing run is worth to this claim, but for its seconds."""
@@ -89,9 +84,11 @@ class _Open:
 
 
 def gain(pairs: int) -> float:
-    r"""By how much one more pair narrows an interval, in units of the spread.
+    r"""By how much one more pair narrows an interval, which is about :math:`1 / \sqrt n` wide, in units of the spread.
 
     .. math:: g(n) = \frac{1}{\sqrt{n + 1}} - \frac{1}{\sqrt{n + 2}}
+
+    It has n + 1 in place of n, so that the first pair has a finite worth.
 
     Args:
         pairs: that are there, n.
@@ -115,10 +112,6 @@ def queue(settings: Settings, machine: str = "cpu") -> tuple[list[Job], dict[str
 
     Returns:
         The runs; and by experiment why it is left out, where its data are not there or are others than those of its records.
-
-    Raises:
-        LedgerError: something is wrong in the ledger.
-        ValueError: another machine.
 
     Example:
         >>> import tempfile
@@ -157,18 +150,15 @@ def _absence(chosen: Experiment, planned: Sequence[Planned], settings: Settings)
 
 def _opened(claim: Claim, chosen: Experiment, runs: dict[tuple[str, str], Planned]) -> _Open:
     """The pairs that a claim has, and what the others lack: the runs of both sides with one seed, at all places that it averages over."""
-    found, pairs = _Open(claim.id), {}
+    pairs: dict[str, set[tuple[str, str]]] = {}
     sides = ((claim.ours, claim.place), (claim.theirs, claim.other_place))
     wanted = {(name, *values) for name, place in sides for values in _places(chosen, claim, place)}
     for (file, at), words in zip(chosen.places().items(), chosen.cells().values(), strict=True):
         if (words["method"], *at.values()) in wanted:
             pairs.setdefault(words["seed"], set()).add((chosen.name, file))
-    for pair in pairs.values():
-        missing = {run for run in pair if not runs[run].recorded}
-        found.count += not missing
-        if missing:
-            found.missing.append(missing)
-    return found
+    lacking = [{run for run in pair if not runs[run].recorded} for pair in pairs.values()]
+    missing = [pair for pair in lacking if pair]
+    return _Open(claim.id, len(lacking) - len(missing), missing)
 
 
 def _places(chosen: Experiment, claim: Claim, place: dict) -> Iterable[tuple]:

@@ -35,14 +35,11 @@ def packed(right: Tensor) -> str:
 
 
 def bits(record: dict, which: str) -> object:
-    """Which test images are right, in the order of the test split.
+    """Which of m test images are right: a boolean array of shape (m,), in the order of the test split.
 
     Args:
         record: of schema 3 or later.
         which: ``"selected"``, at the chosen epoch, or ``"last"``, after the last one.
-
-    Returns:
-        A boolean array of shape (m,), m the number of test images.
 
     Raises:
         LedgerError: the record has no such bits, or they are not of that many images.

@@ -22,12 +22,9 @@ def record(history: History, name: str, file: str, scale: str, folder: Path = RE
     """Writes one run as one new JSON file, in one piece and never over another, and returns its path.
 
     Args:
-        history: what :func:`~bisam.training.fit` returned.
-        name: of the experiment.
+        history, name, scale, root: as in :func:`entry`.
         file: name of the record, without ending.
-        scale: ``"smoke"``, ``"laptop"`` or ``"paper"``.
         folder: the ledger.
-        root: folder of the data sets, see :func:`bisam.training.data.load`.
 
     Raises:
         LedgerError: it is there already, the disk does not take it, or its numbers do not fit each other; nothing half written stays.
@@ -75,7 +72,6 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
     run = history.run
     if not history.finished:
         raise ValueError(f"history must be finished: {len(history.rows)} of {run.epochs} epochs are done")
-    columns = [key for key in history.rows[-1] if key != "epoch"]
     return {
         "schema": SCHEMA,
         "experiment": name,
@@ -90,7 +86,7 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
             "train_accuracy": history.fitted,
             "gap": history.fitted - history.last_test_accuracy,
         },
-        "curve": {key: [round(value, 5) for value in history.curve(key)] for key in columns},
+        "curve": {key: [round(value, 5) for value in history.curve(key)] for key in history.rows[-1] if key != "epoch"},
         "right": {"images": len(history.right["last"]), **{which: packed(history.right[which]) for which in WHICH}},
         "data_fingerprint": run.task(root).fingerprint,
         "weights_digest": weights_digest(history.model),

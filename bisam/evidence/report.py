@@ -25,9 +25,6 @@ EPOCHS, BUDGETS = ("last epoch", "chosen epoch"), ("equal epochs", "equal passes
 def counted(words: Sequence[str]) -> str:
     """Verdicts and how often each is there.
 
-    Args:
-        words: verdicts.
-
     Example:
         >>> counted(["holds", "not resolved", "holds"])
         '2 holds, 1 not resolved'
@@ -124,17 +121,14 @@ def write(found: Sequence[Decision], path: Path) -> None:
 
     Args:
         found: what :func:`bisam.evidence.decisions.decisions` returned.
-        path: ends in ``.md``, ``.json`` or ``.csv``; replaced.
-
-    Raises:
-        ValueError: another ending.
+        path: ends in ``.md``, ``.json`` or ``.csv``, or a ``ValueError`` says so; replaced.
 
     Example:
         >>> import tempfile
         >>> from bisam.evidence.decisions import decisions
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write(decisions("first_run"), Path(folder) / "claims.csv")
-        ...     print((Path(folder) / "claims.csv").read_text().splitlines()[0][:30])
+        ...     print((Path(folder) / "claims.csv").read_text()[:30])
         id,statement,ours,theirs,metri
     """
     path = _checks.path("output", path)

@@ -17,7 +17,7 @@ def entries(records: dict[str, dict], method: str, place: dict | None = None, pl
         records: what :func:`bisam.evidence.ledger.evidence` returned.
         method: name of a recipe or control.
         place: field of the run, ``"rho"``, or the ``"rate"`` of a learned radius, to its value.
-        plan: the experiment, where ``epochs`` is an axis of it that its budget doubles for SGD: a place is what the plan says.
+        plan: the experiment, where its budget doubles an axis ``epochs`` for SGD: a place is what the plan says.
 
     Example:
         >>> from bisam.evidence.ledger import load
@@ -35,17 +35,12 @@ def entries(records: dict[str, dict], method: str, place: dict | None = None, pl
     return dict(sorted(found.items()))
 
 
-def series(
-    records: dict[str, dict], method: str, metric: str, place: dict | None = None, plan: Experiment | None = None
-) -> dict[int, float]:
+def series(records: dict, method: str, metric: str, place: dict | None = None, plan: Experiment | None = None) -> dict[int, float]:
     """One method's numbers by seed, at a place of the grid.
 
     Args:
-        records: what :func:`bisam.evidence.ledger.evidence` returned.
-        method: name of a recipe or control.
+        records, method, place, plan: as in :func:`entries`.
         metric: of the final numbers of a run.
-        place: as in :func:`entries`.
-        plan: as in :func:`entries`.
 
     Example:
         >>> from bisam.evidence.ledger import load
@@ -54,5 +49,5 @@ def series(
         (10, True)
     """
     _checks.text("metric", metric)
-    found = entries(records, method, place, plan)
-    return {seed: entry["final"][metric] for seed, entry in found.items() if metric in entry["final"]}  # the earliest have fewer
+    finals = {seed: entry["final"] for seed, entry in entries(records, method, place, plan).items()}
+    return {seed: final[metric] for seed, final in finals.items() if metric in final}  # the earliest have fewer
