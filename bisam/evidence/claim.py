@@ -23,8 +23,7 @@ class Claim:
         id: unique, begins with the experiment or the table.
         experiment: whose runs decide it; empty for a claim that nothing here can decide yet.
         statement: the sentence.
-        ours: a method.
-        theirs: another.
+        ours, theirs: two methods.
         metric: ``"selected_test_accuracy"``, ``"last_test_accuracy"``, ``"selected_test_top5_accuracy"``, which no record of ours has,
             or ``"broken"``, the samples that were right at w and wrong at :math:`w + \epsilon`, mean over the epochs.
         at: the place of the grid, axis to value.
@@ -108,12 +107,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Family:
-    """Claims that ask one question, within which false discoveries are controlled.
-
-    Args:
-        name: what claims call it.
-        title: the question.
-        why: what belongs to it, and why together.
+    """Claims that ask one question, the ``title``, within which false discoveries are controlled; ``why`` says what belongs to it.
 
     Example:
         >>> from bisam.evidence.listing import families

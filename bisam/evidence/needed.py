@@ -41,15 +41,11 @@ PUBLISHED_DATA = {"cifar10": ((3, 32, 32), 10, 45_000), "cifar100": ((3, 32, 32)
 
 @dataclass(frozen=True)
 class Need:
-    """What a published claim asks for.
+    """What a published claim asks for, each part ``None`` where it cannot be said.
 
-    Args:
-        claim: that is published.
-        effect: the printed difference, in points.
-        spread: deviation of the difference of a pair, from the printed ones, in points; ``None`` where none is printed.
-        pairs: seeds that find a difference of that size with probability 0.8; ``None`` without a spread or a difference.
-        flop: floating-point operations of one pair, at all places that the claim averages over; ``None`` without an experiment.
-        hours: of one A100 for one pair, from the published seconds of an epoch.
+    ``effect`` is the printed difference and ``spread`` the deviation of the difference of a pair, from the printed ones, in points.
+    ``pairs`` find a difference of that size with probability 0.8. One pair, at all places that the claim averages over, takes
+    ``flop`` floating-point operations, and ``hours`` of one A100 by the published seconds of an epoch.
 
     Example:
         >>> Need(claims("T1")[0], 0.1, 0.2, 34, 2e16, 2.0).all_hours

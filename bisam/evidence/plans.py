@@ -79,15 +79,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of an experiment and where it stands.
+    """One run of an experiment, and whether its record, ``file``, is there.
 
-    Args:
-        experiment: its name.
-        file: name of the record to be.
-        run: what to do.
-        recorded: it is done.
-        words: what its name is made of: method, axes of the experiment, seed.
-        epoch_seconds: about how long an epoch of it takes on this machine; 0 where nobody has timed it.
+    ``words`` are what its name is made of: method, axes of the experiment, seed. ``epoch_seconds`` is about how long an epoch takes
+    on this machine, 0 where nobody has timed it.
 
     Example:
         >>> plan("first_run")[0].recorded

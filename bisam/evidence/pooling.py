@@ -23,12 +23,8 @@ __all__ = ["Pooled", "pool"]
 class Pooled:
     """What came of taking in another ledger: names of records by what became of them.
 
-    Args:
-        taken: new here.
-        same: there already, and equal to the last bit of the weights.
-        differ: there already, made elsewhere, with other last bits.
-        refused: with the reason after the name.
-        differences: of the last test accuracy of the runs that both have, theirs minus ours, in points.
+    Those ``taken`` are new here; the others are there already with the ``same`` bits of the weights or ``differ``, or are
+    ``refused``, with the reason after the name. ``differences`` are those of the last test accuracy, theirs minus ours, in points.
 
     Example:
         >>> str(Pooled(taken=["a/b"]))

@@ -39,13 +39,7 @@ RULE = (
 
 @dataclass(frozen=True)
 class Job:
-    """A missing run with its place in the queue.
-
-    Args:
-        planned: the run.
-        worth: by the rule of the module, when the run was put into the queue.
-        seconds: about how long it takes.
-        claims: the ``id`` of each open primary claim that it is for.
+    """A missing run with its worth by the rule of the module, its seconds, and the ``id`` of each open primary claim that it is for.
 
     Example:
         >>> Job(plan("first_run")[0], worth=1e-3, seconds=20.0).claims

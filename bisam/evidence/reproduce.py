@@ -7,8 +7,8 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
@@ -63,8 +63,12 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
     outcomes: dict[str, list[str]] = {"recorded": [], "cut": [], "elsewhere": [], "failed": []}
     end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
     in_time = _in_time(missing, end, outcomes["cut"])
+    if settings.workers * len(settings.devices) == 1:
+        ended = ((one, _outcome(functools.partial(_do, one, settings, end))) for one in in_time)
+    else:
+        ended = _side_by_side(in_time, settings, end)
     with bar("", len(missing), "runs", progress, line="{done} of {total}: {note}") as advance:
-        for one, outcome in (_one_by_one if settings.workers * len(settings.devices) == 1 else _side_by_side)(in_time, settings, end):
+        for one, outcome in ended:
             kind, _, reason = outcome.partition(":")
             outcomes[kind].append(one.file + (f":{reason}" if reason else ""))
             advance(note=f"{one.experiment}/{one.file}: {outcome}{_found(one, settings) if kind == 'recorded' else ''}")
@@ -98,22 +102,12 @@ def _found(one: Planned, settings: Settings) -> str:
     return f", {found['final']['last_test_accuracy']:.2f} % after {found['environment']['wall_seconds']:.0f} s"
 
 
-def _one_by_one(missing: Iterator[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
-    for one in missing:
-        future: Future = Future()
-        try:
-            future.set_result(_do(one, settings, end))
-        except Exception as error:
-            future.set_exception(error)
-        yield one, _outcome(future)
-
-
 def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
     """Hands out runs as processes become free. The processes end with this one, whatever ends it, and each stays on its device."""
     running, free, others = {}, list(settings.devices) * settings.workers, set(active_children())
     with contextlib.ExitStack() as stack:
-        pool = functools.partial(ProcessPoolExecutor, settings.workers, get_context("spawn"), processes.follow_parent)
-        pools = {device: stack.enter_context(pool()) for device in settings.devices}
+        new_pool = functools.partial(ProcessPoolExecutor, settings.workers, get_context("spawn"), processes.follow_parent)
+        pools = {device: stack.enter_context(new_pool()) for device in settings.devices}
         try:
             while True:
                 while free and (one := next(missing, None)) is not None:
@@ -126,7 +120,7 @@ def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) ->
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     one, device = running.pop(future)
                     free.append(device)
-                    yield one, _outcome(future)
+                    yield one, _outcome(future.result)
         except BaseException:
             for process in set(active_children()) - others:  # they would train on to the end of their runs
                 process.kill()
@@ -135,15 +129,13 @@ def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) ->
             raise
 
 
-def _outcome(future: Future) -> str:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, getattr(torch, "AcceleratorError", ())):
-        raise error  # the GPU is lost to this process: every run after this one would fail as well
-    if isinstance(error, (FloatingPointError, LedgerError, RuntimeError, ValueError, OSError)):
+def _outcome(result: Callable[[], str]) -> str:
+    try:
+        return result()
+    except getattr(torch, "AcceleratorError", ()):
+        raise  # the GPU is lost to this process: every run after this one would fail as well
+    except (FloatingPointError, LedgerError, RuntimeError, ValueError, OSError) as error:
         return f"failed: {error}"  # the others go on
-    raise error
 
 
 def _do(one: Planned, settings: Settings, end: float) -> str:

@@ -29,13 +29,7 @@ CHANCE = 3  # epochs whose rounded numbers may agree by chance
 
 @dataclass
 class Verified:
-    """What was looked at, and everything that is wrong.
-
-    Args:
-        records: how many files were read.
-        experiments: how many of the list are sound.
-        claims: how many of the list are sound.
-        faults: a line each: the path within the ledger, a colon, what is wrong.
+    """How many records were read, and how many experiments and claims of the list are sound; ``faults`` has a line for each fault.
 
     Example:
         >>> str(Verified(records=2, experiments=1, claims=0))
@@ -59,9 +53,9 @@ def _count(number: int, word: str) -> str:
 def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
     """Reads a whole ledger, this one or another's, and says everything that is wrong with it.
 
-    The list of claims must be sound, and so must a published table that lies beside it. Each record must have the form of its
-    schema and agree with itself, lie in the folder of its experiment, and be one of the runs that are planned there. Records of the
-    same data must have one fingerprint, and no two that trained differently the same weights. There is nothing else in ``runs``.
+    The list of claims must be sound, and a published table beside it. Each record must have the form of its schema, agree with
+    itself, lie in the folder of its experiment, and be one of the runs that are planned there. Records of the same data must have
+    one fingerprint, and no two that trained differently the same weights. There is nothing else in ``runs``.
 
     Args:
         folder: the ledger, with ``claims.toml`` and ``runs``.

@@ -289,9 +289,9 @@ def test_a_gpu_that_is_lost_ends_the_sweep_and_a_full_one_does_not():
         future.set_exception(error)
         if is_fatal:
             with pytest.raises(torch.AcceleratorError):
-                reproduce._outcome(future)
+                reproduce._outcome(future.result)
         else:
-            assert reproduce._outcome(future) == "failed: full"
+            assert reproduce._outcome(future.result) == "failed: full"
 
 
 def test_a_fused_base_that_keeps_nothing_can_skip_from_its_first_step(monkeypatch):
