@@ -16,7 +16,7 @@ from .places import RESULTS, LedgerError
 from .record import LARGEST, parsed, run_of
 from .schema import faults
 
-__all__ = ["departures", "evidence", "is_recorded", "load", "read"]
+__all__ = ["evidence", "load", "read"]
 
 SHIPPED = ("digits",)  # data that every machine has
 
@@ -83,17 +83,7 @@ def evidence(name: str, folder: Path = RESULTS, plan: Experiment | None = None) 
 
 
 def is_recorded(name: str, file: str, folder: Path = RESULTS) -> bool:
-    """Whether an experiment has a record of that name.
-
-    Args:
-        name: of the experiment.
-        file: name of the record, without ending.
-        folder: the ledger.
-
-    Example:
-        >>> is_recorded("first_run", "sam-noise40-seed0")
-        True
-    """
+    """Whether an experiment has a record of that name, which is without ending."""
     return path_of(name, file, folder).exists()
 
 
@@ -104,18 +94,7 @@ def path_of(name: str, file: str, folder: Path) -> Path:
 
 
 def departures(plan: Experiment, records: dict[str, dict], planned: dict[str, Run] | None = None) -> Iterator[tuple[str, str]]:
-    """Where sound records depart from the experiment as it is described now: the name of the record, and what is wrong.
-
-    Args:
-        plan: the experiment.
-        records: by file name, what :func:`load` returned.
-        planned: ``plan.runs()``, where they are there already.
-
-    Example:
-        >>> records = load("first_run")
-        >>> list(departures(experiment("first_run"), {"other": records["sam-noise40-seed0"]}))
-        [('other', 'is no run of first_run as claims.toml describes it now')]
-    """
+    """Where sound records depart from the experiment as it is described now: the name of the record, and what is wrong."""
     planned, seen = planned or plan.runs(), {}
     for file, found in records.items():
         if file not in planned or run_of(found) != planned[file]:

@@ -18,7 +18,7 @@ from .places import RESULTS, LedgerError, check_there
 from .published import PUBLISHED_AS, TableError, published_effect
 from .verdicts import FEWEST
 
-__all__ = ["claims", "experiment", "experiments", "families", "listed"]
+__all__ = ["claims", "experiment", "experiments", "families"]
 
 
 @dataclass
@@ -31,18 +31,7 @@ class Listed:
 
 
 def listed(folder: Path = RESULTS) -> Listed:
-    """What ``claims.toml`` holds: its sound ``entries`` by table, and its ``faults``, a line each.
-
-    Args:
-        folder: the ledger.
-
-    Raises:
-        LedgerError: the file cannot be read, or is no TOML.
-
-    Example:
-        >>> listed().faults
-        []
-    """
+    """What ``claims.toml`` holds; a ``LedgerError`` if it cannot be read, or is no TOML."""
     path = _checks.path("folder", folder, "the path of a folder") / "claims.toml"
     check_there(path.parent)
     try:

@@ -21,7 +21,7 @@ from .listing import experiments
 from .places import RESULTS
 from .selection import entries
 
-__all__ = ["Agreement", "Machine", "Part", "agreement", "machine", "machines"]
+__all__ = ["Agreement", "Machine", "Part", "agreement", "machines"]
 
 FEWEST = 10  # pairs of a machine; with fewer the test finds differences that are none
 
@@ -71,15 +71,7 @@ class Agreement:
 
 
 def machine(record: Mapping) -> str:
-    """The kind of machine that a record was made on: its GPU, or its processor.
-
-    Args:
-        record: what :func:`bisam.evidence.ledger.read` returned.
-
-    Example:
-        >>> machine({"environment": {"device": "x86_64 CPU, 1 of 2 threads"}})
-        'x86_64 CPU (kind not recorded)'
-    """
+    """The kind of machine that a record was made on: its GPU, or its processor."""
     there = _checks.part("record", record, Mapping, "a record, as bisam.evidence.ledger.read() returns it")["environment"]
     if "cuda" in there:
         return there["device"]

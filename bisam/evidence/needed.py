@@ -30,7 +30,7 @@ from .power import POWER
 from .published import published, published_difference, published_sides
 from .verdicts import FEWEST
 
-__all__ = ["Need", "flop_of_run", "hours_of_run", "need", "needs", "pairs_needed"]
+__all__ = ["Need", "flop_of_run", "hours_of_run", "needs", "pairs_needed"]
 
 MOST_PAIRS = 100_000
 TIMED = {  # networks of table 10, and what it calls them; its WRN-28 has 34 layers in the public code
@@ -154,17 +154,7 @@ def hours_of_run(run: Run) -> float | None:
 
 
 def need(claim: Claim, chosen: Experiment | None) -> Need | None:
-    """What a published claim asks for; ``None`` for a claim of ours.
-
-    Args:
-        claim: the claim.
-        chosen: the experiment that would decide it; ``None`` if there is none.
-
-    Example:
-        >>> found = need(claims("T1")[0], experiments()["T1"])
-        >>> found.pairs >= 12, found.flop > 1e15, round(found.hours, 2) > 1
-        (True, True, True)
-    """
+    """What a published claim asks for; ``None`` for a claim of ours."""
     difference = published_difference(_checks.part("claim", claim, Claim, "a Claim"))
     _checks.optional("chosen", chosen, of=_checks.part, wanted=Experiment, words="an Experiment")
     if difference is None:

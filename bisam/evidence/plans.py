@@ -16,7 +16,7 @@ from .experiment import SCALES, Experiment
 from .listing import experiments
 from .places import RESULTS
 
-__all__ = ["CHECKPOINTS", "SMOKE", "Planned", "Settings", "home", "plan"]
+__all__ = ["CHECKPOINTS", "SMOKE", "Planned", "Settings", "plan"]
 
 BUILD = RESULTS.parent / "_build"
 CHECKPOINTS = BUILD / "checkpoints"
@@ -171,17 +171,7 @@ def _filtered(found: list[Planned], only: Sequence[str]) -> list[Planned]:
 
 
 def home(chosen: Experiment, folder: Path = RESULTS) -> Path:
-    """The ledger in which the records of an experiment live: smoke runs apart from the evidence.
-
-    Args:
-        chosen: the experiment.
-        folder: the ledger in whose list it is.
-
-    Example:
-        >>> known = experiments()
-        >>> home(known["digits"]) == RESULTS, home(known["smoke"]) == SMOKE
-        (True, True)
-    """
+    """The ledger in which the records of an experiment live: smoke runs apart from the evidence."""
     _checks.part("chosen", chosen, Experiment, "an Experiment")
     folder = _checks.path("folder", folder, "the path of a folder")
     return SMOKE if chosen.scale == "smoke" and folder == RESULTS else folder

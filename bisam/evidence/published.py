@@ -15,7 +15,7 @@ from .places import RESULTS, LedgerError, check_there
 from .summaries import welch
 from .verdicts import Published
 
-__all__ = ["PUBLISHED_AS", "published", "published_difference", "published_effect"]
+__all__ = ["PUBLISHED_AS", "published", "published_difference"]
 
 COLUMNS = ("source", "table", "task", "dataset", "model", "method", "metric", "mean", "std", "n_runs", "note")
 NEEDED = ("source", "table", "method", "metric")  # no row is without them
@@ -109,16 +109,7 @@ def _number_fault(name: str, text: str) -> str | None:
 
 
 def published_effect(claim: Claim) -> float | None:
-    """The published number of ours minus that of theirs, as accuracy in points; ``None`` for a claim of our own.
-
-    Args:
-        claim: its ``published`` columns must single out one row for each of the two methods, or a ``LedgerError`` says so.
-
-    Example:
-        >>> claim = Claim("c", "first_run", "s.", "sam", "sgd", "last_test_accuracy", published={"table": "T1", "model": "Resnet-56"})
-        >>> round(published_effect(claim), 2)
-        0.08
-    """
+    """The published number of ours minus that of theirs, as accuracy in points; ``None`` for a claim of our own."""
     if not _checks.part("claim", claim, Claim, "a Claim").published:
         return None
     ours, theirs = published_sides(claim)
@@ -129,7 +120,7 @@ def published_difference(claim: Claim) -> Published | None:
     """The published difference with what is printed of its error, read by Welch's test; ``None`` for a claim of our own.
 
     Args:
-        claim: as in :func:`published_effect`.
+        claim: its ``published`` columns must single out one row for each of the two methods, or a ``LedgerError`` says so.
 
     Example:
         >>> claim = Claim("c", "first_run", "s.", "sam", "sgd", "last_test_accuracy", published={"table": "T1", "model": "Resnet-56"})

@@ -1,8 +1,9 @@
 r"""One queue of all missing runs, most valuable first.
 
-A run is worth what it narrows, see :func:`gain`. The pairs that a claim still lacks stand in line: those that lack the fewest runs
-first, and among these by seed. With n pairs there, the one in place :math:`k = 0, 1, \dots` will narrow the interval by
-:math:`g(n + k)`. The worth of a run is
+A run is worth what it narrows. The interval of a comparison of n pairs is about as wide as :math:`1 / \sqrt n`, so one more pair
+narrows it by :math:`g(n) = 1 / \sqrt{n + 1} - 1 / \sqrt{n + 2}`, in units of the spread (n + 1 in place of n, so that the first pair
+has a finite worth). The pairs that a claim still lacks stand in line: those that lack the fewest runs first, and among these by
+seed. With n pairs there, the one in place :math:`k = 0, 1, \dots` will narrow the interval by :math:`g(n + k)`. The worth of a run is
 
 .. math:: \frac{1}{t} \sum_c \frac{g(n_c + k_c)}{m_c}
 
@@ -29,7 +30,7 @@ from .listing import claims, experiments
 from .plans import Planned, Settings, plan
 from .prices import kind, seconds_of_a_pass
 
-__all__ = ["RULE", "Job", "gain", "queue"]
+__all__ = ["RULE", "Job", "queue"]
 
 RULE = (
     "worth of a run: the sum over its open primary claims of (1/sqrt(j+1) - 1/sqrt(j+2)) / (runs that its pair lacks), by second of the run; "
@@ -78,19 +79,7 @@ class _Open:
 
 
 def gain(pairs: int) -> float:
-    r"""By how much one more pair narrows an interval, which is about :math:`1 / \sqrt n` wide, in units of the spread.
-
-    .. math:: g(n) = \frac{1}{\sqrt{n + 1}} - \frac{1}{\sqrt{n + 2}}
-
-    It has n + 1 in place of n, so that the first pair has a finite worth.
-
-    Args:
-        pairs: that are there, n.
-
-    Example:
-        >>> [round(gain(n), 4) for n in (0, 11, 39)]
-        [0.2929, 0.0113, 0.0019]
-    """
+    """By how much one more pair narrows an interval, in units of the spread."""
     pairs = _checks.whole("pairs", pairs, least=0)
     return 1 / math.sqrt(pairs + 1) - 1 / math.sqrt(pairs + 2)
 

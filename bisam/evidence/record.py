@@ -17,7 +17,7 @@ from ..axes.recipe import Recipe
 from ..training import Run, own_code
 from .places import LedgerError
 
-__all__ = ["SCHEMA", "bits", "threads"]
+__all__ = ["SCHEMA", "bits"]
 
 # 1: the order of the first epoch and the noisy labels came from one permutation. 2: without the bits of the test images, the
 # accuracy on the training images and the kind of processor; Q in a form whose last bits differ.
@@ -116,15 +116,7 @@ def _recipe_of(text: str) -> Recipe:
 
 
 def threads(record: dict) -> int:
-    """The number of threads that a record was made with, one where it does not say.
-
-    Args:
-        record: what :func:`bisam.evidence.ledger.read` returned.
-
-    Example:
-        >>> threads({"environment": {"device": "x86_64 CPU, 1 of 2 threads"}}), threads({"environment": {"threads": 4}})
-        (1, 4)
-    """
+    """The number of threads that a record was made with, one where it does not say."""
     found = re.search(r"(\d+) of \d+ threads", record["environment"].get("device", ""))
     return record["environment"].get("threads") or int(found[1] if found else 1)
 

@@ -15,7 +15,7 @@ from .places import RESULTS, LedgerError
 from .record import SCHEMA, WHICH, packed, parsed, run_of
 from .schema import faults
 
-__all__ = ["check_data", "check_schema", "entry", "reasons", "record"]
+__all__ = ["entry", "record"]
 
 
 def record(history: History, name: str, file: str, scale: str, folder: Path = RESULTS, root: str | Path | None = None) -> Path:
@@ -95,15 +95,7 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
 
 
 def check_schema(plan: Experiment) -> None:
-    """A :class:`~bisam.evidence.places.LedgerError` unless the records of an experiment have the form that this version writes.
-
-    Args:
-        plan: the experiment.
-
-    Example:
-        >>> from bisam.evidence.listing import experiment
-        >>> check_schema(experiment("first_run"))
-    """
+    """A ``LedgerError`` unless the records of an experiment have the form that this version writes."""
     if plan.schema != SCHEMA:
         raise LedgerError(
             f"experiment {plan.name} has records of schema {plan.schema}, and this version writes schema {SCHEMA}; "
@@ -112,18 +104,7 @@ def check_schema(plan: Experiment) -> None:
 
 
 def check_data(run: Run, chosen: Experiment, folder: Path = RESULTS, root: str | Path | None = None) -> None:
-    """A ``LedgerError`` unless the data of a run here are those that its experiment names, and those of the records that it has.
-
-    Args:
-        run: what is to be recorded.
-        chosen: the experiment.
-        folder: the ledger that has its records.
-        root: folder of the data sets.
-
-    Example:
-        >>> from bisam.evidence.listing import experiment
-        >>> check_data(Run(), experiment("first_run"))
-    """
+    """A ``LedgerError`` unless the data of a run here are those that its experiment names, and those of the records that it has."""
     _checks.part("run", run, Run, "a bisam.training.Run")
     _checks.part("chosen", chosen, Experiment, "an Experiment")
     if chosen.fingerprint and (here := run.task(root).fingerprint) != chosen.fingerprint:
@@ -135,17 +116,7 @@ def check_data(run: Run, chosen: Experiment, folder: Path = RESULTS, root: str |
 
 
 def reasons(there: dict, here: dict) -> list[str]:
-    """Why the last bits of a run may be others now than in its record, a sentence each.
-
-    Args:
-        there: the record.
-        here: what :func:`entry` makes of the run now.
-
-    Example:
-        >>> there = read(RESULTS / "runs" / "digits" / "bisam-log-noise40-seed0.json")
-        >>> reasons(there, there)[0][:58]
-        'The record is of schema 2: since then Q is computed in ano'
-    """
+    """Why the last bits of a run may be others now than in its record, a sentence each."""
     found = differences(there["environment"], here["environment"])
     if there["schema"] < SCHEMA and (there["run"]["recipe"].get("ascent") or {}).get("kind") == "Surrogate":
         return [f"The record is of schema {there['schema']}: since then Q is computed in another form, whose last bits differ.", *found]
