@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .. import _checks
 from ..methods.table import RECIPES, is_recipe
 from .experiment import CONTROLS
+from .places import LedgerError
 from .verdicts import FEWEST
 
 __all__ = ["Claim", "Family"]
@@ -91,6 +94,15 @@ class Claim:
     def other_place(self) -> dict:
         """Where theirs stands."""
         return {**self.place, **self.against}
+
+    def sides(self, grid: Mapping[str, Sequence]) -> list[tuple[str, list[dict]]]:
+        """Both methods, each with all the places that it is averaged over, in a grid of axes to their values."""
+        for axis in self.over:
+            if axis not in grid:
+                raise LedgerError(f"claim {self.id}: over names {axis!r}; the grid of {self.experiment} has {', '.join(grid) or 'no axis'}")
+        parts = [dict(zip(self.over, values, strict=True)) for values in itertools.product(*(grid[axis] for axis in self.over))]
+        sides = ((self.ours, self.place), (self.theirs, self.other_place))
+        return [(name, [{**place, **part} for part in parts]) for name, place in sides]
 
     @property
     def needed(self) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from .crossed import ALPHA, Crossed, crossed
 from .earlier_rule import earlier_verdict
 from .experiment import EQUAL_EPOCHS, Experiment
 from .listing import claims, experiments
-from .places import RESULTS, LedgerError
+from .places import RESULTS
 from .published import published_difference
 from .record import bits
 from .selection import entries
@@ -147,8 +146,7 @@ def _alone(claim: Claim, plan: Experiment | None, records: dict[str, dict]) -> D
     effect = None if published is None else published.effect
     if plan is None:
         return Decision(claim, "", None, effect, "not attempted", "not attempted", "not attempted")
-    ours = _parts(records, claim.ours, claim, claim.place, plan)
-    theirs = _parts(records, claim.theirs, claim, claim.other_place, plan)
+    ours, theirs = ([entries(records, name, place, plan) for place in places] for name, places in claim.sides(plan.grid))
     seeds = _both(ours, theirs, claim.metric)
     if len(seeds) < 2:
         word = "not resolved" if seeds else "not attempted"
@@ -171,8 +169,8 @@ def _other_budget(claim: Claim, plan: Experiment, records: dict[str, dict]) -> d
     if plan.budget == "same" or (claim.ours in partner) == (claim.theirs in partner):
         return {}
     label = "equal epochs" if "sgd" in (claim.ours, claim.theirs) else "equal passes"
-    sides = ((claim.ours, claim.place), (claim.theirs, claim.other_place))
-    ours, theirs = (_parts(records, partner.get(name, name), claim, place, plan) for name, place in sides)
+    sides = ((partner.get(name, name), places) for name, places in claim.sides(plan.grid))
+    ours, theirs = ([entries(records, name, place, plan) for place in places] for name, places in sides)
     return {label: _compared(ours, theirs, claim.metric)}
 
 
@@ -180,14 +178,6 @@ def _other_budget(claim: Claim, plan: Experiment, records: dict[str, dict]) -> d
 
 # One side of a comparison is a list: for each value of the axes that a claim averages over, its records by seed.
 Side = list[dict[int, dict]]
-
-
-def _parts(records: dict[str, dict], method: str, claim: Claim, place: dict, plan: Experiment) -> Side:
-    for axis in claim.over:
-        if axis not in plan.grid:
-            raise LedgerError(f"claim {claim.id}: over names {axis!r}; the grid of {plan.name} has {', '.join(plan.grid) or 'no axis'}")
-    values = itertools.product(*(plan.grid[axis] for axis in claim.over))
-    return [entries(records, method, {**place, **dict(zip(claim.over, each, strict=True))}, plan) for each in values]
 
 
 def _numbers(side: Side, metric: str) -> dict[int, float]:

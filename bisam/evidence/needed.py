@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import bisect
 import functools
-import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,15 +161,10 @@ def need(claim: Claim, chosen: Experiment | None) -> Need | None:
     if difference.comparison is not None:
         spread = sum(side["std"] ** 2 for side in published_sides(claim)) ** 0.5
         pairs = pairs_needed(difference.effect / spread) if spread else None
-    runs = [] if chosen is None else list(_runs_of_pair(claim, chosen))
+    sides = [] if chosen is None else claim.sides(chosen.grid)
+    runs = [chosen.run(name, chosen.first_seed, **place) for name, places in sides for place in places]
     found = [[price(run) for run in runs] for price in (flop_of_run, hours_of_run)]
     return Need(claim, difference.effect, spread, pairs, *(None if not each or None in each else sum(each) for each in found))
-
-
-def _runs_of_pair(claim: Claim, chosen: Experiment) -> Iterable[Run]:
-    for name, place in ((claim.ours, claim.place), (claim.theirs, claim.other_place)):
-        for values in itertools.product(*(chosen.grid[axis] for axis in claim.over)):
-            yield chosen.run(name, chosen.first_seed, **place, **dict(zip(claim.over, values, strict=True)))
 
 
 def needs(folder: Path = RESULTS) -> list[Need]:

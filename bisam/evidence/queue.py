@@ -14,10 +14,9 @@ queue that left a claim once it holds would find too much.
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .. import _checks
@@ -134,18 +133,13 @@ def _absence(chosen: Experiment, planned: Sequence[Planned], settings: Settings)
 def _opened(claim: Claim, chosen: Experiment, runs: dict[tuple[str, str], Planned]) -> _Open:
     """The pairs that a claim has, and what the others lack: the runs of both sides with one seed, at all places that it averages over."""
     pairs: dict[str, set[tuple[str, str]]] = {}
-    sides = ((claim.ours, claim.place), (claim.theirs, claim.other_place))
-    wanted = {(name, *values) for name, place in sides for values in _places(chosen, claim, place)}
+    wanted = [(name, place) for name, places in claim.sides(chosen.grid) for place in places]
     for (file, at), words in zip(chosen.places().items(), chosen.cells().values(), strict=True):
-        if (words["method"], *at.values()) in wanted:
+        if (words["method"], at) in wanted:
             pairs.setdefault(words["seed"], set()).add((chosen.name, file))
     lacking = [{run for run in pair if not runs[run].recorded} for pair in pairs.values()]
     missing = [pair for pair in lacking if pair]
     return _Open(claim.id, len(lacking) - len(missing), missing)
-
-
-def _places(chosen: Experiment, claim: Claim, place: dict) -> Iterable[tuple]:
-    return itertools.product(*(chosen.grid[axis] if axis in claim.over else (place[axis],) for axis in chosen.grid))
 
 
 def _seconds(runs: dict[tuple[str, str], Planned], wanted: set, settings: Settings) -> dict[tuple[str, str], float]:
