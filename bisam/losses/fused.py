@@ -66,7 +66,7 @@ def near_margins(logits: Tensor, true: Tensor, reach: float | None) -> Tensor | 
 
 def few_operations(margin: Tensor, true: Tensor, phi: Bound, mu: float, halves: int, mean: bool | None):
     """For eager steps, where a call costs more than what it computes: near margins, or any in float64; they are overwritten."""
-    number = functools.partial(_number, dtype=margin.dtype)
+    number = _number if margin.dtype == torch.float32 else float
     if type(phi) is NegLog:
         slope = math.exp(phi.gamma)
         weight = _exp2_(margin.mul_(number(_LOG2_E)))
@@ -94,9 +94,9 @@ def _exp2_(x: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def _number(value: float, dtype: torch.dtype) -> Tensor:
+def _number(value: float) -> Tensor:
     """A number as a tensor: made at every call, it would cost more than what is done with it."""
-    return torch.tensor(value, dtype=dtype, device="cpu")
+    return torch.tensor(value, dtype=torch.float32, device="cpu")
 
 
 def few_passes(logits: Tensor, true: Tensor, phi: Bound, mu: float, halves: int, mean: bool | None):
