@@ -158,11 +158,10 @@ class Experiment:
         if rate is not None and chosen.radius.learns:
             chosen = chosen.replace(radius=dataclasses.replace(chosen.radius, rate=rate))
         length = fields.pop("epochs", self.epochs)
-        return Run(recipe=chosen, epochs=self._epochs(epochs or length, chosen), seed=seed, **fields)
-
-    def _epochs(self, epochs: int, chosen: Recipe) -> int:
-        equal = chosen.name != EQUAL_EPOCHS and (self.budget == "passes" or (self.budget == "epochs" and chosen.passes == 1))
-        return equal_budget(epochs, chosen) if equal else epochs
+        epochs = epochs or length
+        if chosen.name != EQUAL_EPOCHS and (self.budget == "passes" or (self.budget == "epochs" and chosen.passes == 1)):
+            epochs = equal_budget(epochs, chosen)
+        return Run(recipe=chosen, epochs=epochs, seed=seed, **fields)
 
     def cells(self) -> dict[str, dict[str, str]]:
         """The words that each record's name is made of, method, place and seed, by that name; seed by seed, so that any part is paired."""
