@@ -53,7 +53,7 @@ class Recording(TorchDispatchMode):
 
 
 class Graph:
-    """What stands in for :class:`bisam.training.captured.CudaGraph`."""
+    """What stands in for :class:`bisam.training.graphs.CudaGraph`."""
 
     captured = 0  # in all, for tests that count
     looks: ClassVar[set] = set()  # functions of the package that gave a number to Python meanwhile

@@ -1,4 +1,4 @@
-r"""The sets that are the same in every step, and the point of each that the gradient points to.
+r"""The sets that are the same in every step, and the point of each that the gradient points to; one of them is no ball at all.
 
 .. math:: \epsilon = \arg\max_{\|\epsilon\| \le \rho} \langle g, \epsilon\rangle, \qquad
     \langle g, \epsilon\rangle = \rho\,\|g\|_*
@@ -12,7 +12,6 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .. import _checks
@@ -28,7 +27,7 @@ class Ellipsoid(Ball):
 
     @abstractmethod
     def stretched(self, tensors: Tensors, weights: Tensors, in_place: bool = False) -> Tensors:
-        """T times the tensors, by name."""
+        """T times the tensors, by name: the dictionary itself, or fresh tensors; ``in_place`` in the memory of those that are given."""
 
     def dual_norm(self, gradient: Tensors, weights: Tensors) -> Tensor:
         return euclidean_norm(self.stretched(gradient, weights))
@@ -87,7 +86,7 @@ class Adaptive(Ellipsoid):
         \|T_w^{-1}\epsilon\|_2 = \rho, \qquad \langle g, \epsilon\rangle = \rho\,\|T_w\,g\|_2
 
     Two readings are in use, and their radii are not interchangeable. The method's authors scale the parameters whose
-    name holds "weight" and leave the others, biases above all, in a round ball; the experiments of BiSAM scale all
+    name holds "weight" and give the others, biases above all, axes of length 1; the experiments of BiSAM scale all
     parameters and have no :math:`\eta`.
 
     Args:
@@ -117,7 +116,7 @@ class Adaptive(Ellipsoid):
     def norm(self, perturbation: Tensors, weights: Tensors) -> Tensor:
         r"""The norm that the ellipsoid is made of, :math:`\|T_w^{-1}\epsilon\|_2`; entries that cannot move count 0."""
         axes = {name: self._axis(weights[name]) if self._is_scaled(name) else 1.0 for name in perturbation}
-        return euclidean_norm({n: (e / axes[n]).nan_to_num_(nan=0.0, posinf=torch.inf) for n, e in perturbation.items()})
+        return euclidean_norm({n: (e / axes[n]).masked_fill_(e == 0, 0.0) for n, e in perturbation.items()})
 
     def stretched(self, tensors: Tensors, weights: Tensors, in_place: bool = False) -> Tensors:
         """The tensors times the axes of the ellipsoid, one after the other to need little memory."""
@@ -197,7 +196,7 @@ class Lp(Ball):
         elif self.p == math.inf:
             shares = {name: (g != 0).to(g.dtype) for name, g in gradient.items()}
         else:
-            # In [0, 1], so that no power over- or underflows.
+            # In [0, 1], so that no power overflows.
             units = scaled([g.abs() for g in gradient.values()], 1.0, largest, in_place=True)
             shares = {name: unit.pow_(self.q - 1) for name, unit in zip(gradient, units, strict=True)}
         length = p_norm(shares, self.p)
@@ -214,7 +213,7 @@ class Unnormalised(Ball):
 
     Its length follows the gradient's, so the scale of the ascent loss matters, and rho is in units of squared weights over loss.
     With :math:`Q_{\phi,\mu}` as it is here, the factor :math:`1/\mu` included, the gradient of a sample for its logits is at most
-    :math:`2 \max \phi'` whatever :math:`\mu`.
+    :math:`2 \max \phi'` in the 1-norm, whatever :math:`\mu`.
 
     Source:
         The unnormalised SAM of Andriushchenko and Flammarion (2022); E-BiSAM as printed in Xie et al. (2024), algorithm 3
@@ -233,7 +232,7 @@ class Unnormalised(Ball):
         return euclidean_norm(perturbation)
 
     def dual_norm(self, gradient: Tensors, weights: Tensors) -> Tensor:
-        r"""The length :math:`\|g\|_2`, a scalar; here only to see whether the gradient is finite."""
+        r"""The length :math:`\|g\|_2`, a scalar: of a ball it would be the dual norm, and stands for it in a record."""
         return euclidean_norm(gradient)
 
     def perturbation(self, gradient: Tensors, weights: Tensors, rho: float | Tensor, dual_norm: Tensor | None = None) -> Tensors:

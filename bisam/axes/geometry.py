@@ -37,25 +37,28 @@ class Geometry(Protocol):
     """
 
     is_drawn: bool = False  #: the parameters that may climb are drawn, so that by bad luck none of them has a gradient
-    drawn_share: float = 1.0  #: the share of the parameters that may climb, on average; the first pass computes gradients of these
+    drawn_share: float = 1.0  #: of the parameters that the model lets climb, the share that is drawn, on average
+    is_bounded: bool = True  #: a perturbation of size rho has norm rho, so that one that is too long can be brought back
 
     @abstractmethod
     def prepared(self, weights: Tensors, memory) -> Ball:
-        """The set of this step, around these weights."""
+        """The set of this step around these weights, those that climb, where they stood before the step; once a ball and a part of the batch."""
 
     def active(self, model: nn.Module, memory) -> set[str] | None:
-        """The names of the parameters that may move in this step, or ``None`` for all of them."""
+        """The names of the parameters that may move in this step, or ``None`` for all; called more than once, and so it draws nothing."""
         return None
 
     def after_step(self, names: list[str], memory) -> None:
-        """What has to be drawn or moved on for the next step."""
+        """What has to be drawn or moved on for the next step; ``names`` are those of all parameters of the base."""
 
     def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
         """A ``TypeError`` or ``ValueError`` for a base optimiser that this set cannot be used with."""
 
 
 class Ball(Geometry, Protocol):
-    """A set that is the same in every step.
+    """A set that is the same in every step. One of your own is a subclass with :meth:`norm`, :meth:`dual_norm` and :meth:`perturbation`.
+
+    They write to none of their arguments, and are given one tensor at least. A gradient of zero moves nothing.
 
     Example:
         >>> class Signs(Ball):
@@ -70,8 +73,6 @@ class Ball(Geometry, Protocol):
         >>> Signs().perturbation({"w": torch.tensor([3.0, -4.0])}, {}, rho=0.5)
         {'w': tensor([ 0.5000, -0.5000])}
     """
-
-    is_bounded: bool = True  #: a perturbation of size rho has this norm, so that one that is too long can be brought back
 
     @abstractmethod
     def norm(self, perturbation: Tensors, weights: Tensors) -> Tensor:
@@ -95,9 +96,13 @@ class Ball(Geometry, Protocol):
     def worst_point(
         self, gradient: Tensors, weights: Tensors, length: Callable[[Tensor], float | Tensor | None], spare: bool
     ) -> tuple[Tensor, Tensors]:
-        """The dual norm, and the perturbation of the length that it leads to; ``None`` as a length means that nothing moves.
+        """What the step calls: the dual norm of the gradient, and the perturbation of the size that ``length`` makes of it.
 
-        With ``spare`` nobody needs the gradient any more, and the perturbation may be made in its memory.
+        Args:
+            gradient: as in :meth:`perturbation`.
+            weights: as in :meth:`perturbation`.
+            length: from the dual norm to the size; ``None`` if nothing is to move, and then no name is given back.
+            spare: nobody needs the gradient any more, and the perturbation may be made in its memory.
         """
         size = self.dual_norm(gradient, weights)
         rho = length(size)

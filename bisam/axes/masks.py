@@ -31,11 +31,18 @@ class _Inside(Geometry):
 
     @property
     def is_drawn(self) -> bool:
+        """Whether the parameters that may climb are drawn."""
         return self.inner.is_drawn
 
     @property
     def drawn_share(self) -> float:
+        """The share of the parameters that is drawn, on average."""
         return self.inner.drawn_share
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the set inside is a ball."""
+        return self.inner.is_bounded
 
     def prepared(self, weights: Tensors, memory: Memory) -> Ball:
         return self.inner.prepared(weights, memory)
@@ -53,13 +60,14 @@ class _Inside(Geometry):
 @kind("Masked")
 @dataclass(frozen=True)
 class Masked(_Inside):
-    r"""Perturbs a random part of the weights, and that part further.
+    r"""Perturbs a random part of the weights, and that part further than the set inside would.
 
     .. math::
         \epsilon = \frac{1}{\beta}\,m \odot \hat\epsilon(g) \quad\text{(per coordinate)}, \qquad
         \epsilon = \frac{1}{\beta}\,\hat\epsilon(g_m) \quad\text{(per tensor)}
 
-    Per coordinate, the inner set sees the whole gradient, and the mean over the masks is its perturbation; so
+    Here m keeps a coordinate or a tensor with probability :math:`\beta`, :math:`\hat\epsilon` is the perturbation of the set inside, and
+    :math:`g_m` the gradient of the tensors that are kept. Per coordinate, the inner set sees the whole gradient, and the mean over the masks is its perturbation; so
     :math:`\langle g, \epsilon\rangle = \rho\,\|g\|_*` holds on average only. Per tensor, it sees the gradient of the chosen tensors,
     and those of the others are not even computed; the length is :math:`\rho / \beta` in every step, where the printed formula gives
     about :math:`\rho / \sqrt\beta`. The first step uses all tensors.
@@ -68,7 +76,7 @@ class Masked(_Inside):
         inner: the set whose perturbation is masked.
         keep: :math:`\beta`, the probability that a coordinate or tensor is perturbed, in (0, 1].
         per: ``"coordinate"`` as printed, ``"tensor"`` as in ESAM's public code.
-        divisor: ``"kept"`` divides by :math:`\beta`, which makes the mean right; ``"dropped"`` by :math:`1 - \beta`, as
+        divisor: ``"kept"`` divides by :math:`\beta`, which makes the mean of each coordinate right; ``"dropped"`` by :math:`1 - \beta`, as
             algorithm 3 of BiSAM's early version prints. They agree at :math:`\beta = 0.5`.
 
     Raises:
@@ -100,10 +108,12 @@ class Masked(_Inside):
 
     @property
     def is_drawn(self) -> bool:
+        """Whether the tensors that may climb are drawn, here or by the set inside."""
         return self.per == "tensor" or self.inner.is_drawn
 
     @property
     def drawn_share(self) -> float:
+        """The share of the tensors that is drawn, on average."""
         return (self.keep if self.per == "tensor" else 1.0) * self.inner.drawn_share
 
     def active(self, model: nn.Module, memory: Memory) -> set[str] | None:

@@ -18,7 +18,7 @@ from .._kinds import kind
 from .memory import Memory
 from .tensors import Tensors
 
-__all__ = ["Constant", "Radius"]
+__all__ = ["Constant", "Learner", "Radius"]
 
 
 class Radius(Protocol):
@@ -62,8 +62,8 @@ class Radius(Protocol):
     def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
         """A ``TypeError`` or ``ValueError`` for a base optimiser that this radius cannot be used with."""
 
-    def learner(self, pieces: list, validation, descent) -> Learner | None:
-        """What watches a step, on the parts of its batch and on the validation batch; ``None`` for a radius that does not learn."""
+    def learner(self, pieces: list, validation, descent, memory: Memory) -> Learner | None:
+        """What watches this step, on the parts of its batch and on the validation batch; ``None`` for a radius that does not learn."""
         return None
 
 
@@ -74,13 +74,13 @@ class Learner(Protocol):
         """Looks at the validation batch while nothing has moved; ``logits`` are the first ones of the training batch."""
 
     def climbed(self, moves: Tensors, rho: float) -> None:
-        """The perturbation of the parameters that share the radius."""
+        """Is told the perturbation of the parameters that share the radius, which is ``rho``."""
 
     def descended(self, parameters: Tensors, pieces: list, share: float, at_w: Tensors, at_worst: Tensors) -> None:
-        """At the worst point of some pieces, a share of the batch: the descent gradients at w, where asked for, and there."""
+        """Is told the descent gradients of some pieces, a share of the batch: at w, where the radius asks for it, and at the worst point."""
 
     def moved(self, parameters: Tensors, memory: Memory) -> None:
-        """The base has made its step."""
+        """Is told that the base has made its step: the time to learn."""
 
 
 @kind("Constant")

@@ -214,6 +214,11 @@ class LossBudget(Radius):
             if self.total <= self.hold:
                 raise ValueError(f"total must be above hold = {self.hold}, got {self.total}")
 
+    def check_recipe(self, recipe) -> None:
+        """Refuses a geometry without a ball: the rise is not the product of its radius and a norm."""
+        if not recipe.geometry.is_bounded:
+            raise ValueError(f"geometry must be a ball with radius LossBudget, which divides by its dual norm; got {recipe.geometry!r}")
+
     @property
     def changes_each_step(self) -> bool:
         """A budget that falls is another one at every step."""

@@ -18,7 +18,7 @@ from torch.nn import functional
 from .. import _look
 from .bounds import Bound, NegLog, Tanh
 
-NEAR = 24.0  # a margin times mu up to here loses no more than 3e-6 of its exponential where float32 rounds it
+NEAR = 24.0  # a margin (of -log: times mu) up to here loses no more than 3e-6 of its exponential where float32 rounds it
 _LOG2_E = math.log2(math.e)
 _LARGEST = 88.3  # e^x leaves float32 just beyond
 
@@ -28,7 +28,7 @@ def cast(dtype: torch.dtype, x: Tensor) -> Tensor:
 
 
 def is_taken_apart(logits: Tensor) -> bool:
-    """Whether ``torch.func`` or forward-mode differentiation looks inside, which needs the plain formula."""
+    """Whether ``torch.func`` or forward-mode differentiation looks inside, which needs the formula that can be differentiated again."""
     if torch._C._are_functorch_transforms_active():
         return True
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # the quick answer to nearly every call

@@ -26,7 +26,7 @@ __all__ = ["Learned"]
 @kind("Learned")
 @dataclass(frozen=True)
 class Learned(Radius):
-    r"""A radius that follows the gap between validation and training loss, by the gradient of its square.
+    r"""A radius that lowers the squared gap between validation and training loss, by its derivative.
 
     .. math::
         \rho \leftarrow \rho - \beta h, \qquad
@@ -37,7 +37,8 @@ class Learned(Radius):
         h = -(L^{vl} - L^{tr})\,\big\langle \eta\,(\nabla L^{vl} - \nabla L^{tr}),\; \nabla^2 L^{tr}(w_t + \epsilon)\,u \big\rangle,
         \qquad u = \epsilon / \rho
 
-    Losses and their gradients are at the new weights, with the batch-norm statistics held. The derivative is that for a base
+    Losses and their gradients are at the new weights, with the batch-norm statistics held. Several workers learn the mean of what each
+    finds for its own share of the batches. The derivative is that for a base
     that moves by :math:`-\eta` times the gradient (with Nesterov momentum :math:`m`, by :math:`1 + m` times that); for a base with
     momentum it is the derivative for this step alone, for Adam a stand-in. The Hessian times u has three forms: ``"exact"``, by
     differentiating twice; ``"difference"``, :math:`(\nabla L(w + \epsilon) - \nabla L(w)) / \rho` from gradients that the step has
@@ -122,8 +123,8 @@ class Learned(Radius):
     def now(self, memory: Memory) -> float:
         return memory.state("radius").setdefault("rho", self.rho)
 
-    def learner(self, pieces: list[Batch], validation: Batch, descent: Loss) -> Hypergradient:
-        return Hypergradient(self, pieces, validation, descent)
+    def learner(self, pieces: list[Batch], validation: Batch, descent: Loss, memory: Memory) -> Hypergradient:
+        return Hypergradient(self, pieces, validation, descent, is_due=(memory.step + 1) % self.every == 0)
 
     def update(self, hypergradient: float, memory: Memory) -> None:
         """One step of gradient descent on the radius, within its limits."""
@@ -135,8 +136,9 @@ class Learned(Radius):
 class Hypergradient(Learner):
     """The derivative h of :class:`Learned`, for the step that it watches."""
 
-    def __init__(self, radius: Learned, pieces: list[Batch], validation: Batch, descent: Loss):
+    def __init__(self, radius: Learned, pieces: list[Batch], validation: Batch, descent: Loss, is_due: bool):
         self.radius, self.pieces, self.validation, self.descent = radius, pieces, validation, descent
+        self.is_due = is_due  # whether the radius learns from this step
         self._unit: Tensors = {}
         self._product: Tensors = {}  # the Hessian times u, or what stands for it
 
@@ -150,6 +152,8 @@ class Hypergradient(Learner):
 
     def descended(self, parameters: Tensors, pieces: list[Batch], share: float, at_w: Tensors, at_worst: Tensors) -> None:
         """Finds the Hessian times u at the worst point."""
+        if not self.is_due:
+            return
         if self.radius.form == "exact":
             product = self._exact(parameters, pieces)
         elif self.radius.form == "diagonal":
@@ -177,7 +181,7 @@ class Hypergradient(Learner):
         return found
 
     def moved(self, parameters: Tensors, memory: Memory) -> None:
-        if (memory.step + 1) % self.radius.every == 0:
+        if self.is_due:
             self.radius.update(self._derivative(parameters, memory.base.param_groups), memory)
 
     def _derivative(self, parameters: Tensors, groups: list[dict]) -> float:

@@ -114,7 +114,7 @@ class Batch:
                 setattr(self, name, torch.cat(found))
 
     def random_state(self) -> RNGState:
-        """The random state of the devices that this batch is computed on, as it is now."""
+        """The random state of the CPU and of the device of the inputs, as it is now."""
         return RNGState(self.inputs.device)
 
     def forget(self) -> None:

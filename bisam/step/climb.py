@@ -15,14 +15,14 @@ from .perturbation import Displacement
 from .step import Step
 
 
-def climb(step: Step, away: Displacement, gradient: Tensors) -> None:
+def climb(step: Step, away: Displacement, gradient: Tensors, share: float = 1.0) -> None:
     """Moves the weights to the worst point that the ascent gradient points to."""
     recipe, names = step.recipe, step.active()
     direction = {name: g for name, g in gradient.items() if names is None or name in names}
     if recipe.direction is not None:
         direction = recipe.direction.filtered(direction, step.memory)
     if step.record:
-        step.outcome.ascent_gradient = linear(step.outcome.ascent_gradient, 1, gradient, 1)
+        step.outcome.ascent_gradient = linear(step.outcome.ascent_gradient, 1, gradient, share)
     moves: Tensors = {}
     shared_moves: Tensors = {}  # those that the radius of the recipe has a part in
     for g, rho, is_own in _balls(step, direction):
@@ -75,6 +75,9 @@ def _perturbation(step: Step, g: Tensors, w: Tensors, rho: float, is_own: bool) 
             return None
         return rho if is_own else step.recipe.radius.length(rho, size)
 
+    if not g:  # nothing is drawn that could climb
+        step.outcome.note_norm(euclidean_norm(g))
+        return {}
     ball = step.recipe.geometry.prepared(w, step.memory)
     with torch.no_grad():
         return ball.worst_point(g, w, length, spare=not step.keeps_ascent)[1]

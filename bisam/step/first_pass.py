@@ -31,7 +31,7 @@ _NO_GRADIENT = (
 
 
 def ranked(step: Step, pieces: list[Batch]) -> tuple[list[Batch], bool]:
-    """The samples that both passes see, and whether they were ranked: in a pass that is the one that statistics count."""
+    """The samples that both passes see, and whether a pass over all has ranked them, which is then the one whose statistics count."""
     recipe, found = step.recipe, []
     if recipe.selection is None or recipe.selection.when != "before" or recipe.selection.fraction == 1:
         return pieces, False
@@ -60,7 +60,7 @@ def ascent_gradient(step: Step, pieces: list[Batch], is_ranked: bool) -> tuple[T
                 loss = weighted(recipe.descent.mean(logits, piece.targets), part)
                 descent_at_w = linear(descent_at_w, 1, _gradient_beside(step, loss), 1)
             at_w = piece.at_w  # there already where this pass is not at w
-            value = _raise(step, logits, piece, part, inputs)
+            value = _backward_from_ascent(step, logits, piece, part, inputs)
             if recipe.start is not None:
                 piece.at_w, value = at_w, None
         if len(pieces) > 1:
@@ -73,11 +73,11 @@ def ascent_gradient(step: Step, pieces: list[Batch], is_ranked: bool) -> tuple[T
     if not found and inputs != [] and (inputs is None or not recipe.geometry.is_drawn):
         raise RuntimeError(_NO_GRADIENT)
     if descent_at_w:
-        step.outcome.note_norm(euclidean_norm(descent_at_w))  # nobody else would notice that it is not finite
+        step.outcome.beside = euclidean_norm(descent_at_w)  # nobody else would notice that it is not finite
     return gradients.unscaled_(found, step.scaler), descent_at_w
 
 
-def _raise(step: Step, logits: Tensor, piece: Batch, part: float, inputs: list[Tensor] | None) -> Tensor | None:
+def _backward_from_ascent(step: Step, logits: Tensor, piece: Batch, part: float, inputs: list[Tensor] | None) -> Tensor | None:
     """Backward from the ascent loss; from its gradient for the logits where the loss knows it in closed form.
 
     Returns the descent loss, where that is what is raised.

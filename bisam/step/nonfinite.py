@@ -40,7 +40,7 @@ class NonFinite:
     def is_fine(
         self, gradient: Tensors, ascent: Tensor | None, recipe: str, memory: Memory, moment: dict, learns: bool, statistics: Statistics | None
     ) -> bool:
-        """Whether the step may go on. If not, gradients and memory are to be as before it; the statistics are already.
+        """Whether the step may go on. If not, gradients and memory are to be put back by the caller; statistics have been, here.
 
         Args:
             gradient: what the base is given, by name.
@@ -109,7 +109,7 @@ class NonFinite:
 
 
 def total_of(gradient: Tensors, ascent: Tensor | None) -> Tensor:
-    """A number on the device that is finite if the gradient and the norm of the ascent are: in few operations, for which a fast device waits."""
+    """A number on the device that is not finite if any gradient is not, in three operations; squares beyond float32 make it infinite too."""
     norms = norms_of(list(gradient.values()))
     norms += [] if ascent is None else [ascent.detach().to(norms[0])] if norms else [ascent.detach()]
     return torch.stack(norms).sum() if norms else torch.zeros(())

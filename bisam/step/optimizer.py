@@ -57,7 +57,8 @@ class SharpnessAware(Wrapper):
             the step, counts it in ``skipped`` and warns the first time. The weights are back in both cases. On a GPU
             the look at the gradients makes the program wait once a step, except for ``"skip"`` with a fused base
             (``torch.optim.SGD(fused=True)`` and the like), which skips by itself, without a warning; the running
-            statistics of batch norm then keep what the bad pass has put into them.
+            statistics of batch norm then keep what the bad pass has put into them. A skipped step counts in the schedules of the
+            recipe, where one that a ``GradScaler`` skips does not.
         seed: of what the recipe draws (masks, random starts); ``None`` takes torch's initial seed.
         per_worker: under ``DistributedDataParallel`` every worker climbs with the gradient of its own share of the batch,
             which is mSAM; otherwise all climb with the gradient of the joint batch.
@@ -189,7 +190,8 @@ class SharpnessAware(Wrapper):
             The descent loss at w, a scalar without a graph.
 
         Raises:
-            TypeError, FloatingPointError: as in :meth:`step`.
+            TypeError, ValueError, FloatingPointError: as in :meth:`step`.
+            RuntimeError: a second call before ``step()`` with a recipe that remembers one climb a step.
         """
         pieces, scaler = self._checked(batch, validation), enabled(scaler)
         weight = _checks.positive("weight", weight)
@@ -205,7 +207,7 @@ class SharpnessAware(Wrapper):
             )
         moment, statistics = self.memory.snapshot(), Statistics(model)
         step = self._new_step(model, parameters, scaler=scaler, weight=weight)
-        step.learner = self.recipe.radius.learner(pieces, validation, self.recipe.descent)
+        step.learner = self.recipe.radius.learner(pieces, validation, self.recipe.descent, self.memory)
         try:
             gradient_at_worst_point(step, pieces)
             is_kept = self._judged(step, moment, statistics)
@@ -281,7 +283,7 @@ class SharpnessAware(Wrapper):
         the parameters hold the gradients computed inside it, and only those.
 
         Args:
-            model: its buffers (batch-norm statistics) are held during the block.
+            model: its buffers (batch-norm statistics) are held during the block; those of your first pass are not mended if it was not finite.
             noise: a :class:`~bisam.step.rng.RNGState` taken before the first pass; the block then draws the same dropout masks.
                 Needed if the model draws noise, unless the recipe says ``same_noise=False``.
 
@@ -333,7 +335,7 @@ class SharpnessAware(Wrapper):
 
     def _judged(self, step: Step, moment: dict, statistics: Statistics | None = None) -> bool:
         """Whether all was finite. If not, the gradients go, and what the recipe remembered of this step."""
-        found, size = gradients.gradients(step.parameters), step.outcome.dual_norm
+        found, size = gradients.gradients(step.parameters), step.outcome.first_norm
         if self.record:
             scale = 1.0 if step.scaler is None else step.scaler.get_scale()
             self.last = Diagnostics.of(step.outcome, found, step=self.memory.step, skipped=self.skipped, scale=scale)

@@ -34,7 +34,7 @@ class Displacement:
 
     @torch.no_grad()
     def leave(self, parameters: list[Tensor]) -> None:
-        """Remembers where the parameters stand. Nothing moves yet."""
+        """Remembers which parameters are to move. Nothing moves yet."""
         self._away = parameters
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-r"""Is my variant on? What happened in a step: gathered while it is made, and kept in a few numbers."""
+r"""What a step did, in a few numbers that show whether a variant is on: gathered while it is made."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ __all__ = ["Diagnostics"]
 class Outcome:
     """What a step has led to, beside the gradients that the parameters hold.
 
-    ``dual_norm`` is that of the ascent gradient, the largest among the parts of a batch. The rest is for a record.
+    ``dual_norm`` is that of the ascent gradient, the largest among balls and parts of a batch; ``beside`` the norm of the descent gradient
+    at w, where that is taken too. The rest is for a record.
     """
 
     rho: float = 0.0
     loss: Tensor | None = None
     dual_norm: Tensor | None = None
+    beside: Tensor | None = None
     ascent_gradient: Tensors = field(default_factory=dict)
     rise: Tensor | float = 0.0
     zero_one_rise: Tensor | float = 0.0
@@ -31,6 +33,11 @@ class Outcome:
     def note_norm(self, size: Tensor) -> None:
         """Takes note of the norm of one more gradient."""
         self.dual_norm = size if self.dual_norm is None else torch.maximum(self.dual_norm, size)  # keeps a NaN
+
+    @property
+    def first_norm(self) -> Tensor | None:
+        """A number that is finite if all gradients of the first pass are; ``None`` if there are none."""
+        return self.dual_norm if self.beside is None or self.dual_norm is None else self.dual_norm + self.beside.to(self.dual_norm)
 
 
 @dataclass(frozen=True)
@@ -49,11 +56,11 @@ class Diagnostics:
         zero_one_rise: the same of the share of misclassified samples.
         rho: the radius asked for (of a loss budget: the budget).
         length: the Euclidean length of the climb, :math:`\|\epsilon\|_2`, without the random part of a start; for the round ball
-            it is rho.
-        ascent_norm: the dual norm of the ascent gradient, where it was taken (with a start, at :math:`w + \delta`); 0 means that
-            nothing pulls, and the step was the base's.
-        descent_norm: the Euclidean norm of the gradient that the base is given.
-        cosine: of the ascent gradient g and the gradient p that the base is given.
+            it is rho. Of several climbs in a step (``micro_batch``) it is that of the last.
+        ascent_norm: the dual norm of the ascent gradient, where it was taken (with a start, at :math:`w + \delta`); the largest of
+            several balls or climbs. 0 means that nothing pulls, and the step was the base's.
+        descent_norm: the Euclidean norm of the gradient that this call has made for the base, before a ``weight``.
+        cosine: of that gradient p and the ascent gradient g of the whole batch.
         skipped: steps skipped so far because a gradient was not finite.
 
     Example:

@@ -51,7 +51,7 @@ def check_block(recipe: Recipe, groups: list[dict], model: nn.Module, noise: RNG
         extra.append("combination")
     if extra:
         raise ValueError(
-            f"the {extra[0]} of recipe {recipe.name!r} takes more than two passes of the same batch; "
+            f"the {extra[0]} of recipe {recipe.name!r} needs the batch itself, which a block does not see; "
             "use opt.step(batch) or opt.backward(batch)"
         )
     if noise is None and recipe.same_noise and draws_noise(model):

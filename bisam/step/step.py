@@ -48,7 +48,7 @@ class Step:
     outcome: Outcome = field(default_factory=Outcome)
 
     def __post_init__(self):
-        self.rho = self.outcome.rho = self.recipe.radius.now(self.memory)
+        self.rho = self.outcome.rho = self.recipe.radius.now(self.memory)  # of a LossBudget: the budget
         combination = self.recipe.combination
         self.climbs = self.rho != 0 and (combination is None or combination.climbs(self.memory))
         self.shared, self.is_graphed = distributed(self.model), is_graphed(self.model)

@@ -53,7 +53,7 @@ def gradient_at_worst_point(step: Step, pieces: list[Batch]) -> None:
         step.statistics.settle()
     if step.shared is not None and step.per_worker and step.outcome.dual_norm is not None:
         device = next(iter(step.parameters.values())).device
-        step.outcome.dual_norm = gradients.seen_by_all(step.outcome.dual_norm, device, step.shared)
+        step.outcome.beside = gradients.seen_by_all(step.outcome.first_norm, device, step.shared)
 
 
 def climb_and_descend(step: Step, pieces: list[Batch], share: float) -> None:
@@ -66,7 +66,7 @@ def climb_and_descend(step: Step, pieces: list[Batch], share: float) -> None:
         ascent, descent_at_w = ascent_gradient(step, pieces, is_ranked)  # line 3
         at_w = ascent if step.recipe.gradient_at_w == "ascent" else descent_at_w
         step.keeps_ascent = step.keeps_ascent or not are_unheld(ascent)  # a hook may have kept them
-        climb(step, away, ascent)  # line 4
+        climb(step, away, ascent, share)  # line 4
         with held_buffers(step.model):
             for piece, part in parts_of(pieces):
                 descend(step, piece, part, share)  # line 5
@@ -76,7 +76,7 @@ def climb_and_descend(step: Step, pieces: list[Batch], share: float) -> None:
 
 
 def descend_at_w(step: Step, pieces: list[Batch], share: float) -> None:
-    """A step of the base alone: one pass, and the whole batch."""
+    """A step without a climb: one pass, and the whole batch."""
     for piece, part in parts_of(pieces):
         with counted(step, piece):
             logits = with_graph(piece.logits())
