@@ -84,7 +84,7 @@ class Experiment:
         stopped: why runs of the plan were left out; empty if none was.
         schema: the form of its records, see ``bisam.evidence.record.SCHEMA``; older records are kept as experiments of their own.
         machine: that the queue makes its runs on, ``"cpu"`` or ``"gpu"``; by default those of scale ``"paper"`` need a GPU.
-        fingerprint: of the data, see ``bisam.training.data.Task``; empty leaves it to the first run.
+        fingerprint: of the data, see ``bisam.training.data.task.Task``; empty leaves it to the first run.
 
     Raises:
         TypeError, ValueError: a field that is not as above, or a run that :class:`~bisam.training.Run` refuses.

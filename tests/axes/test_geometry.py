@@ -279,6 +279,20 @@ def test_a_radius_beyond_the_range_of_the_weights_is_refused(ball, dtype, rho):
         ball.worst_point(g, w, lambda size: rho, spare=True)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_loss_budget_needs_a_ball(inside):
+    geometry = Masked(Unnormalised(), keep=0.5) if inside else Unnormalised()
+    with pytest.raises(ValueError, match=r"geometry must be a ball with radius LossBudget, .*got .*Unnormalised\(\)"):
+        SAM.replace(geometry=geometry, radius=LossBudget(budget=0.1, rho=1.0))
+
+
+def test_entries_that_cannot_move_count_in_the_adaptive_norm_only_if_they_have_moved():
+    w = {"weight": torch.tensor([0.0, 2.0])}
+    for moved, size in (([0.0, 1.0], 0.5), ([1.0, 1.0], math.inf), ([-1.0, 1.0], math.inf)):
+        assert Adaptive(eta=0.0).norm({"weight": torch.tensor(moved)}, w).item() == size
+    assert Adaptive(eta=0.0).norm({"weight": torch.tensor([math.nan, 1.0])}, w).isnan()
+
+
 def test_where_the_ratio_cannot_be_read_the_climb_is_shorter_but_there(monkeypatch):
     monkeypatch.setattr(_look, "is_free", lambda tensor: False)  # as on a GPU
     for size in (1e-40, 1e-25, 1e-20):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bisam import SAM, Batch, Constant, SharpnessAware
+from bisam import SAM, Batch, Constant, Masked, SharpnessAware
 from bisam.axes.combination import Combination
 from bisam.axes.direction import Direction
 from bisam.axes.geometry import Ball, Geometry
@@ -158,6 +158,17 @@ PARTS = {
     "direction": [Backwards()], "selection": [FirstHalf(), FirstHalf(when="after")], "combination": [Mean()],
 }  # fmt: skip
 EACH = [(axis, part) for axis, parts in PARTS.items() for part in parts]
+
+
+def test_a_ball_of_ones_own_is_not_asked_where_no_tensor_is_drawn_to_climb():
+    model = network()
+    recipe = SAM.replace(geometry=Masked(Signs(), keep=1e-9, per="tensor"), radius=Constant(RHO))
+    opt, (x, y) = SharpnessAware(torch.optim.SGD(model.parameters(), lr=LR), recipe, seed=0), data(1)
+    opt.step(Batch(model, x, y))  # all tensors climb, and none in the next step
+    before = [w.detach().clone() for w in model.parameters()]
+    opt.step(Batch(model, x, y))
+    for w, g, mine in zip(before, slope(before, cross_entropy, x, y), model.parameters(), strict=True):
+        torch.testing.assert_close(mine.detach(), w - LR * g, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("axis, part", EACH, ids=lambda value: value if isinstance(value, str) else repr(value))

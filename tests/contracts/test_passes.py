@@ -128,5 +128,12 @@ def test_a_step_costs_what_the_recipe_says(pair):
         assert method.passes + luck - early <= found <= method.passes + luck + 1e-9
 
 
+@pytest.mark.parametrize("form", ["exact", "diagonal"])
+def test_a_radius_that_learns_in_every_second_step_pays_in_those_alone(form):
+    """The exact form differentiates twice, which is not counted in whole passes here; but half as often is half as much."""
+    often, seldom = (real_passes(SAM.replace(radius=Learned(0.05, 1.0, form=form, every=every)))[0] - 2 for every in (1, 2))
+    assert often == pytest.approx(2 * seldom) and seldom > 0
+
+
 def test_the_base_alone_costs_one_pass():
     assert real_passes(bisam.SGD)[0] == pytest.approx(1)

@@ -87,6 +87,33 @@ def part_sizes(recipe, climbs):
     return [recipe.micro_batch] * (N // recipe.micro_batch) if climbs and recipe.micro_batch else [N]
 
 
+@pytest.mark.parametrize("name", ["sam", "bisam-log", "gsam", "gsam-bisam-log", "looksam-bisam-tanh", "asam", "lets-bisam-log by differences"])
+def test_the_norm_of_the_ascent_gradient_is_of_that_alone(name):
+    recipe = bisam.recipe(name.removesuffix(" by differences"))
+    if name.endswith("differences"):
+        recipe = recipe.replace(radius=Learned(0.05, 1.0, form="difference"))
+    torch.manual_seed(4)
+    model = reference.net("plain")
+    batch = Batch(model, *reference.samples(0, N))
+    recipe.raised(model(batch.inputs), batch.targets).backward()
+    weights = {n: p.detach().clone() for n, p in model.named_parameters()}
+    wanted = recipe.geometry.dual_norm({n: p.grad.clone() for n, p in model.named_parameters()}, weights)
+    opt = wrapped(model, recipe)
+    opt.step(batch, **({"validation": batch} if isinstance(recipe.radius, Learned) else {}))
+    close(opt.last.ascent_norm, wanted)
+
+
+def test_the_cosine_is_with_the_ascent_gradient_of_the_whole_batch_also_of_uneven_parts():
+    torch.manual_seed(4)
+    model = reference.net("plain")
+    batch = Batch(model, *reference.samples(0, N))
+    g = torch.cat([g.flatten() for g in torch.autograd.grad(loss(model(batch.inputs), batch.targets), model.parameters())])
+    opt = wrapped(model, bisam.recipe("msam").replace(micro_batch=11))
+    opt.backward(batch)
+    p = torch.cat([p.grad.flatten() for p in model.parameters()])
+    close(opt.last.cosine, torch.nn.functional.cosine_similarity(g, p, dim=0))
+
+
 @pytest.mark.parametrize("name, kind", [*((name, "norm and dropout") for name in ROWS), ("bisam-log", "norm")])
 def test_every_reported_number_is_where_it_says(name, kind):
     recipe = ROWS[name]
