@@ -64,6 +64,7 @@ class L2(Ellipsoid):
         Foret et al. (2021), eq. 2 with p = 2.
 
     Example:
+        >>> import torch
         >>> g = {"w": torch.tensor([3.0, 4.0])}
         >>> L2().perturbation(g, weights=g, rho=0.5)
         {'w': tensor([0.3000, 0.4000])}
@@ -101,6 +102,7 @@ class Adaptive(Ellipsoid):
         version, and their public code.
 
     Example:
+        >>> import torch
         >>> w, g = {"weight": torch.tensor([1.0, 3.0])}, {"weight": torch.tensor([1.0, 1.0])}
         >>> Adaptive(eta=0.0).perturbation(g, w, rho=1.0)
         {'weight': tensor([0.3162, 2.8460])}
@@ -159,6 +161,7 @@ class Lp(Ball):
         Foret et al. (2021), eq. 2.
 
     Example:
+        >>> import torch
         >>> g = {"w": torch.tensor([3.0, -4.0])}
         >>> Lp(math.inf).perturbation(g, weights=g, rho=0.5)
         {'w': tensor([ 0.5000, -0.5000])}
@@ -220,6 +223,7 @@ class Unnormalised(Ball):
         of the early version, climbs this way.
 
     Example:
+        >>> import torch
         >>> g = {"w": torch.tensor([3.0, 4.0])}
         >>> Unnormalised().perturbation(g, weights=g, rho=0.5)
         {'w': tensor([1.5000, 2.0000])}
