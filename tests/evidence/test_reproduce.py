@@ -240,11 +240,9 @@ def test_missing_data_hide_no_other_price(folder, settings, capsys):
 # -- carrying out -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_what_is_missing_is_run_and_recorded_and_then_nothing_is_left(folder, settings, workers):
+def test_what_is_missing_is_run_and_recorded_and_then_nothing_is_left(folder, settings):
     planned = plan("try", only=["sam", "noise40"], folder=folder)
-    outcomes = carry_out(planned, dataclasses.replace(settings, workers=workers), progress=False)
-    outcomes["recorded"].sort()
+    outcomes = carry_out(planned, settings, progress=False)
     assert outcomes == {"recorded": ["sam-noise40-seed0", "sam-noise40-seed1"], "cut": [], "elsewhere": [], "failed": []}
     assert files(folder) == outcomes["recorded"] and not list((folder / "checkpoints" / "try").iterdir())
     assert all(one.recorded for one in plan("try", only=["sam", "noise40"], folder=folder))
@@ -457,15 +455,14 @@ def test_time_is_looked_at_before_a_run_is_started(folder, settings):
     assert len(outcomes["cut"]) == 12 and not files(folder)
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_clock_that_is_set_moves_no_limit(folder, settings, monkeypatch, workers):
+def test_a_clock_that_is_set_moves_no_limit(folder, settings, monkeypatch):
     """Far back, time would never be up; far ahead, it would be up at once."""
     one = plan("try", only=["sam", "noise40"], folder=folder)
     times = iter([1e9, *[0.0] * 10_000])
     monkeypatch.setattr(time, "time", lambda: next(times))
-    assert len(carry_out(one, dataclasses.replace(settings, minutes=1e-9, workers=workers), progress=False)["cut"]) == 2
+    assert len(carry_out(one, dataclasses.replace(settings, minutes=1e-9), progress=False)["cut"]) == 2
     times = iter([0.0, *[1e9] * 10_000])
-    assert len(carry_out(one, dataclasses.replace(settings, minutes=10, workers=workers), progress=False)["recorded"]) == 2
+    assert len(carry_out(one, dataclasses.replace(settings, minutes=10), progress=False)["recorded"]) == 2
 
 
 def test_no_limit_of_time_is_read_from_a_clock_that_can_be_set():

@@ -472,9 +472,7 @@ def test_six_steps_with_the_learned_radius_of_the_table(row):
     assert_same_course(*lets(row, radius))
 
 
-@pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("row", LEARNED)
+@pytest.mark.parametrize("row, form, every", [*itertools.product(LEARNED, FORMS, (1,)), *(("lets-bisam-log", form, 2) for form in FORMS)])
 def test_six_steps_with_a_radius_that_learns_fast(row, form, every):
     rate = 3e3 if form == "diagonal" else 30.0
     radius = bisam.Learned(rho=0.3, rate=rate, form=form, every=every, least=0.01, most=5.0)

@@ -214,6 +214,10 @@ def test_workers_train_it_too(tmp_path):
     planned = plan("mine", folder=tmp_path)
     outcomes = carry_out(planned, Settings(workers=2, folder=tmp_path, checkpoints=tmp_path / "checkpoints"), progress=False)
     assert sorted(outcomes["recorded"]) == ["sam-seed0", "sgd-seed0"] and verify(tmp_path).records == 2
+    assert not list((tmp_path / "checkpoints" / "mine").iterdir())
+    for one in planned:
+        entry = json.loads((tmp_path / "runs" / "mine" / f"{one.file}.json").read_text())
+        assert entry["weights_digest"] == weights_digest(fit(one.run).model)
 
 
 @pytest.mark.parametrize("name, wrong", [("model", "lab_code:f"), ("model", "no_such_code:f"), ("data", "lab_code:no_task"), ("data", "no_such_code:f")])
