@@ -55,7 +55,7 @@ test: lint ## all tests: style, units, doctests, notebooks, book, browser
 	@$(BIN)/python tools/build_book.py
 	@$(RUN_TESTS) -q -m book
 
-unit: install ## the quick part of the tests (about 230 s of CPU: under two minutes on two cores)
+unit: install ## the quick part of the tests (about 155 s of CPU, half of it on each of two cores)
 	@$(SIDE_BY_SIDE) -q -m "not book and not slow"
 
 nbval: install ## execute the notebooks and compare the tagged outputs
