@@ -13,6 +13,7 @@ from torch import nn
 
 import bisam
 from bisam import Batch, Constant, Learned, LookSAM, Phase, SharpnessAware
+from bisam.step.perturbation import WORTH_A_LOOK
 
 
 def exercised(recipe):
@@ -181,6 +182,18 @@ def test_weights_are_bitwise_back_and_in_the_same_place(dtype, name):
     for k in range(3):
         step(opt, model, k, dtype)
     assert weights(model) == before and [p.data_ptr() for p in model.parameters()] == places
+
+
+def test_weights_that_trade_places_with_their_moves_come_home():
+    """Large ones look at the memory of the move for a while, instead of being copied."""
+    model = nn.Sequential(nn.Linear(4, 2 * WORTH_A_LOOK // 5, dtype=torch.float64), nn.Linear(2 * WORTH_A_LOOK // 5, 3, dtype=torch.float64))
+    opt = idle(model, "sam")
+    before, places = weights(model), [p.data_ptr() for p in model.parameters()]
+    seen = []
+    model[0].register_forward_pre_hook(lambda module, inputs: seen.append(module.weight.data_ptr()))
+    step(opt, model, 0)
+    assert weights(model) == before and [p.data_ptr() for p in model.parameters()] == places
+    assert seen[0] == places[0] != seen[1]
 
 
 @each_climbing
