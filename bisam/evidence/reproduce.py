@@ -38,7 +38,7 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
         progress: show a bar on the terminal; where there is none, a line on the error output for every run that is done.
 
     Returns:
-        The names of the runs by what became of them: ``"recorded"``, ``"cut"`` (out of time, or not begun since no epoch of it
+        The names of the runs by what became of them, which is ``"recorded"``, ``"cut"`` (out of time, or not begun since no epoch of it
         would fit), ``"elsewhere"`` (another process has them in hand), or ``"failed"``, with the reason after the name.
 
     Raises:

@@ -41,7 +41,7 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """From the seeds alone: a difference is resolved with six pairs or more, an interval that excludes zero and p below 0.05."""
+        """What the seeds alone decide. A difference is resolved with six pairs or more, an interval that excludes zero and p below 0.05."""
         if self.pairs < FEWEST_PAIRS or self.p >= ALPHA or self.low <= 0 <= self.high:
             return "not resolved"
         return "better" if self.mean > 0 else "worse"
