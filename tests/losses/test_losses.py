@@ -95,6 +95,18 @@ def test_cross_entropy_is_that_of_the_formula(smoothing, convention, scores, tar
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_the_mean_of_cross_entropy_has_the_gradient_of_its_values_to_the_last_bit(dtype, smoothing):
+    loss, draw = CrossEntropy(smoothing), torch.Generator().manual_seed(0)
+    for n, classes, share in ((1, 2, 1), (7, 3, 1 / 3), (100, 10, 0.7), (333, 100, 1)):
+        scores, targets = (3 * torch.randn(n, classes, generator=draw)).to(dtype), torch.randint(classes, (n,), generator=draw)
+        ways = [scores.clone().requires_grad_() for _ in range(2)]
+        (loss.mean(ways[0], targets) * share).backward()
+        (loss.values(ways[1], targets).mean() * share).backward()
+        assert torch.equal(ways[0].grad, ways[1].grad)
+
+
 def test_one_class_has_no_cross_entropy_in_either_convention():
     for convention in ("all", "others"):
         assert CrossEntropy(0.1, convention)(torch.tensor([[2.0]]), torch.tensor([0])) == 0
