@@ -32,7 +32,7 @@ class Loss(Protocol):
         """
 
     def mean(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean of :meth:`values`, a scalar; for one that has it in fewer operations, with the same gradient to the last bit."""
+        """The mean of :meth:`values`, a scalar. An override takes fewer operations; its gradient is the same to the last bit."""
         return self.values(logits, targets).mean()
 
     def gradient(self, logits: Tensor, targets: Tensor, scale: float | Tensor = 1.0) -> Tensor | None:

@@ -37,7 +37,9 @@ class Outcome:
     @property
     def first_norm(self) -> Tensor | None:
         """A number that is finite if all gradients of the first pass are; ``None`` if there are none."""
-        return self.dual_norm if self.beside is None or self.dual_norm is None else self.dual_norm + self.beside.to(self.dual_norm)
+        if self.dual_norm is None or self.beside is None:
+            return self.beside if self.dual_norm is None else self.dual_norm
+        return self.dual_norm + self.beside.to(self.dual_norm)
 
 
 @dataclass(frozen=True)

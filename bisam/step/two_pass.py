@@ -51,7 +51,7 @@ def gradient_at_worst_point(step: Step, pieces: list[Batch]) -> None:
             note_logits(pieces, balls)
     if step.statistics is not None:
         step.statistics.settle()
-    if step.shared is not None and step.per_worker and step.outcome.dual_norm is not None:
+    if step.shared is not None and step.per_worker and step.outcome.first_norm is not None:
         device = next(iter(step.parameters.values())).device
         step.outcome.beside = gradients.seen_by_all(step.outcome.first_norm, device, step.shared)
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 import bisam
 from bisam import Batch, Learned, LookSAM, Phase, RandomStart, SharpnessAware, TopK
+from bisam.step.record import Outcome
 from bisam.training import evaluation
 
 SAME = {  # passes where another row has them too, with the tensors of another ball or another ascent loss
@@ -105,6 +106,13 @@ def test_the_norm_of_the_ascent_gradient_is_of_that_alone(name):
     opt = wrapped(model, recipe)
     opt.step(batch, **({"validation": batch} if isinstance(recipe.radius, Learned) else {}))
     close(opt.last.ascent_norm, wanted)
+
+
+def test_a_gradient_beside_the_climb_is_looked_at_also_where_nothing_climbs():
+    some, bad = torch.tensor(2.0), torch.tensor(torch.nan)
+    for dual_norm, beside, is_finite in ((some, None, True), (some, bad, False), (bad, some, False), (None, some, True), (None, bad, False)):
+        assert bool(Outcome(dual_norm=dual_norm, beside=beside).first_norm.isfinite()) == is_finite
+    assert Outcome().first_norm is None
 
 
 def test_the_cosine_is_with_the_ascent_gradient_of_the_whole_batch_also_of_uneven_parts():
