@@ -4,6 +4,7 @@ CONSTRAINTS ?= constraints.txt
 NAME ?=
 ARGS ?=
 MINUTES ?=
+SCALE ?= both
 CORES ?= 1
 OUT ?= _build/gpu/out
 
@@ -12,7 +13,7 @@ RUN_TESTS := $(BIN)/python -m pytest
 # Limits are there to end what hangs, not to judge how fast a machine is.
 NBVAL_LIMITS := --nbval-cell-timeout=1800 --nbval-kernel-startup-timeout=600
 # Two processes with one thread each; a notebook stays in one of them.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(RUN_TESTS) -n 2 --dist loadfile
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(RUN_TESTS) -n 2
 BOOK_PYTHON = $(if $(wildcard $(BIN)/jupyter-book),$(BIN),.venv-html/bin)/python
 # A borrowed machine has torch and often no network, so that nothing can be installed there.
 GPU_PYTHON = $(if $(wildcard .venv/stamp),$(BIN)/python,$(PYTHON))
@@ -29,7 +30,7 @@ install: ## set up .venv with the package, the notebooks, the book and the tests
 	@$(SETUP) all
 
 book: install ## execute the notebooks that are out of date, then build the book
-	@$(BIN)/python tools/execute_notebooks.py
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/execute_notebooks.py --workers 2
 	@$(BIN)/python tools/build_book.py
 
 html: ## build the book from the stored outputs alone (no torch needed)
@@ -40,8 +41,8 @@ slides: ## build the lecture: _build/slides/index.html, and bisam.pdf where ther
 	@$(SETUP) html
 	@$(BOOK_PYTHON) tools/build_slides.py
 
-notebooks: install ## execute all notebooks again, out of date or not
-	@$(BIN)/python tools/execute_notebooks.py --all
+notebooks: install ## execute all notebooks again, out of date or not: make notebooks SCALE=laptop (the pages, up to an hour), smoke or both
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/execute_notebooks.py --all --scale $(SCALE) --workers 2
 
 notebook: install ## run one with parameters: make notebook NAME=first_run ARGS="-p seeds 4 --scale laptop"
 	@$(BIN)/bisam notebook $(NAME) $(ARGS)
@@ -58,11 +59,11 @@ test: lint ## all tests: style, units, doctests, notebooks, book, browser
 unit: install ## the quick part of the tests (about 155 s of CPU, half of it on each of two cores)
 	@$(SIDE_BY_SIDE) -q -m "not book and not slow"
 
-nbval: install ## execute the notebooks and compare the tagged outputs
+nbval: install ## execute the notebooks at scale smoke and compare the tagged outputs
 	@$(SIDE_BY_SIDE) -q --nbval-lax $(NBVAL_LIMITS) notebooks
 
-verify: install ## execute the notebooks and compare every stored output (on the pinned versions)
-	@$(RUN_TESTS) -q --nbval $(NBVAL_LIMITS) notebooks
+verify: install ## execute the pages and compare every stored output (on the pinned versions; up to an hour)
+	@$(SIDE_BY_SIDE) -q --nbval $(NBVAL_LIMITS) --scale laptop notebooks
 
 evidence: install ## work through the missing runs, most valuable first: make evidence MINUTES=30 CORES=1
 	@OMP_NUM_THREADS=1 $(BIN)/bisam evidence --cores $(CORES) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)

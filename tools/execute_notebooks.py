@@ -1,14 +1,19 @@
-"""Executes notebooks in place: those that are out of date, or all.
+"""Executes notebooks, those that are out of date or all, and stores what came out.
 
-A notebook is out of date when its own cells, a module of `bisam/` that they reach, or the records it reads have changed
-since it was executed. The file is written only after every cell has succeeded, and holds nothing that depends on when it ran, so
-that executing an unchanged notebook again leaves the same bytes. Times and versions go to `book/status.json`.
+At scale `laptop`, the default of every notebook, the outputs are stored in the notebook itself: it is the page of the book. At scale
+`smoke`, which takes seconds and is what tests execute, they are stored in `tests/notebook/smoke`.
+
+A notebook is out of date when its own code, a module of `bisam/` that it reaches, or the records it reads have changed
+since it was executed; comments, docstrings and prose do not count. What is stored is written only after every cell has succeeded, and
+holds nothing that depends on when it ran, so that executing an unchanged notebook again leaves the same bytes. Times and versions go to
+`book/status.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import concurrent.futures
 import functools
 import hashlib
 import json
@@ -25,33 +30,80 @@ from bisam._files import write_whole
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bisam"
 STATUS = ROOT / "book" / "status.json"
+SMOKE = ROOT / "tests" / "notebook" / "smoke"
+SCALES = ("laptop", "smoke")
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("names", nargs="*", help="of notebooks; all if none is named")
+    arguments.add_argument("--scale", choices=(*SCALES, "both"), default="both", help="laptop: the pages; smoke: what tests compare with")
     arguments.add_argument("--all", action="store_true", help="also those that are up to date")
     arguments.add_argument("--check", action="store_true", help="execute nothing; fail if one is out of date")
+    arguments.add_argument("--workers", type=int, default=1, help="how many to execute side by side")
     given = arguments.parse_args()
-    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    chosen = [path for path in paths if not given.names or path.stem in given.names]
-    stale = [path for path in chosen if given.all or is_stale(path)]
+    paths = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+    unknown = [name for name in given.names if name not in paths]
+    if unknown:
+        print(f"==> failed: there is no notebook {unknown[0]}; there are: {', '.join(paths)}", file=sys.stderr)
+        return 1
+    scales = SCALES if given.scale == "both" else (given.scale,)
+    chosen = [(paths[name], scale) for scale in scales for name in given.names or paths]
+    stale = [each for each in chosen if given.all or is_stale(*each)]
     if given.check:
-        print("\n".join(f"out of date: {path.relative_to(ROOT)}" for path in stale))
+        print("\n".join(f"out of date at scale {scale}: {path.relative_to(ROOT)}" for path, scale in stale))
         return 1 if stale else 0
     if not stale:
         print(f"==> notebooks: {len(chosen)} of {len(chosen)} are up to date, nothing to execute")
-    for path in stale:
-        if not execute(path):
-            return 1
-    return 0
+    return 0 if execute_all(stale, given.workers) else 1
+
+
+def execute_all(stale: list[tuple[Path, str]], workers: int) -> bool:
+    """Executes notebooks, those that took longest first; says whether all succeeded."""
+    took = {name: entry["wall_seconds"] for name, entry in read_status().items()}
+    stale = sorted(stale, key=lambda each: (each[1], -took.get(each[0].stem, 0.0)))
+    succeeded = True
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        running = [pool.submit(execute, path, scale) for path, scale in stale]
+        try:
+            for done in concurrent.futures.as_completed(running):
+                succeeded = keep(*done.result()) and succeeded
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            print("==> stopped; what was executed is stored, the same command goes on", file=sys.stderr)
+            return False
+    return succeeded
+
+
+def smoke_of(path: Path) -> Path:
+    """Where the outputs at scale smoke are stored."""
+    return SMOKE / f"{path.stem}.json"
+
+
+def at_scale(notebook: nbformat.NotebookNode, scale: str) -> nbformat.NotebookNode:
+    """The notebook with another scale in its declaration, at the place of the default."""
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = re.sub(r'^(scale: str = )"\w+"', rf'\1"{scale}"', cell.source, flags=re.M)
+    return notebook
+
+
+def smoke_notebook(path: Path) -> nbformat.NotebookNode:
+    """A notebook at scale smoke with the outputs that are stored for it; cells that are new have none."""
+    notebook = at_scale(nbformat.read(path, as_version=4), "smoke")
+    stored = json.loads(smoke_of(path).read_text(encoding="utf-8"))["outputs"] if smoke_of(path).exists() else {}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [nbformat.from_dict(output) for output in stored.get(cell.id, [])]
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return notebook
 
 
 def inputs_digest(path: Path, notebook: dict) -> str:
     """A digest over all that the outputs of a notebook depend on."""
-    cells = [[cell["cell_type"], "".join(cell["source"]), cell["metadata"]] for cell in notebook["cells"]]
-    digest = hashlib.sha256(json.dumps(cells, sort_keys=True).encode())
-    files = modules(" ".join("".join(cell["source"]) for cell in notebook["cells"]))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    digest = hashlib.sha256(json.dumps(cells).encode())
+    files = modules(" ".join(cells))
     if "book/code" in json.dumps(cells):
         files += sorted((ROOT / "book" / "code").glob("*.py"))
     if PACKAGE / "evidence" / "listing.py" in files:
@@ -61,8 +113,21 @@ def inputs_digest(path: Path, notebook: dict) -> str:
     if "benchmarks.json" in json.dumps(cells):
         files.append(ROOT / "results" / "benchmarks.json")
     for file in files:
-        digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
+        content = code(file).encode() if file.suffix == ".py" else file.read_bytes()
+        digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + content)
     return digest.hexdigest()[:16]
+
+
+@functools.cache
+def code(path: Path) -> str:
+    """The lines of a Python file that do something: no docstring, no line of comment, no blank line."""
+    text = path.read_text(encoding="utf-8")
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    first = [node.body[0] for node in ast.walk(ast.parse(text)) if isinstance(node, kinds) and node.body]
+    strings = [node for node in first if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)]
+    left_out = {number for node in strings for number in range(node.lineno, node.end_lineno + 1)}
+    lines = enumerate(text.splitlines(), start=1)
+    return "\n".join(line.rstrip() for number, line in lines if number not in left_out and line.strip() and not line.lstrip().startswith("#"))
 
 
 def modules(source: str) -> list[Path]:
@@ -115,52 +180,61 @@ def find(folder: Path, name: str) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
-def is_stale(path: Path) -> bool:
+def is_stale(path: Path, scale: str = "laptop") -> bool:
     notebook = json.loads(path.read_text(encoding="utf-8"))
-    return notebook["metadata"].get("bisam", {}).get("inputs") != inputs_digest(path, notebook)
+    if scale == "laptop":
+        stored = notebook["metadata"].get("bisam", {}).get("inputs")
+    else:
+        stored = json.loads(smoke_of(path).read_text(encoding="utf-8"))["inputs"] if smoke_of(path).exists() else None
+    return stored != inputs_digest(path, notebook)
 
 
-def execute(path: Path) -> bool:
+def execute(path: Path, scale: str) -> tuple[Path, str, nbformat.NotebookNode, float, str]:
+    """The executed notebook, the seconds that took, and what went wrong."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    before = path.read_bytes()
-    notebook = nbformat.read(path, as_version=4)
-    cells = sum(cell.cell_type == "code" for cell in notebook.cells)
-    done = 0
-
-    def report(cell, cell_index, **_):
-        nonlocal done
-        done += cell.cell_type == "code"
-        if sys.stdout.isatty():
-            print(f"\r==> executing {path.name}: cell {done} of {cells}", end="", flush=True)
-
+    notebook = at_scale(nbformat.read(path, as_version=4), scale)
     client = NotebookClient(
-        notebook, timeout=1800, kernel_name="python3", record_timing=False, on_cell_executed=report,
+        notebook, timeout=3600, kernel_name="python3", record_timing=False,
         resources={"metadata": {"path": str(path.parent)}},
         extra_arguments=["--log-level=ERROR"],  # the kernel warns of TCP, which here stays on this machine
     )
-    print(f"==> executing {path.name}", end="", flush=True)
-    started = time.perf_counter()
+    print(f"==> executing {path.name} at scale {scale}", flush=True)
+    started, said = time.perf_counter(), ""
     try:
         client.execute()
     except CellExecutionError as error:
-        print(f"\n==> failed: {path.relative_to(ROOT)} (the file is as it was)\n{error}", file=sys.stderr)
+        said = str(error)
+    return path, scale, notebook, time.perf_counter() - started, said
+
+
+def keep(path: Path, scale: str, notebook: nbformat.NotebookNode, seconds: float, said: str) -> bool:
+    """Stores an executed notebook; says whether it succeeded."""
+    if said:
+        print(f"==> failed at scale {scale}: {path.relative_to(ROOT)} (what was stored is as it was)\n{said}", file=sys.stderr)
         return False
-    seconds = time.perf_counter() - started
-    print(f"  {seconds:.1f} s")
+    print(f"==> {path.name} at scale {scale}: {seconds:.1f} s", flush=True)
+    tidy(notebook)
+    if scale == "smoke":
+        store_smoke(path, notebook, seconds)
+        return True
+    before = path.read_bytes()
     store(path, notebook)
     if path.read_bytes() != before or path.stem not in read_status():
         write_status(path.stem, seconds)
     return True
 
 
-def store(path: Path, notebook: nbformat.NotebookNode) -> None:
+def tidy(notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         for key in ("execution", "papermill", "ExecuteTime"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
             cell.outputs = merged(cell.outputs)
+
+
+def store(path: Path, notebook: nbformat.NotebookNode) -> None:
     digest = inputs_digest(path, notebook)
     notebook.metadata = nbformat.from_dict({
         "bisam": {"inputs": digest},
@@ -169,6 +243,21 @@ def store(path: Path, notebook: nbformat.NotebookNode) -> None:
     })
     nbformat.validate(notebook)
     write_whole(path, nbformat.writes(notebook) + "\n")
+
+
+def store_smoke(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:
+    """The outputs by the name of their cells, without pictures, which nbval does not compare."""
+    digest = inputs_digest(path, json.loads(path.read_text(encoding="utf-8")))
+    outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code" and cell.outputs}
+    for output in (output for found in outputs.values() for output in found):
+        if "image/png" in output.get("data", {}):
+            output["data"]["image/png"] = ""
+    before = json.loads(smoke_of(path).read_text(encoding="utf-8")) if smoke_of(path).exists() else {}
+    if before.get("outputs") == json.loads(json.dumps(outputs)):
+        seconds = before["seconds"]  # the file of an unchanged notebook stays as it is
+    SMOKE.mkdir(exist_ok=True)
+    content = {"inputs": digest, "seconds": round(seconds, 1), "outputs": outputs}
+    write_whole(smoke_of(path), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def merged(outputs: list) -> list:

@@ -12,7 +12,7 @@ from ..evidence.places import RESULTS
 from ..evidence.pooling import pool
 from ..evidence.verify import verify
 from ..methods.table import RECIPES
-from ..notebook.tables import table
+from ..notebook.lines import table
 from .reproduce import print_changes
 
 

@@ -37,7 +37,7 @@ def find(name: str) -> Path:
     """The file of the named notebook.
 
     Args:
-        name: without folder and ending.
+        name: without folder and ending; or the path of a notebook file that is there.
 
     Raises:
         NotebookError: an unknown name; the message lists those that exist.
@@ -46,6 +46,8 @@ def find(name: str) -> Path:
         >>> find("first_run").name
         'first_run.ipynb'
     """
-    if _checks.text("name", name) not in names():
+    if _checks.text("name", name).endswith(".ipynb") and Path(name).is_file():
+        return Path(name)
+    if name not in names():
         raise NotebookError(f"there is no notebook {_checks.plain(name)}; there are: {', '.join(names())}")
     return folder() / f"{name}.ipynb"

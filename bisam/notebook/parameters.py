@@ -1,24 +1,20 @@
 """Parameters of notebooks that cannot be wrong in silence.
 
 The command ``bisam notebook`` reads the declarations (:mod:`bisam.notebook.declarations`) from the file before anything runs; the
-notebook's first cell of code reads them again, so that a plain ``papermill`` meets the same checks.
+notebook's first cell of code reads them again (:mod:`bisam.notebook.page`), so that a plain ``papermill`` meets the same checks.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from .. import _checks
 from .._checks import plain, shown
-from .declarations import LINE, TYPES, Parameter, ParameterError, declared
-from .find import find
+from .declarations import TYPES, Parameter, ParameterError, declared
 
-__all__ = ["check", "check_cells", "from_notebook", "from_text", "table"]
-
-INJECTED = "# Parameters"  # how papermill begins the cell that it adds
+__all__ = ["check", "from_notebook", "from_text", "table"]
 
 
 def from_notebook(path: str | Path) -> dict[str, Parameter]:
@@ -33,6 +29,7 @@ def from_notebook(path: str | Path) -> dict[str, Parameter]:
             holds something else.
 
     Example:
+        >>> from bisam.notebook.find import find
         >>> sorted(from_notebook(find("lower_bounds")))
         ['alpha', 'gamma', 'mu_log', 'mu_tanh', 'scale']
     """
@@ -98,7 +95,8 @@ def check(parameters: Mapping[str, Parameter], values: Mapping[str, object]) -> 
         values: what was given.
 
     Raises:
-        ParameterError: names the parameter, the value and what is allowed; unknown names come with a list of all.
+        ParameterError: names the parameter, the value and what is allowed, or the scales at which it is read; unknown names come with a
+            list of all.
 
     Example:
         >>> check(declared("n: int = 3  # seeds; allowed: [1, 9]"), {"m": 3})
@@ -111,6 +109,11 @@ def check(parameters: Mapping[str, Parameter], values: Mapping[str, object]) -> 
         if name not in parameters:
             raise ParameterError(f"there is no parameter {plain(name)}; there are:\n{table(parameters)}")
         parameters[name].check(value)
+    scale = values.get("scale", parameters["scale"].default if "scale" in parameters else None)
+    for name, value in values.items():
+        if value != parameters[name].default and not parameters[name].is_read_at(scale):
+            where = parameters[name].only_at
+            raise ParameterError(f"{name} is read only at scale {where}; at scale {plain(str(scale))} it would change nothing, got {shown(value)}")
 
 
 def _declarations(parameters: object) -> Mapping[str, Parameter]:
@@ -132,48 +135,6 @@ def table(parameters: Mapping[str, Parameter]) -> str:
     """
     return "\n".join(
         f"  {p.name}: {p.kind} = {p.default!r}  # {p.help}" + (f"; allowed: {p.allowed}" if p.allowed else "")
+        + (f"; only at: {p.only_at}" if p.only_at else "")
         for p in _declarations(parameters).values()
     )
-
-
-def check_cells(cells: Sequence[str], namespace: Mapping[str, object], name: str) -> None:
-    """The check that a notebook's first cell of code makes: ``parameters.check_cells(In, globals(), "first_run")``.
-
-    It looks at the text of the cells that ran before: the latest one that declares parameters, and any that papermill
-    put after it. Where cells are executed without being remembered (nbval does so), the declarations are read from
-    the notebook's file.
-
-    Args:
-        cells: the texts of the cells so far, IPython's ``In``.
-        namespace: the values as they are now.
-        name: of the notebook.
-
-    Raises:
-        ParameterError: an unknown name, a wrong type, a value out of range, or no declaration at all.
-
-    Example:
-        >>> check_cells(["n: int = 3  # seeds; allowed: [1, 9]", "# Parameters\\nn = 4"], {"n": 4}, "my_notebook")
-    """
-    if not isinstance(cells, (list, tuple)) or not all(isinstance(text, str) for text in cells):
-        raise TypeError(f"cells must be a list of texts, IPython's In; got {shown(cells)}")
-    _checks.part("namespace", namespace, Mapping, "a dictionary such as globals()")
-    _checks.text("name", name)
-    declaring = [k for k, text in enumerate(cells) if any(map(LINE.match, text.splitlines()))]
-    if not declaring and any(cells):
-        raise ParameterError("no cell before this one declares parameters: run the cell tagged `parameters` first")
-    parameters = declared(cells[declaring[-1]]) if declaring else from_notebook(find(name))
-    injected = [text for text in cells[declaring[-1] + 1 :] if text.startswith(INJECTED)] if declaring else []
-    names = list(parameters) + [name for text in injected for name in _assigned(text)]
-    for name in names:
-        if name not in namespace:
-            raise ParameterError(f"the namespace must hold {name}, which the cells declare; it is not there")
-    check(parameters, {name: namespace[name] for name in names})
-
-
-def _assigned(source: str) -> list[str]:
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise ParameterError(f"the cell that papermill added to the cells cannot be read: {shown(error)}") from None
-    targets = [node.targets for node in ast.walk(tree) if isinstance(node, ast.Assign)]
-    return [target.id for group in targets for target in group if isinstance(target, ast.Name)]

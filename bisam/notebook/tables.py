@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,34 +13,10 @@ from ..evidence.summaries import Unpaired
 from ..evidence.verdicts import direction
 from ..training import History
 from .effects import Cell, Effect
+from .lines import table
 from .plots import style_of
 
-__all__ = ["by_chance", "could_find", "effects", "grid", "joined", "live", "states", "table"]
-
-
-def table(header: Sequence[object], rows: Iterable[Sequence[object]], columns: Sequence[str]) -> str:
-    """Lines of text, one a row, below a header.
-
-    Args:
-        header: a word a column.
-        rows: as many cells each.
-        columns: the form of each column: the spaces before it, ``<`` or ``>`` for its side, and its width; without one it is as wide
-            as its widest cell.
-
-    Example:
-        >>> print(table(("", "n"), [("SAM", 6), ("BiSAM", 12)], ("<", "  >4")))
-                  n
-        SAM       6
-        BiSAM    12
-    """
-    lines = [[str(cell) for cell in line] for line in (header, *rows)]
-    parts = []
-    for number, column in enumerate(columns):
-        before, side, width = re.fullmatch("( *)([<>])([0-9]*)", column).groups()
-        cells = [line[number] for line in lines]
-        wide = int(width) if width else max(map(len, cells))
-        parts.append([before + (cell.ljust(wide) if side == "<" else cell.rjust(wide)) for cell in cells])
-    return "\n".join("".join(line).rstrip() for line in zip(*parts, strict=True))
+__all__ = ["by_chance", "could_find", "effects", "gap", "grid", "joined", "live", "states"]
 
 
 def grid(rows: Mapping[str, Mapping[str, Cell | str | None]], corner: str = "") -> str:
@@ -80,14 +55,25 @@ def effects(found: Sequence[Effect], heads: tuple[str, str] = ("published", "our
     theirs = [] if all(each.published is None for each in found) else [f"  <{max(len(heads[0]), 20)}"]
     rows = []
     for each in found:
-        published = "-" if each.published is None else _gap(each.published.difference, each.published)
-        ours = ("-", "-", "-") if each.ours is None else (_gap(each.ours.mean, each.ours), f"{each.ours.p:.3f}", each.ours.pairs)
+        published = "-" if each.published is None else gap(each.published.difference, each.published)
+        ours = ("-", "-", "-") if each.ours is None else (gap(each.ours.mean, each.ours), f"{each.ours.p:.3f}", each.ours.pairs)
         rows.append((each.label, *[published] * len(theirs), *ours, each.verdict))
     header = ("", *heads[1 - len(theirs):], "p", "n", "verdict")
     return table(header, rows, ("<", *theirs, "  <22", " >5", " >3", "  <"))
 
 
-def _gap(mean: float, interval: Paired | Unpaired) -> str:
+def gap(mean: float, interval: Paired | Unpaired) -> str:
+    """A difference with the 95 % interval that counts, as text.
+
+    Args:
+        mean: of the difference.
+        interval: from :func:`bisam.evidence.statistics.paired` or :func:`bisam.evidence.summaries.welch`.
+
+    Example:
+        >>> from bisam.evidence.statistics import paired
+        >>> gap(1.25, paired([91.0, 92.0], [90.0, 90.5]))
+        '+1.25 [-1.93, +4.43]'
+    """
     low, high = ends(interval)
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
@@ -113,7 +99,7 @@ def states(found: Iterable[Decision], names: Mapping[str, str] | None = None) ->
         name = (names or {}).get(each.claim.id, each.claim.id.partition("/")[2])
         result, early, numbers = each.result, "", ("-", "-", "-", "-")
         if result is not None:
-            numbers = (_gap(result.mean, result), f"{result.p:.3f}", could_find(result), result.pairs)
+            numbers = (gap(result.mean, result), f"{result.p:.3f}", could_find(result), result.pairs)
             early = f", {result.pairs} of {each.claim.pairs} pairs so far" if result.pairs < each.claim.pairs else ""
         rows.append((name, *numbers, each.verdict + early))
     header = ("", "difference", "p", "detectable", "n", "verdict")

@@ -63,8 +63,51 @@ def test_outputs_hold_no_stderr_and_no_widgets(path, cells):
 
 
 @pytest.mark.slow
-def test_outputs_are_current(path):
-    assert not tool("execute_notebooks").is_stale(path), "out of date: run `make book`"
+@pytest.mark.parametrize("scale", ["laptop", "smoke"])
+def test_outputs_are_current(path, scale):
+    assert not tool("execute_notebooks").is_stale(path, scale), "out of date: run `make book`"
+
+
+def test_outputs_at_scale_smoke_are_stored_for_the_compared_cells_and_no_others(path, cells):
+    stored = json.loads(tool("execute_notebooks").smoke_of(path).read_text(encoding="utf-8"))["outputs"]
+    compared = {cell["id"] for cell in code(cells) if "nbval-check-output" in tags(cell)}
+    assert compared <= stored.keys() <= {cell["id"] for cell in code(cells)}
+
+
+def test_smoke_outputs_belong_to_notebooks():
+    stored = sorted(path.stem for path in tool("execute_notebooks").SMOKE.iterdir())
+    assert stored == [path.stem for path in NOTEBOOKS]
+
+
+def test_the_page_is_a_run_of_what_its_text_describes(path, cells):
+    assert parameters.from_notebook(path)["scale"].default == "laptop"
+    said = "".join(text(cell) for cell in code(cells))
+    assert "The text of this page describes" not in said
+    assert "not come out as stated" not in said and "stated for" not in said
+
+
+def test_no_cell_changes_a_parameter(path, cells):
+    """So that cells can be run twice and out of order, and a banner says what was run."""
+    names = set(parameters.from_notebook(path))
+    for cell in code(cells)[1:]:
+        for node in ast.walk(ast.parse(source(cell))):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                assert node.id not in names or node.id in _local(cell), f"{node.id} is a parameter: {source(cell)}"
+
+
+def _local(cell):
+    """Names that functions and comprehensions of a cell keep to themselves."""
+    inner = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
+    tree = ast.parse(source(cell))
+    inside = [node for scope in ast.walk(tree) if isinstance(scope, inner) for node in ast.walk(scope)]
+    stored = {node for node in inside if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    every = {node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return {node.id for node in stored} - {node.id for node in every - stored}
+
+
+def test_no_cell_depends_on_where_the_kernel_stands(cells):
+    for cell in code(cells):
+        assert not re.search(r"""["']\.\.|Path\.cwd|getcwd|chdir|\bIn\b""", source(cell)), source(cell)
 
 
 @pytest.mark.parametrize("source, reached, left", [
@@ -84,7 +127,7 @@ def test_parameters_are_declared_once_and_checked_first(path, cells):
     assert "scale" in parameters.from_notebook(path)
     where = [k for k, cell in enumerate(code(cells)) if "parameters" in tags(cell)]
     assert where == [0]
-    assert f'parameters.check_cells(In, globals(), "{path.stem}")' in source(code(cells)[1])
+    assert f'this = page.begin(globals(), "{path.stem}")' in source(code(cells)[1])
 
 
 def test_every_parameter_says_what_it_means_and_what_is_allowed(path):
@@ -100,8 +143,21 @@ def test_at_least_one_claim_is_compared_and_it_says_something(cells):
 
 
 def test_tolerances_stand_in_assert_cells(cells):
-    asserts = [node for cell in code(cells) for node in ast.walk(ast.parse(source(cell))) if isinstance(node, ast.Assert)]
-    assert len(asserts) >= 2
+    nodes = [node for cell in code(cells) for node in ast.walk(ast.parse(source(cell)))]
+    asserts = [node for node in nodes if isinstance(node, ast.Assert)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    stated = [key for node in calls if node.func.attr == "claims" and node.args for key in getattr(node.args[0], "keys", [])]
+    assert len(asserts) + len(stated) >= 2
+
+
+def test_captions_and_alt_texts_hold_at_every_setting(path, cells):
+    """Values of parameters stand in the figures, which the code draws; a caption cannot follow them."""
+    names = set(parameters.from_notebook(path))
+    for cell in code(cells):
+        figure = cell["metadata"].get("mystnb", {})
+        words = figure.get("figure", {}).get("caption", "") + figure.get("image", {}).get("alt", "")
+        if "label_noise" in names:
+            assert not re.search(r"(forty|40)[  ]*(%|per cent)", words, flags=re.I), words
 
 
 def test_headings_form_a_tree_under_one_title(cells):

@@ -1,0 +1,54 @@
+"""What runs made a moment ago decide: the rule of the ledger on the reader's own runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .. import _checks
+from ..evidence.power import FEWEST_PAIRS
+from ..evidence.statistics import paired
+from .lines import table
+from .page import publish
+from .plots import style_of
+from .tables import could_find, gap
+
+__all__ = ["own"]
+
+
+def own(values: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]], names: Mapping[str, str] | None = None) -> str:
+    """Differences over the seeds that were run here as lines of text: mean, 95 % interval, sign-flip p, what would be found, verdict.
+
+    Args:
+        values: method to its numbers, one a seed, in the same order of seeds.
+        pairs: ours and theirs of each line.
+        names: method to what to call it; the labels of :func:`bisam.notebook.plots.style_of` if left out.
+
+    Raises:
+        ValueError: a pair of a method that has no numbers, or of two that do not pair up.
+
+    Example:
+        >>> print(own({"sam": [91.0, 92.0], "sgd": [90.0, 90.5]}, [("sam", "sgd")]))
+                       difference                 p  detectable   n  verdict
+        SAM minus SGD  +1.25 [-1.93, +4.43]   0.500           -   2  not resolved
+        your runs; fewer than 6 pairs resolve nothing, however large the difference
+    """
+    rows, published = [], []
+    for ours, theirs in pairs:
+        for method in (ours, theirs):
+            _checks.choice("pairs", method, tuple(values))
+        label = " minus ".join((names or {}).get(method) or style_of(method).label for method in (ours, theirs))
+        cells = _cells(values[ours], values[theirs])
+        rows.append((label, *cells))
+        published.append(dict(zip(("comparison", "difference", "p", "detectable", "pairs", "verdict"), rows[-1], strict=True)))
+    publish("your runs", published)
+    header = ("", "difference", "p", "detectable", "n", "verdict")
+    few = any(len(values[method]) < FEWEST_PAIRS for pair in pairs for method in pair)
+    said = f"; fewer than {FEWEST_PAIRS} pairs resolve nothing, however large the difference" if few else ""
+    return table(header, rows, ("<", "  <22", " >5", " >11", " >3", "  <")) + f"\nyour runs{said}"
+
+
+def _cells(ours: Sequence[float], theirs: Sequence[float]) -> tuple:
+    if len(ours) == len(theirs) == 1:
+        return f"{ours[0] - theirs[0]:+.2f}, no interval", "-", "-", 1, "not resolved"
+    result = paired(list(ours), list(theirs))
+    return gap(result.mean, result), f"{result.p:.3f}", could_find(result), result.pairs, result.verdict
