@@ -1,26 +1,18 @@
 """The lecture: complete, in time, true to the pages that it draws on, and shown without a network."""
 
-import importlib.util
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from headless import chromium, served, watched
+from scripts import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 IN_BOOK = ROOT / "_build" / "html" / "slides"
 WIDTH, HEIGHT = 1280, 720
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 deck = tool("build_slides")

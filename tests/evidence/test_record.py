@@ -2,7 +2,6 @@
 
 import base64
 import copy
-import importlib.util
 import json
 import re
 import tomllib
@@ -13,6 +12,7 @@ import pytest
 import records
 from hypothesis import given
 from hypothesis import strategies as st
+from scripts import tool
 
 from bisam.evidence import ledger, record, recording, schema
 from bisam.evidence.places import LedgerError
@@ -302,10 +302,7 @@ def test_the_schema_is_one_and_every_field_of_it_is_described():
 
 def test_the_page_names_every_field_and_the_package_ships_the_schema():
     root = Path(__file__).resolve().parents[2]
-    spec = importlib.util.spec_from_file_location("record_fields", root / "tools" / "record_fields.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| ([123-]) \| (.+) \|$", tool.tables(), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| ([123-]) \| (.+) \|$", tool("record_fields").tables(), re.MULTILINE)
     made = recording.entry(fit(RUN), "try", "smoke")
     parts = [made, *(made[name] for name in ("run", "final", "curve", "right", "environment"))]
     assert {name for name, *_ in rows} == {key for part in parts for key in part} | {"driver", "cuda", "cudnn", "own"}

@@ -1,25 +1,18 @@
 """The stored notebooks: complete, current, with claims that are really compared. (nbval executes them.)"""
 
 import ast
-import importlib.util
 import itertools
 import json
 import re
 from pathlib import Path
 
 import pytest
+from scripts import tool
 
 from bisam.notebook import parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
