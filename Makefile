@@ -11,7 +11,7 @@ OUT ?= _build/gpu/out
 BIN := .venv/bin
 RUN_TESTS := $(BIN)/python -m pytest
 # Limits are there to end what hangs, not to judge how fast a machine is.
-NBVAL_LIMITS := --nbval-cell-timeout=1800 --nbval-kernel-startup-timeout=600
+NBVAL_LIMITS := --nbval-cell-timeout=3600 --nbval-kernel-startup-timeout=600
 # Two processes with one thread each; a notebook stays in one of them.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(RUN_TESTS) -n 2
 BOOK_PYTHON = $(if $(wildcard $(BIN)/jupyter-book),$(BIN),.venv-html/bin)/python
@@ -21,7 +21,7 @@ GPU_LACKS := import importlib.util as found; print(*(name for name in ("torch", 
 SETUP := $(PYTHON) tools/install.py --constraints "$(CONSTRAINTS)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install book html slides notebooks notebook test unit nbval verify evidence bench gpu gpu-pack lint format clean
+.PHONY: help install book html slides notebooks notebook test unit nbval verify evidence corners bench gpu gpu-pack lint format clean
 
 help: ## list every command
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,13 +60,16 @@ unit: install ## the quick part of the tests (about 155 s of CPU, half of it on 
 	@$(SIDE_BY_SIDE) -q -m "not book and not slow"
 
 nbval: install ## execute the notebooks at scale smoke and compare the tagged outputs
-	@$(SIDE_BY_SIDE) -q --nbval-lax $(NBVAL_LIMITS) notebooks
+	@$(SIDE_BY_SIDE) -q --nbval-lax $(NBVAL_LIMITS) $(ARGS) notebooks
 
 verify: install ## execute the pages and compare every stored output (on the pinned versions; up to an hour)
 	@$(SIDE_BY_SIDE) -q --nbval $(NBVAL_LIMITS) --scale laptop notebooks
 
 evidence: install ## work through the missing runs, most valuable first: make evidence MINUTES=30 CORES=1
 	@OMP_NUM_THREADS=1 $(BIN)/bisam evidence --cores $(CORES) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+corners: install ## run notebooks at the ends of their parameters' ranges and at random points: make corners NAME=first_run ARGS="--random 6"
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/corners.py $(NAME) $(or $(ARGS),--random 4)
 
 bench: install ## what a step costs beyond its floor, into results/benchmarks.json: make bench ARGS="--quick"
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
