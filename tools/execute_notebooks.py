@@ -81,10 +81,11 @@ def smoke_of(path: Path) -> Path:
 
 
 def at_scale(notebook: nbformat.NotebookNode, scale: str) -> nbformat.NotebookNode:
-    """The notebook with another scale in its declaration, at the place of the default."""
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            cell.source = re.sub(r'^(scale: str = )"\w+"', rf'\1"{scale}"', cell.source, flags=re.M)
+    """The notebook at a scale: where its default is another, with a cell below the declarations, as papermill adds one."""
+    for place, cell in enumerate(notebook.cells):
+        if "parameters" in cell.metadata.get("tags", []) and not re.search(rf'^scale: str = "{scale}"', cell.source, flags=re.M):
+            notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(f'# Parameters\nscale = "{scale}"', id="scale"))
+            break
     return notebook
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 from scripts import tool
 
@@ -209,3 +210,11 @@ def test_a_disk_that_is_full_keeps_the_notebook_and_the_status_as_they_were(writ
         execute.store(path, execute.nbformat.read(path, as_version=4)) if writer == "store" else execute.write_status("lower_bounds", 1.0)
     assert path.read_bytes() == before and execute.STATUS.read_text() == '{"lower_bounds": {}}'
     assert sorted(name.name for name in tmp_path.iterdir()) == [path.name, "status.json"]
+
+
+def test_a_run_at_another_scale_is_no_run_of_what_the_text_describes(path):
+    """The declared default stays laptop, so that a claim at smoke stands beside what is stated."""
+    at = tool("execute_notebooks").at_scale
+    sources = [cell.source for cell in at(nbformat.read(path, as_version=4), "smoke").cells if cell.cell_type == "code"]
+    assert 'scale: str = "laptop"' in sources[0] and sources[1] == '# Parameters\nscale = "smoke"'
+    assert at(nbformat.read(path, as_version=4), "laptop") == nbformat.read(path, as_version=4)
