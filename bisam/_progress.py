@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from . import _checks
 
-__all__ = ["bar", "epochs_bar"]
+__all__ = ["FEED", "bar", "epochs_bar"]
 
 MOST_LINES = 100
+FEED = "BISAM_PROGRESS"  # a variable that names a file: bars that show nothing write to it, for another process to show
+FEED_EVERY = 0.2  # seconds between two lines of one bar
 
 
 @contextmanager
@@ -22,6 +27,9 @@ def bar(
     On a terminal the bar is redrawn in place. Elsewhere (a log file, a notebook) nothing is written without ``line``; with it
     each call writes that line, with ``{title}``, ``{done}``, ``{total}`` and ``{note}`` in it, on the error output, or each k-th and the
     last where ``most_lines`` of them would not do. Of a ``total`` that nobody knows, ``None``, the time that has passed is shown.
+
+    A bar that shows nothing appends to the file that the variable :data:`FEED` names, if it is set: ``bisam notebook`` shows from there
+    how far the trainings inside a cell have come, and the outputs of the cell hold none of it.
 
     Raises:
         ModuleNotFoundError: rich is not installed, and there is no ``line`` to write instead.
@@ -36,6 +44,8 @@ def bar(
         yield from _drawn(console, title, total, unit, done)
     elif show and line:
         yield _lines(line, title, total, done, most_lines)
+    elif os.environ.get(FEED):
+        yield _fed(os.environ[FEED], title, total, unit, done)
     else:
         yield lambda count=1, note="": None
 
@@ -85,6 +95,21 @@ def _lines(line: str, title: str, total: int, done: int, most: int | None) -> Ca
         before, done = done, done + count
         if done // every > before // every or done == total:
             print(line.format(title=title, done=done, total=total, note=note), file=sys.stderr, flush=True)
+
+    return advance
+
+
+def _fed(path: str, title: str, total: int | None, unit: str, done: int) -> Callable[..., None]:
+    last = 0.0
+
+    def advance(count: int = 1, note: str = "") -> None:
+        nonlocal done, last
+        done, now = done + count, time.monotonic()
+        if now - last < FEED_EVERY and done != total:
+            return
+        last = now
+        with suppress(OSError), open(path, "a", encoding="utf-8") as file:  # short lines, which several processes can append
+            file.write(json.dumps({"title": title, "done": done, "total": total, "unit": unit, "note": note}) + "\n")
 
     return advance
 

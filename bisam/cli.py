@@ -26,7 +26,8 @@ def main(words: list[str] | None = None) -> int:
         with stoppable():
             return _status(words)
     except KeyboardInterrupt as stop:
-        return _fail("stopped; what was finished is kept, and the same command goes on where it can", 128 + getattr(stop, "number", signal.SIGINT))
+        said = "; ".join(getattr(stop, "__notes__", [])) or "what was finished is kept, and the same command goes on where it can"
+        return _fail(f"stopped; {said}", 128 + getattr(stop, "number", signal.SIGINT))
     except BrokenPipeError:  # nobody reads on, as after `| head`
         _drop_output()
         return 128 + signal.SIGPIPE

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import tempfile
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from .. import _checks
-from .. import _files as files
-from . import parameters
-from .find import NotebookError, find
+from . import outputs
+from .attempt import Attempt
+from .find import NotebookError
+from .job import Job, job
+from .watch import watched
 
 __all__ = ["run"]
 
 
-def run(name: str, given: Mapping[str, str], output: Path | None = None, *, progress: bool = True) -> Path:
-    """Executes a notebook through papermill with parameters given as text.
+def run(
+    name: str, given: Mapping[str, str], output: Path | None = None, *, progress: bool = True, replace: bool = False,
+    figures: Path | None = None,
+) -> Path:  # fmt: skip
+    """Executes a notebook in the current folder, with parameters given as text.
 
     Args:
-        name: of the notebook.
+        name: of the notebook, or its file.
         given: parameter name to text; all are checked before the first cell runs.
-        output: file to write, in one piece when the last cell has run; ``_build/notebooks/<name>.ipynb`` if not given.
-        progress: show papermill's bar.
+        output: file to write, in one piece when the last cell has run. If not given it is ``_build/notebooks/NAME.ipynb``, with every parameter that
+            is not at its default in the name, and a number where that is there already.
+        progress: say how long it will take, and show a bar.
+        replace: an output that is there may be replaced.
+        figures: folder for the figures as SVG and PDF; the notebook keeps them as PNG.
 
     Returns:
-        The executed notebook.
+        The executed notebook. Beside it is a folder with its tables and parameters, ``NAME.data``.
 
     Raises:
-        NotebookError: no such notebook, no permission to write, or an error in a cell: then the executed notebook
-            with the traceback is there all the same.
+        NotebookError: no such notebook, an output that is there or cannot be written, a kernel that died, or an error in a cell. What has run is then kept
+            beside the output, in ``NAME.partial.ipynb``; an old output stays as it was.
         ParameterError: an unknown name, a wrong type or a value out of range; nothing has run.
 
     Example:
@@ -38,31 +46,31 @@ def run(name: str, given: Mapping[str, str], output: Path | None = None, *, prog
     """
     output = _checks.optional("output", output, of=_checks.path)
     _checks.flag("progress", progress)
-    path = find(name)
-    values = parameters.from_text(parameters.from_notebook(path), given)
-    output = output or Path("_build") / "notebooks" / path.name
+    _checks.flag("replace", replace)
+    figures = _checks.optional("figures", figures, of=_checks.path, words="the path of a folder")
+    one = job(name, given)
+    wanted = output or Path("_build") / "notebooks" / f"{one.stem}.ipynb"
     try:
-        files.check_writable(output)
-        return _execute(path, output, values, progress)
+        with outputs.claimed(wanted, fixed=output is not None, replace=replace) as place:
+            if progress:
+                print(one.estimate(), file=sys.stderr, flush=True)
+            _execute(one, place, figures, replace=replace, progress=progress)
+            return place
     except OSError as error:
-        why = error.strerror if error.filename == str(output) else f"cannot be written: {error}"
-        raise NotebookError(f"output {output} {why}") from None
+        raise NotebookError(_why(error, wanted)) from None
 
 
-def _execute(path: Path, output: Path, values: dict, progress: bool) -> Path:
-    papermill = _checks.needs("papermill", extra="notebooks")
-    with tempfile.TemporaryDirectory() as folder:  # papermill writes after every cell; what it replaces must be whole
-        draft = Path(folder) / output.name
+def _execute(one: Job, place: Path, figures: Path | None, *, replace: bool, progress: bool) -> None:
+    with Attempt(one, place, figures=figures) as attempt:
         try:
-            papermill.execute_notebook(
-                str(path), str(draft), values, kernel_name="python3", cwd=str(path.parent), progress_bar=progress,
-                extra_arguments=["--log-level=ERROR"],  # the kernel warns of TCP, which here stays on this machine
-            )
-            files.write_whole(output, draft.read_bytes())
-        except papermill.PapermillExecutionError as error:
-            files.write_whole(output, draft.read_bytes())
-            raise NotebookError(
-                f"cell {error.exec_count} of {path.stem} failed with {error.ename}: {error.evalue}\n"
-                f"the executed notebook with the traceback is {output}"
-            ) from None
-    return output
+            attempt.execution.start()
+            watched(attempt.execution, one.path.stem, attempt.feed, progress)
+        except BaseException as stop:  # Ctrl-C and its like
+            attempt.execution.stop()
+            stop.add_note(attempt.keep())
+            raise
+        attempt.finish(replace=replace)
+
+
+def _why(error: OSError, wanted: Path) -> str:
+    return f"output {error.filename} {error.strerror}" if error.filename else f"output {wanted} cannot be written: {error.strerror or error}"

@@ -168,34 +168,6 @@ def test_an_output_that_cannot_be_written_is_said_before_the_first_cell(tmp_path
     assert status == 1 and "cannot be written" in out.err
 
 
-@pytest.mark.parametrize("accident", ["full", "interrupted", "failing"])
-def test_an_executed_notebook_takes_the_place_of_another_only_as_a_whole(accident, tmp_path, capsys, monkeypatch):
-    import papermill
-
-    def execute(source, draft, *_, **__):
-        Path(draft).write_text("half")  # papermill writes after every cell
-        if accident == "interrupted":
-            raise KeyboardInterrupt
-        if accident == "failing":
-            raise papermill.PapermillExecutionError(1, 2, "x", "ValueError", "no luck", [])
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    output = tmp_path / "out.ipynb"
-    output.write_text("old")
-    monkeypatch.setattr(papermill, "execute_notebook", execute)
-    if accident == "full":
-        monkeypatch.setattr("bisam._files.os.replace", full)
-    status, out = said(capsys, "notebook", "lower_bounds", "--output", str(output))
-    expected = {
-        "full": (1, f"bisam: output {output} cannot be written: No space left on device\n"), "interrupted": (130, "bisam: stopped"),
-        "failing": (1, "bisam: cell 2 of lower_bounds failed with ValueError: no luck"),
-    }[accident]  # fmt: skip
-    assert status == expected[0] and out.err.startswith(expected[1])
-    assert output.read_text() == ("half" if accident == "failing" else "old") and os.listdir(tmp_path) == ["out.ipynb"]
-
-
 def write_notebook(folder, body):
     cells = [
         {"cell_type": "code", "id": "a", "metadata": {"tags": ["parameters"]}, "source": "n: int = 1  # n; allowed: [0, 9]",
@@ -206,16 +178,6 @@ def write_notebook(folder, body):
     (folder / "notebooks").mkdir()
     stored = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
     (folder / "notebooks" / "small.ipynb").write_text(json.dumps(stored))
-
-
-@pytest.mark.slow
-def test_an_error_inside_leaves_the_executed_notebook_with_the_traceback(tmp_path):
-    write_notebook(tmp_path, "print(n)\nraise RuntimeError('no luck')")
-    command = [sys.executable, "-m", "bisam.cli", "notebook", "small", "-p", "n", "3"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert ended.returncode == 1 and "no luck" in ended.stderr
-    executed = (tmp_path / "_build" / "notebooks" / "small.ipynb").read_text()
-    assert "RuntimeError" in executed and '"3\\n"' in executed
 
 
 @pytest.mark.slow

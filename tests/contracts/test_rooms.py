@@ -20,6 +20,7 @@ ORDER = [
     {"notebook"},
     {"gpu", "commands"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 GROUND = {"_checks", "_files", "_kinds", "_look", "_moved", "_progress", "_start"}  # no rooms: they import each other at most
