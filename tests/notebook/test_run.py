@@ -70,14 +70,14 @@ def test_a_rerun_is_named_by_its_parameters_runs_where_it_was_asked_for_and_says
 
 
 def test_an_output_that_is_there_is_replaced_only_where_that_is_asked_for(here, capsys):
-    write(here, "print(n)")
+    path = write(here, "print(n)")
     first, second = (run("small", {}, progress=False) for _ in range(2))
     assert (first, second) == (BUILT / "small.ipynb", BUILT / "small-2.ipynb")
     before = first.read_text()
     assert cli.main(["notebook", "small", "--output", str(first)]) == 1
     assert f"output {first} is there already; --force replaces it" in capsys.readouterr().err and first.read_text() == before
     write(here, "print('again', n)")
-    assert cli.main(["notebook", "small", "--output", str(first), "--force"]) == 0
+    assert cli.main(["notebook", str(path), "--output", str(first), "--force"]) == 0
     assert printed(first) == "again 1\n"
 
 
