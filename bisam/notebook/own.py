@@ -24,7 +24,7 @@ def own(values: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]],
         names: method to what to call it; the labels of :func:`bisam.notebook.plots.style_of` if left out.
 
     Raises:
-        ValueError: a pair of a method that has no numbers, or of two that do not pair up.
+        TypeError, ValueError: a pair of a method that has no numbers, or of two that do not pair up.
 
     Example:
         >>> print(own({"sam": [91.0, 92.0], "sgd": [90.0, 90.5]}, [("sam", "sgd")]))
@@ -32,11 +32,17 @@ def own(values: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]],
         SAM minus SGD  +1.25 [-1.93, +4.43]   0.500           -   2  not resolved
         your runs; fewer than 6 pairs resolve nothing, however large the difference
     """
+    _checks.part("values", values, Mapping, "a dictionary from method to numbers")
+    names = _checks.part("names", {} if names is None else names, Mapping, "a dictionary from method to text")
+    if not isinstance(pairs, (list, tuple)) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+        raise TypeError(f"pairs must be a list of pairs of methods, got {_checks.shown(pairs)}")
     rows, published = [], []
     for ours, theirs in pairs:
         for method in (ours, theirs):
-            _checks.choice("pairs", method, tuple(values))
-        label = " minus ".join((names or {}).get(method) or style_of(method).label for method in (ours, theirs))
+            if method not in values:
+                raise ValueError(f"pairs must name methods that values holds numbers of, got {_checks.shown(method)}")
+            _checks.series(f"values[{method!r}]", values[method])
+        label = " minus ".join(names.get(method) or style_of(method).label for method in (ours, theirs))
         cells = _cells(values[ours], values[theirs])
         rows.append((label, *cells))
         published.append(dict(zip(("comparison", "difference", "p", "detectable", "pairs", "verdict"), rows[-1], strict=True)))

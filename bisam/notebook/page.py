@@ -104,7 +104,7 @@ def _assignments(values: Mapping[str, object]) -> str:
 
 
 def _claim(sentence: object, pair: object) -> dict:
-    _checks.text("sentence", sentence)
+    _checks.text("a sentence of rows", sentence)
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise TypeError(f"rows[{shown(sentence)}] must be a pair of yours and stated, got {shown(pair)}")
     yours, stated = (_word(sentence, value) for value in pair)
@@ -128,6 +128,9 @@ def publish(name: str, rows: Sequence[Mapping[str, object]]) -> None:
     Example:
         >>> publish("claims", [{"claim": "SAM is flatter than SGD", "yours": "yes"}])
     """
+    _checks.text("name", name)
+    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, Mapping) for row in rows):
+        raise TypeError(f"rows must be a list of dictionaries, got {shown(rows)}")
     if os.environ.get("BISAM_PUBLISH") == "1":
         display = _checks.needs("IPython.display", extra="notebooks")
         display.display({MIME: {"name": name, "rows": list(rows)}}, raw=True)
@@ -153,10 +156,11 @@ def begin(namespace: Mapping[str, object], name: str) -> Page:
         {'n': 4}
     """
     _checks.part("namespace", namespace, Mapping, "a dictionary such as globals()")
+    _checks.text("name", name)
     cells = [_without_magic(text) for text in namespace.get("In", []) if isinstance(text, str)]
     declaring = _declaring(cells)
     if declaring is None:
-        known, injected = _declared_elsewhere(_checks.text("name", name), namespace), []
+        known, injected = _declared_elsewhere(name, namespace), []
     else:
         known = declared(cells[declaring])
         injected = [each for text in cells[declaring + 1 :] if text.startswith(INJECTED) for each in _assigned(text)]

@@ -60,25 +60,28 @@ def _cells(path: Path) -> list[tuple[str, list]]:
         raise ParameterError(f"path {here} must be a notebook, and is none: {type(error).__name__} {shown(error)}") from None
 
 
-def from_text(parameters: Mapping[str, Parameter], given: Mapping[str, str]) -> dict[str, object]:
+def from_text(parameters: Mapping[str, Parameter], given: Mapping[str, object]) -> dict[str, object]:
     """Values typed on a command line, in their declared types and checked.
 
     Args:
         parameters: what is declared.
-        given: name to text.
+        given: name to text, or to a value that has its type already.
 
     Raises:
         ParameterError: an unknown name, a text that is not of the declared type, or a value out of range.
 
     Example:
-        >>> from_text(declared("n: int = 3  # seeds; allowed: [1, 9]"), {"n": "7"})
-        {'n': 7}
+        >>> seeds = declared("n: int = 3  # seeds; allowed: [1, 9]")
+        >>> from_text(seeds, {"n": "7"}), from_text(seeds, {"n": 7})
+        ({'n': 7}, {'n': 7})
     """
     values = {}
     _declarations(parameters)
-    for name, text in _checks.part("given", given, Mapping, "a dictionary from name to text").items():
-        _checks.text(f"given {plain(name)}", text)
+    for name, text in _checks.part("given", given, Mapping, "a dictionary from name to text or value").items():
         kind = parameters[name].kind if name in parameters else "str"
+        if not isinstance(text, str):
+            values[name] = text
+            continue
         try:
             values[name] = {"true": True, "false": False}[text.lower()] if kind == "bool" else TYPES[kind](text)
         except (ValueError, KeyError):

@@ -47,7 +47,7 @@ from bisam.evidence import (
     verdicts,
     verify,
 )
-from bisam.notebook import declarations, find, parameters, plots
+from bisam.notebook import declarations, find, own, page, parameters, plots
 from bisam.notebook import run as notebook
 from bisam.training import augment, checkpoint, data, environment, metrics, models, own_code, processes
 
@@ -59,7 +59,8 @@ MODULES = (
     "bisam.training.models", "bisam.training.own_code", "bisam.training.processes",
     "bisam.evidence.crossed", "bisam.evidence.decisions", "bisam.evidence.descriptions", "bisam.evidence.own_ledger", "bisam.evidence.plans",
     "bisam.evidence.power", "bisam.evidence.prices", "bisam.evidence.published", "bisam.evidence.statistics", "bisam.evidence.verdicts",
-    "bisam.evidence.verify", "bisam.notebook.find", "bisam.notebook.run", "bisam.notebook.parameters", "bisam.notebook.plots",
+    "bisam.evidence.verify", "bisam.notebook.find", "bisam.notebook.own", "bisam.notebook.page", "bisam.notebook.parameters", "bisam.notebook.plots",
+    "bisam.notebook.run",
 )  # fmt: skip
 OWN = (declarations.ParameterError, find.NotebookError, data.DataError, places.LedgerError, checkpoint.CheckpointError, FloatingPointError)
 
@@ -372,7 +373,10 @@ GOOD = {
     "bisam.notebook.declarations.Parameter.check": (declarations.declared(DECLARED)["n"].check, {"value": 3}, {"value": "n"}),
     "bisam.notebook.parameters.check": (parameters.check, {"parameters": declarations.declared(DECLARED), "values": {"n": 3}},
                                {"parameters": "parameter", "values": "parameter"}),
-    "bisam.notebook.parameters.check_cells": (parameters.check_cells, {"cells": [DECLARED], "namespace": {"n": 3}, "name": "first_run"}, {"name": "notebook"}),
+    "bisam.notebook.page.begin": (page.begin, {"namespace": {"In": [DECLARED], "n": 3}, "name": "first_run"}),
+    "bisam.notebook.page.Page.claims": (page.begin({"In": [DECLARED], "n": 3}, "first_run").claims, {"rows": {"a": (True, True)}}),
+    "bisam.notebook.page.publish": (page.publish, {"name": "claims", "rows": [{"claim": "a"}]}),
+    "bisam.notebook.own.own": (own.own, {"values": {"sam": [1.0, 2.0], "sgd": [1.0, 2.5]}, "pairs": [("sam", "sgd")], "names": {"sam": "SAM"}}),
     "bisam.notebook.declarations.declared": (declarations.declared, {"source": DECLARED}),
     "bisam.notebook.parameters.from_notebook": (parameters.from_notebook, {"path": find.find("first_run")}),
     "bisam.notebook.parameters.from_text": (parameters.from_text, {"parameters": declarations.declared(DECLARED), "given": {"n": "3"}},
@@ -491,6 +495,7 @@ NOT_CALLED = {
     "holds what the library has made, and is given back as it is": (
         "bisam.step.Diagnostics", "bisam.measure.Flips", "bisam.training.History", "bisam.notebook.plots.MethodStyle", "bisam.evidence.crossed.Crossed", "bisam.evidence.statistics.Paired",
         "bisam.evidence.summaries.Unpaired", "bisam.evidence.summaries.Pooled", "bisam.evidence.decisions.Decision", "bisam.evidence.verify.Verified",
+        "bisam.notebook.page.Page",
     ),
     "takes nothing": (
         "bisam.training.data.digits", "bisam.notebook.find.names", "bisam.notebook.plots.style", "bisam.losses.bounds.Identity", "bisam.training.environment.commit",

@@ -52,6 +52,15 @@ def test_text_is_read_in_the_declared_type(declared):
     assert parameters.from_text(declared, given) == {"rho": 0.1, "seeds": 7, "plot": False, "scale": "laptop"}
 
 
+def test_values_that_have_their_type_are_taken_as_they_are(declared):
+    given = {"rho": 1, "seeds": 7, "plot": False, "scale": "laptop"}
+    assert parameters.from_text(declared, given) == given
+    with pytest.raises(ParameterError, match="seeds must be of type int, got 7.5"):
+        parameters.from_text(declared, {"seeds": 7.5})
+    with pytest.raises(ParameterError, match="rho must be of type float, got None"):
+        parameters.from_text(declared, {"rho": None})
+
+
 @pytest.mark.parametrize("name, text", [("seeds", "7.5"), ("rho", "big"), ("plot", "maybe")])
 def test_text_of_another_type_is_refused(declared, name, text):
     with pytest.raises(ParameterError, match=f"{name} must be of type .* got '{text}'"):
