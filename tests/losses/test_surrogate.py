@@ -90,6 +90,13 @@ def test_the_mean_is_the_mean_of_the_samples(scores, targets):
     assert Surrogate()(logits, targets) == Surrogate().per_sample(logits, targets).mean()
 
 
+@pytest.mark.parametrize("bound, mu", [(NegLog(), 1.5), (Tanh(), 10.0)], ids=["neg-log", "tanh"])
+def test_the_quick_mean_of_near_margins_is_the_mean_of_the_samples(bound, mu):
+    logits, targets = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 5
+    expected = Surrogate(bound, mu).per_sample(logits.double(), targets).mean()
+    assert Surrogate(bound, mu)(logits, targets).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 @given(
     scores=st.lists(st.floats(-50, 50), min_size=1, max_size=6),
     mu=st.floats(1e-3, 1e3),

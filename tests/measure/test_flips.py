@@ -20,6 +20,8 @@ def test_flips_on_a_case_made_by_hand():
     assert (flips.broken, flips.mended, flips.wrong, flips.n) == (2, 2, 2, 5) and flips.wrong_there == 2
     shifted = {"weight": torch.tensor([[0.0], [5.0]], dtype=F64)}  # class 1 where x > 0
     assert misclassified(model, x[:2], y[:2], shifted) == bisam.measure.Flips(broken=1, mended=1, wrong=1, n=2)
+    one, other = (misclassified(model, x[k : k + 1], y[k : k + 1], shifted) for k in (0, 1))
+    assert (one.broken, one.mended, one.wrong_there) == (1, 0, 1) and (other.broken, other.mended, other.wrong_there) == (0, 1, 0)
     none = misclassified(model, x, y, {"weight": torch.zeros(2, 1, dtype=F64)})
     assert (none.broken, none.mended, none.wrong) == (0, 0, 2)
     with pytest.raises(ValueError, match="perturbation must hold at least one tensor"):

@@ -102,3 +102,17 @@ def test_where_the_device_is_not_waited_for_a_bad_gradient_is_found_after_the_ep
         FloatingPointError, match=r"epoch 1 of 4, lr 0\.05: 5 steps met a gradient that is inf or NaN and were skipped"
     ):
         state.epoch()
+
+
+def test_runs_of_one_seed_share_first_weights_order_and_labels_whatever_the_method(monkeypatch):
+    seen = []
+
+    def looked_at(state, path=None, **more):
+        seen.append((weights_digest(state.model), state.train.targets.tolist(), state.next_order().tolist(), state.next_order().tolist()))
+
+    monkeypatch.setattr("bisam.training.loop.train", looked_at)
+    for recipe in ("sgd", "sam", "bisam-log", "asam", "esam", "vasso", "lets-sam"):
+        fit(run(recipe=recipe, label_noise=0.4, seed=3))
+    assert len(seen) == 7 and all(each == seen[0] for each in seen)
+    fit(run(label_noise=0.4, seed=4))
+    assert all(one != other for one, other in zip(seen[-1], seen[0], strict=True))
