@@ -21,7 +21,7 @@ GPU_LACKS := import importlib.util as found; print(*(name for name in ("torch", 
 SETUP := $(PYTHON) tools/install.py --constraints "$(CONSTRAINTS)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install book html slides notebooks notebook test unit nbval verify evidence corners bench gpu gpu-pack lint format clean
+.PHONY: help install book html slides notebooks notebook test unit nbval verify mutations evidence corners bench gpu gpu-pack lint format clean
 
 help: ## list every command
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ evidence: install ## work through the missing runs, most valuable first: make ev
 
 corners: install ## run notebooks at the ends of their parameters' ranges and at random points: make corners NAME=first_run ARGS="--random 6"
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/corners.py $(NAME) $(or $(ARGS),--random 4)
+
+mutations: install ## plant faults one at a time in a copy, and say which tests and notebooks notice: make mutations ARGS="step --witness tests"
+	@$(BIN)/python tools/mutations.py $(ARGS)
 
 bench: install ## what a step costs beyond its floor, into results/benchmarks.json: make bench ARGS="--quick"
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
