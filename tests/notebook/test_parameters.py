@@ -55,7 +55,7 @@ def test_text_is_read_in_the_declared_type(declared):
 def test_values_that_have_their_type_are_taken_as_they_are(declared):
     given = {"rho": 1, "seeds": 7, "plot": False, "scale": "laptop"}
     assert parameters.from_text(declared, given) == given
-    with pytest.raises(ParameterError, match="seeds must be of type int, got 7.5"):
+    with pytest.raises(ParameterError, match=r"seeds must be of type int, got 7\.5"):
         parameters.from_text(declared, {"seeds": 7.5})
     with pytest.raises(ParameterError, match="rho must be of type float, got None"):
         parameters.from_text(declared, {"rho": None})
