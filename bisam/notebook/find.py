@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .. import _checks
 
-__all__ = ["NotebookError", "find", "names"]
+__all__ = ["NotebookError", "checkout", "find", "names"]
 
 
 class NotebookError(RuntimeError):
@@ -20,6 +20,24 @@ def folder() -> Path:
     found = next((place for place in places if any(place.glob("*.ipynb"))), None)
     if found is None:
         raise NotebookError(f"this works in a checkout of bisam or below a folder with notebooks; none found at {places[0]}, above, or at {places[-1]}")
+    return found
+
+
+def checkout() -> Path:
+    """The checkout that the package is in, or else the one around the current folder: pages take the code of the chapters from there.
+
+    Raises:
+        NotebookError: neither is there.
+
+    Example:
+        >>> (checkout() / "book" / "code" / "algorithm1.py").is_file()
+        True
+    """
+    here = Path.cwd()
+    places = [Path(__file__).resolve().parents[2], here, *here.parents]
+    found = next((place for place in places if (place / "book" / "code").is_dir()), None)
+    if found is None:
+        raise NotebookError(f"this page needs a checkout of bisam, for the folder book/code; none found at {places[0]}, at {here}, or above")
     return found
 
 

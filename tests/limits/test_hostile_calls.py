@@ -498,7 +498,7 @@ NOT_CALLED = {
         "bisam.notebook.page.Page",
     ),
     "takes nothing": (
-        "bisam.training.data.digits", "bisam.notebook.find.names", "bisam.notebook.plots.style", "bisam.losses.bounds.Identity", "bisam.training.environment.commit",
+        "bisam.training.data.digits", "bisam.notebook.find.checkout", "bisam.notebook.find.names", "bisam.notebook.plots.style", "bisam.losses.bounds.Identity", "bisam.training.environment.commit",
         "bisam.training.processes.follow_parent", "bisam.training.processes.kill_started", "bisam.training.processes.signals_held_back", "bisam.training.processes.stoppable",
     ),
     "a formula on a tensor, inside every pass": ("bisam.losses.bounds.heaviside", "bisam.axes.tensors.euclidean_norm", "bisam.axes.tensors.dot"),
