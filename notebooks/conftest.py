@@ -3,10 +3,10 @@
 The outputs in the notebooks themselves are those of scale laptop: ``--scale laptop`` executes and compares those, which takes up to an hour.
 """
 
+import functools
 import importlib.util
 from pathlib import Path
 
-import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,6 +16,7 @@ def pytest_addoption(parser):
     parser.addoption("--scale", choices=("smoke", "laptop"), default="smoke", help="scale at which nbval executes the notebooks")
 
 
+@functools.cache
 def _tool():
     spec = importlib.util.spec_from_file_location("execute_notebooks", ROOT / "tools" / "execute_notebooks.py")
     module = importlib.util.module_from_spec(spec)
@@ -23,13 +24,25 @@ def _tool():
     return module
 
 
+@functools.cache
+def _at_smoke(kind):
+    """The collector of nbval with the cells and outputs of scale smoke in place of those that it reads."""
+
+    class AtSmoke(kind):
+        @property
+        def nb(self):
+            return self._nb
+
+        @nb.setter
+        def nb(self, as_stored):
+            self._nb = _tool().smoke_notebook(self.path)
+
+    return AtSmoke
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collect_file(file_path, parent):
     found = yield
     if file_path.suffix != ".ipynb" or not found or parent.config.getoption("--scale") != "smoke":
         return found
-    tool = _tool()
-    copy = ROOT / "_build" / "smoke" / file_path.name
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    tool.write_whole(copy, nbformat.writes(tool.smoke_notebook(file_path)))
-    return [type(each).from_parent(parent, path=copy) for each in found]
+    return [_at_smoke(type(each)).from_parent(parent, path=each.path) for each in found]

@@ -84,7 +84,7 @@ def at_scale(notebook: nbformat.NotebookNode, scale: str) -> nbformat.NotebookNo
     """The notebook at a scale: where its default is another, with a cell below the declarations, as papermill adds one."""
     for place, cell in enumerate(notebook.cells):
         if "parameters" in cell.metadata.get("tags", []) and not re.search(rf'^scale: str = "{scale}"', cell.source, flags=re.M):
-            notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(f'# Parameters\nscale = "{scale}"', id="scale"))
+            notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(f'# Parameters\nscale = "{scale}"', id="scale-of-this-execution"))
             break
     return notebook
 

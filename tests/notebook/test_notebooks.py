@@ -68,6 +68,11 @@ def test_outputs_at_scale_smoke_are_stored_for_the_compared_cells_and_no_others(
     assert compared <= stored.keys() <= {cell["id"] for cell in code(cells)}
 
 
+def test_at_scale_smoke_every_cell_has_a_name_of_its_own(path):
+    names = [cell.id for cell in tool("execute_notebooks").smoke_notebook(path).cells]
+    assert len(set(names)) == len(names)
+
+
 def test_smoke_outputs_belong_to_notebooks():
     stored = sorted(path.stem for path in tool("execute_notebooks").SMOKE.iterdir())
     assert stored == [path.stem for path in NOTEBOOKS]
