@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from . import __version__
-from .commands import notebook, reproduce, results, train
+from .commands import compare, notebook, reproduce, results, train
 from .evidence.places import LedgerError
 from .notebook.find import NotebookError
 from .training.checkpoint import CheckpointError
@@ -95,6 +95,7 @@ def _printable(message: object) -> str:
 
 COMMANDS = {
     "notebook": (notebook.words, "run a notebook of the book with your parameters"),
+    "compare": (compare.words, "show what differs between two executed notebooks"),
     "train": (train.words, "train one network and keep its checkpoint"),
     "reproduce": (reproduce.words, "run what is missing of a published table or an experiment and record it"),
     "evidence": (reproduce.evidence_words, "work through all missing runs, most valuable first, and record them"),
@@ -117,7 +118,7 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         found, rest = super().parse_known_args(args, namespace)
         for name, value in vars(found).items():
-            if value == [] and isinstance(self.get_default(name), (str, Path, type(None))) and name not in ("only", "p"):
+            if value == [] and isinstance(self.get_default(name), (str, Path, type(None))) and name not in ("only", "p", "sweep"):
                 self.error(f"argument --{name.replace('_', '-')}: expected one argument")
         return found, rest
 

@@ -14,13 +14,14 @@ from .. import _files as files
 from .._progress import FEED
 from . import outputs
 from .data import write_data, write_figures
+from .executed import columns_of, published
 from .execution import Execution
 from .find import NotebookError
 from .job import Job
 from .made import TAG, cell_text, code_digest, made, source_digest
 from .watch import Feed
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "source_of"]
 
 EVERY = 5.0  # seconds between two drafts of what has run so far
 PUBLISH = "BISAM_PUBLISH"  # the variable that has the cells publish their tables, see bisam.notebook.page.publish
@@ -75,8 +76,8 @@ class Attempt:
             replace: an output that is there may be replaced.
 
         Raises:
-            NotebookError: the execution did not come to its end, or the disk does not take it; says where what has run is kept.
-            OSError: the disk does not take the tables or the figures.
+            NotebookError: the execution did not come to its end; says where what has run is kept.
+            OSError: the disk does not take what has come out.
         """
         if (trouble := self.execution.trouble) is not None:
             raise NotebookError(f"{self._words(trouble)}\n{self.keep()}") from None
@@ -85,7 +86,7 @@ class Attempt:
         try:
             outputs.put(self._place, self._text(about), replace=replace)
         except OSError as error:
-            raise NotebookError(f"output {self._place} {error.strerror}; {self.keep()}") from None
+            raise OSError(error.errno, f"{error.strerror}; {self.keep()}", str(self._place)) from None
         write_data(self._place, self.execution.notebook.cells, about)
         with contextlib.suppress(OSError):
             outputs.partial_of(self._place).unlink()
@@ -113,7 +114,9 @@ class Attempt:
         seconds = time.perf_counter() - self._began
         found = made(self._job.path.stem, self._source, self._job.all_values, self._job.given, seconds, self._threads)
         complete = self.execution.trouble is None and self.execution.done == self.execution.cells
-        return {**found, "complete": complete, "cells": [self.execution.done, self.execution.cells]}
+        # The file has the columns of a table in the order of the alphabet.
+        columns = {name: columns_of(rows) for name, rows in published(self.execution.notebook.cells)}
+        return {**found, "columns": columns, "complete": complete, "cells": [self.execution.done, self.execution.cells]}
 
     def _text(self, about: dict) -> str:
         import nbformat
@@ -140,12 +143,29 @@ class Attempt:
         return f"the kernel does not go on at {where}: {type(trouble).__name__}: {trouble}"
 
 
-def _read(job: Job) -> tuple:
-    """The notebook of a job with a cell of its values, and the digest of its cells without it."""
+def source_of(job: Job) -> str:
+    """The digest of the cells of a job's notebook.
+
+    Example:
+        >>> from bisam.notebook.job import job
+        >>> len(source_of(job("lower_bounds", {})))
+        16
+    """
+    return source_digest(_stored(job).cells)
+
+
+def _stored(job: Job):
     nbformat = _checks.needs("nbformat", extra="notebooks")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of cells without ids, which get some
-        notebook = nbformat.read(job.path, as_version=4)
+        return nbformat.read(job.path, as_version=4)
+
+
+def _read(job: Job) -> tuple:
+    """The notebook of a job with a cell of its values, and the digest of its cells without it."""
+    import nbformat
+
+    notebook = _stored(job)
     source = source_digest(notebook.cells)
     for cell in notebook.cells:
         if cell.cell_type == "code":

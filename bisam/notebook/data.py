@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .. import _files as files
-from .executed import checked, figure_names, published
+from .executed import checked, columns_of, figure_names, published
 from .outputs import data_of
 
 __all__ = ["csv_text", "safe", "write_data", "write_figures"]
@@ -59,9 +59,8 @@ def csv_text(rows: Iterable[Mapping]) -> str:
         1,,"a, b"
     """
     rows = list(rows)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns_of(rows), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -7,6 +7,7 @@ columns to numbers, texts, truth values or ``None``.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from .declarations import ParameterError
 from .find import NotebookError
 from .page import MIME as TABLE
 
-__all__ = ["TABLE", "Executed", "Figure", "checked", "figure_names", "published", "read"]
+__all__ = ["TABLE", "Executed", "Figure", "checked", "columns_of", "figure_names", "published", "read"]
 
 CHECKED = "nbval-check-output"
 
@@ -89,7 +90,8 @@ def read(path: str | Path) -> Executed:
             raise ValueError(f"format {shown(found['nbformat'])}")
         cells = [{**cell, "source": _joined(cell["source"])} for cell in found["cells"]]
         made = found["metadata"].get("bisam", {}).get("run", {})
-        return Executed(path, made, made.get("parameters") or _parameters(path, found), published(cells), checked(cells), _figures(cells))
+        values = made.get("parameters") or _parameters(path, found)
+        return Executed(path, made, values, _in_order(published(cells), made.get("columns", {})), checked(cells), _figures(cells))
     except OSError as error:
         raise NotebookError(f"{plain(str(path))} cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -115,6 +117,24 @@ def published(cells: list) -> list[tuple[str, list[dict]]]:
                 table = json.loads(_joined(table)) if isinstance(table, (str, list)) else table
                 found.setdefault(str(table["name"]), []).extend(dict(row) for row in table["rows"])
     return list(found.items())
+
+
+def columns_of(rows: Iterable[Mapping]) -> list[str]:
+    """Every column that one of the rows has, in the order of their first appearance.
+
+    Args:
+        rows: name of the column to value.
+
+    Example:
+        >>> columns_of([{"seed": 0, "rho": 0.1}, {"seed": 1, "note": ""}])
+        ['seed', 'rho', 'note']
+    """
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _in_order(tables: list[tuple[str, list[dict]]], columns: Mapping[str, list[str]]) -> list[tuple[str, list[dict]]]:
+    """The tables with their columns as they were published."""
+    return [(name, [{key: row[key] for key in [*columns.get(name, []), *row] if key in row} for row in rows]) for name, rows in tables]
 
 
 def _joined(text: str | list) -> str:
@@ -173,7 +193,7 @@ def figure_names(cells: list) -> list[tuple[str, dict]]:
     """
     found = []
     for number, cell in enumerate(cells):
-        name = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name", f"cell-{number}")
+        name = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name", f"cell-{cell.get('id') or number}")
         pictures = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
         found += [(name + (f"-{k + 1}" if k else ""), output) for k, output in enumerate(pictures)]
     return found

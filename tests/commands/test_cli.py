@@ -182,7 +182,7 @@ def write_notebook(folder, body):
 
 @pytest.mark.slow
 def test_plain_papermill_meets_the_same_checks(tmp_path):
-    check = "from bisam.notebook import parameters\nparameters.check_cells(In, globals(), 'small')\nopen('ran', 'w')"
+    check = "from bisam.notebook import page\npage.begin(globals(), 'small')\nopen('ran', 'w')"
     write_notebook(tmp_path, check)
     command = [sys.executable, "-m", "papermill", "notebooks/small.ipynb", "out.ipynb", "-p"]
     ended = subprocess.run([*command, "epochz", "3"], cwd=tmp_path, capture_output=True, text=True)
