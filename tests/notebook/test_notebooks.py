@@ -138,7 +138,7 @@ def test_at_least_one_claim_is_compared_and_it_says_something(cells):
     compared = [cell for cell in code(cells) if "nbval-check-output" in tags(cell)]
     assert compared
     for cell in compared:
-        assert re.search(r"\d|True|False|better|worse|resolved", text(cell)), source(cell)
+        assert re.search(r"\d|\b(True|False|yes|no|better|worse|resolved)\b", text(cell)), source(cell)
 
 
 def test_tolerances_stand_in_assert_cells(cells):
