@@ -21,7 +21,7 @@ GPU_LACKS := import importlib.util as found; print(*(name for name in ("torch", 
 SETUP := $(PYTHON) tools/install.py --constraints "$(CONSTRAINTS)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install book html slides notebooks notebook test unit nbval verify mutations evidence corners bench gpu gpu-pack lint format clean
+.PHONY: help install book html slides notebooks notebook lab test unit nbval verify mutations evidence corners bench gpu gpu-pack lint format clean
 
 help: ## list every command
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ notebooks: install ## execute all notebooks again, out of date or not: make note
 
 notebook: install ## run one with parameters: make notebook NAME=first_run ARGS="-p seeds 4 --scale laptop"
 	@$(BIN)/bisam notebook $(NAME) $(ARGS)
+
+lab: install ## open the notebooks in JupyterLab, each with a form of its parameters: make lab ARGS="--no-browser"
+	@$(SETUP) lab
+	@BISAM_FORM=1 $(BIN)/jupyter-lab notebooks $(ARGS)
 
 test: lint ## all tests: style, units, doctests, notebooks, book, browser
 	@echo "==> unit tests, doctests and properties"

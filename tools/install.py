@@ -1,4 +1,4 @@
-"""Makes the environment that a command needs: `.venv` with everything, or `.venv-html` with the book's tools alone.
+"""Makes the environment that a command needs: `.venv` with everything, or `.venv-html` with the book's tools alone. JupyterLab comes into `.venv`.
 
 Runs on a bare Python; finished environments are recognised by a stamp and left alone.
 """
@@ -16,11 +16,12 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+CONTENTS = {"all": "torch and all tools, about 6 GB", "html": "the tools of the book", "lab": "JupyterLab and its widgets"}
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("what", choices=("all", "html"))
+    arguments.add_argument("what", choices=("all", "html", "lab"))
     arguments.add_argument("--constraints", default="constraints.txt", help="versions to hold to; empty for the newest")
     given = arguments.parse_args()
     if sys.version_info < (3, 11):  # noqa: UP036 - this file is what says so
@@ -31,15 +32,15 @@ def main() -> int:
     full = ROOT / ".venv"
     if given.what == "html" and is_ready(full, stamp(constraints)):
         return 0  # the full environment builds the book as well
-    folder = full if given.what == "all" else ROOT / ".venv-html"
-    if is_ready(folder, stamp(constraints)):
+    folder = ROOT / ".venv-html" if given.what == "html" else full
+    if is_ready(folder, stamp(constraints), given.what):
         return 0
     return install(folder, given.what, constraints)
 
 
 def install(folder: Path, what: str, constraints: Path | None) -> int:
     started = time.perf_counter()
-    say(f"setting up {folder.name} ({'torch and all tools, about 6 GB' if what == 'all' else 'the tools of the book'})")
+    say(f"setting up {folder.name} ({CONTENTS[what]})")
     try:
         make(folder)
     except (subprocess.CalledProcessError, OSError) as error:
@@ -51,7 +52,7 @@ def install(folder: Path, what: str, constraints: Path | None) -> int:
     ).returncode
     if status:
         return fail(f"pip ended with status {status}; its last lines above say why. The same command tries again")
-    (folder / "stamp").write_text(stamp(constraints))
+    mark(folder, what).write_text(stamp(constraints))
     say(f"{folder.name} is ready after {time.perf_counter() - started:.0f} s")
     return 0
 
@@ -71,8 +72,8 @@ def make(folder: Path) -> None:
 def packages(what: str) -> list[str]:
     import tomllib
 
-    if what == "all":
-        return ["--editable", ".[notebooks,docs,test,loops]"]
+    if what != "html":
+        return ["--editable", ".[notebooks,docs,test,loops]" if what == "all" else ".[lab]"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return project["optional-dependencies"]["docs"]
 
@@ -82,9 +83,13 @@ def stamp(constraints: Path | None) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() + f" {sys.version_info[:2]}"
 
 
-def is_ready(folder: Path, wanted: str) -> bool:
-    mark = folder / "stamp"
-    return mark.exists() and mark.read_text() == wanted
+def mark(folder: Path, what: str) -> Path:
+    """The stamp of an environment; JupyterLab, which comes into the full one, has its own."""
+    return folder / ("stamp-lab" if what == "lab" else "stamp")
+
+
+def is_ready(folder: Path, wanted: str, what: str = "all") -> bool:
+    return mark(folder, what).exists() and mark(folder, what).read_text() == wanted
 
 
 def say(text: str) -> None:

@@ -26,6 +26,7 @@ def words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help=said)
     parser.add_argument("--force", action="store_true", help="an output that is there is replaced")
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="also write the figures there, as SVG and PDF")
+    parser.add_argument("--html", action="store_true", help="also write the executed notebook as one HTML file to read")
     said = "run the notebook for each value, as in rho=0.1,0.2,0.4 or seed=0:5; several of these give the product. The same command goes on where it was cut"
     parser.add_argument("--sweep", action="append", default=[], metavar="KEY=VALUES", help=said)
     parser.add_argument("--workers", type=int, default=1, help="runs of a sweep at a time (default 1)")
@@ -51,13 +52,14 @@ def _notebook(arguments: argparse.Namespace) -> int:
         return _sweep(arguments, given)
     if arguments.workers > 1:
         raise ValueError(f"workers must be 1 without a sweep, got {arguments.workers}")
-    print(run(arguments.name, given, arguments.output, replace=arguments.force, figures=arguments.figures))
+    print(run(arguments.name, given, arguments.output, replace=arguments.force, figures=arguments.figures, html=arguments.html))
     return 0
 
 
 def _sweep(arguments: argparse.Namespace, given: dict[str, str]) -> int:
-    if arguments.figures is not None:
-        raise ValueError("figures must be left out with a sweep, which gathers the figures of all runs on its page")
+    for word in ("figures", "html"):
+        if getattr(arguments, word):
+            raise ValueError(f"{word} must be left out with a sweep, which gathers the figures and claims of all runs on its page")
     if arguments.force:
         raise ValueError("force must be left out with a sweep: runs of another version are made anew, and those that are there are kept")
     jobs = plan(arguments.name, given, arguments.sweep, many=arguments.yes)

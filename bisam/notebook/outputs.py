@@ -109,7 +109,7 @@ def claimed(path: Path, *, fixed: bool, replace: bool) -> Iterator[Path]:
         place = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
         files.check_writable(place)
         with files.held(place.with_name(f".{place.name}.lock")) as mine:
-            there = [] if replace else [one for one in (place, data_of(place)) if os.path.lexists(one)]
+            there = [] if replace else [one for one in (place, data_of(place), place.with_suffix(".html")) if os.path.lexists(one)]
             if mine and not there:
                 yield place
                 return

@@ -10,6 +10,7 @@ from .. import _checks
 from . import outputs
 from .attempt import Attempt
 from .find import NotebookError
+from .html import check_ready, write_html
 from .job import Job, job
 from .watch import watched
 
@@ -18,7 +19,7 @@ __all__ = ["run"]
 
 def run(
     name: str, given: Mapping[str, str], output: Path | None = None, *, progress: bool = True, replace: bool = False,
-    figures: Path | None = None,
+    figures: Path | None = None, html: bool = False,
 ) -> Path:  # fmt: skip
     """Executes a notebook in the current folder, with parameters given as text.
 
@@ -30,6 +31,7 @@ def run(
         progress: say how long it will take, and show a bar.
         replace: an output that is there may be replaced.
         figures: folder for the figures as SVG and PDF; the notebook keeps them as PNG.
+        html: also write ``NAME.html``, one file to read.
 
     Returns:
         The executed notebook. Beside it is a folder with its tables and parameters, ``NAME.data``.
@@ -38,6 +40,7 @@ def run(
         NotebookError: no such notebook, an output that is there or cannot be written, a kernel that died, or an error in a cell. What has run is then kept
             beside the output, in ``NAME.partial.ipynb``; an old output stays as it was.
         ParameterError: an unknown name, a wrong type or a value out of range; nothing has run.
+        ModuleNotFoundError: the packages of the extra ``notebooks`` are not there, or those of ``docs`` for HTML.
 
     Example:
         >>> run("lower_bounds", {"alpha": "-1"})
@@ -48,6 +51,8 @@ def run(
     _checks.flag("progress", progress)
     _checks.flag("replace", replace)
     figures = _checks.optional("figures", figures, of=_checks.path, words="the path of a folder")
+    if _checks.flag("html", html):
+        check_ready()
     one = job(name, given)
     wanted = output or Path("_build") / "notebooks" / f"{one.stem}.ipynb"
     try:
@@ -55,6 +60,8 @@ def run(
             if progress:
                 print(one.estimate(), file=sys.stderr, flush=True)
             _execute(one, place, figures, replace=replace, progress=progress)
+            if html:
+                _write(place, progress)
             return place
     except OSError as error:
         raise NotebookError(_why(error, wanted)) from None
@@ -70,6 +77,12 @@ def _execute(one: Job, place: Path, figures: Path | None, *, replace: bool, prog
             stop.add_note(attempt.keep())
             raise
         attempt.finish(replace=replace)
+
+
+def _write(place: Path, progress: bool) -> None:
+    found = write_html(place, place.with_suffix(".html"))
+    if progress:
+        print("\n".join([f"{place.with_suffix('.html')}", *found]), file=sys.stderr, flush=True)
 
 
 def _why(error: OSError, wanted: Path) -> str:
