@@ -367,7 +367,7 @@ GOOD = {
          "minutes": None},
         {"checkpoint_path": "checkpoint"},
     ),
-    "bisam.notebook.run.run": (run_notebook, {"name": "lower_bounds", "output": None, "progress": False}, {"name": "notebook"}),
+    "bisam.notebook.run.run": (run_notebook, {"name": "lower_bounds", "output": None, "progress": False, "replace": False, "figures": None, "html": False}, {"name": "notebook"}),
     "bisam.notebook.find.find": (find.find, {"name": "first_run"}, {"name": "notebook"}),
     "bisam.notebook.declarations.Parameter": (declarations.Parameter, {"name": "n", "kind": "int", "default": 3, "help": "h", "allowed": "[1, 9]"}),
     "bisam.notebook.declarations.Parameter.check": (declarations.declared(DECLARED)["n"].check, {"value": 3}, {"value": "n"}),

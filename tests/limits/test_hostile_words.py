@@ -52,6 +52,11 @@ def commands():
     yield "notebook -p VALUE", lambda value: ["notebook", "lower_bounds", "-p", "alpha", value, "-p", "mu_log", "-1"], ("-p", "alpha", "mu_log")
     for word in ("--scale", "--output"):
         yield f"notebook {word}", option(["notebook", "lower_bounds", "-p", "mu_log", "-1"], word), (word[2:], "mu_log")
+    yield "notebook --figures", option(["notebook", "lower_bounds", "-p", "mu_log", "-1"], "--figures"), ("figures", "mu_log")
+    yield "notebook --sweep", option(["notebook", "lower_bounds", "-p", "mu_log", "-1"], "--sweep"), ("sweep", "mu_log")
+    yield "notebook --sweep VALUES", lambda value: ["notebook", "lower_bounds", f"--sweep=alpha={value}", "-p", "mu_log", "-1"], ("sweep", "alpha", "mu_log")
+    yield "notebook --workers", option(["notebook", "lower_bounds", "-p", "mu_log", "-1"], "--workers"), ("workers", "mu_log")
+    yield "compare RUN", lambda value: ["compare", "--", value, value], ("run", "RUN", "read", "path", "one", "other")
     yield "COMMAND", lambda value: [value], ("COMMAND",)
 
 
