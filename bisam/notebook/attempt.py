@@ -129,7 +129,7 @@ class Attempt:
         last["id"] = TAG
         notebook.cells.append(last)
         notebook.metadata = nbformat.from_dict({
-            "bisam": {"run": about}, "language_info": {"name": "python"},
+            "bisam": {"run": about}, "language_info": {"name": "python", "file_extension": ".py", "nbconvert_exporter": "python"},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         })  # fmt: skip
         return nbformat.writes(notebook) + "\n"

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from .. import _checks
 from .. import _files as files
+from .executed import TABLE
 from .find import NotebookError, find
 
 __all__ = ["check_ready", "write_html"]
@@ -104,6 +105,8 @@ def _shown(run: Path) -> dict:
         for cell in notebook["cells"]:
             tags = cell["metadata"].get("tags", [])
             cell["metadata"] = {**cell["metadata"], "tags": [INSTEAD.get(tag, tag) for tag in tags]}
+            if cell["cell_type"] == "code":  # tables for machines are nothing to read
+                cell["outputs"] = [output for output in cell["outputs"] if list(output.get("data", {})) != [TABLE]]
     except OSError as error:
         raise NotebookError(f"{run} cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bisam.notebook import html
+from bisam.notebook.executed import TABLE
 from bisam.notebook.find import NotebookError, find
 
 HEADLESS = Path(__file__).resolve().parents[1] / "headless.py"
@@ -19,6 +20,8 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("html")
     text = find("lower_bounds").read_text(encoding="utf-8")
     notebook = json.loads(text.replace("alpha sets the slope", "MY OWN CAPTION sets the slope"))
+    table = {"output_type": "display_data", "metadata": {}, "data": {TABLE: {"name": "claims", "rows": [{"claim": "a claim for machines"}]}}}
+    next(cell for cell in notebook["cells"] if cell["cell_type"] == "code" and cell["outputs"])["outputs"].append(table)
     notebook["metadata"]["bisam"] = {"run": {"notebook": "lower_bounds"}}
     (folder / "lower_bounds-alpha=0.2.ipynb").write_text(json.dumps(notebook))
     assert html.write_html(folder / "lower_bounds-alpha=0.2.ipynb", folder / "out.html") == []
@@ -44,6 +47,7 @@ def test_roles_and_directives_are_rendered(page):
 def test_what_is_hidden_is_left_out_and_the_rest_is_there(page):
     text = page.read_text(encoding="utf-8").partition("</head>\n<body>\n")[2]
     assert "rises above the Heaviside function" not in text and "axvspan" not in text.partition("really feels")[0] and "What the inner player really feels" in text
+    assert "a claim for machines" not in text
     assert text.count("<img") == 4 and text.count('src="data:image/png;base64,') == 4
 
 
