@@ -91,7 +91,8 @@ class Execution:
         if self.was_stopped:
             return
         client = NotebookClient(
-            self.notebook, timeout=None, kernel_name="python3", kernel_manager_class=_manager(), record_timing=False,
+            self.notebook, timeout=None, startup_timeout=600, iopub_timeout=60, kernel_name="python3", kernel_manager_class=_manager(), record_timing=False,
+            # The limits end what hangs; a busy machine is slow to start and to hand over what was printed.
             store_widget_state=False, shutdown_kernel="immediate", on_cell_executed=self._count, extra_arguments=self._options,
             resources={"metadata": {"path": str(self._folder)}},
         )

@@ -49,6 +49,11 @@ def test_the_lines_are_written_once_and_can_be_exchanged(address, tool, notebook
     assert tool.main() == 1 and "lower_bounds.ipynb needs `python tools/first_cell.py`" in capsys.readouterr().out
 
 
+def test_all_notebooks_have_the_lines_or_none(tool):
+    lines = tool.block(**tool.setting())
+    assert len({tool.changed(path, lines) is None for path in (ROOT / "notebooks").glob("*.ipynb")}) == 1, "run `python tools/first_cell.py`"
+
+
 def test_there_is_one_setting(tool):
     found = tool.setting()
     assert found["address"] == "" or found["address"].startswith("https://")
