@@ -28,7 +28,7 @@ def bar(
     each call writes that line, with ``{title}``, ``{done}``, ``{total}`` and ``{note}`` in it, on the error output, or each k-th and the
     last where ``most_lines`` of them would not do. Of a ``total`` that nobody knows, ``None``, the time that has passed is shown.
 
-    A bar that shows nothing appends to the file that the variable :data:`FEED` names, if it is set: ``bisam notebook`` shows from there
+    A bar that shows nothing appends to the file that the variable ``BISAM_PROGRESS`` names, if it is set: ``bisam notebook`` shows from there
     how far the trainings inside a cell have come, and the outputs of the cell hold none of it.
 
     Raises:

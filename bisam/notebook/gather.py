@@ -11,7 +11,7 @@ from pathlib import Path
 from .. import _files as files
 from .attempt import source_of
 from .data import csv_text, safe
-from .executed import Executed
+from .executed import Executed, columns_of
 from .job import Job
 from .side_by_side import runs_in
 
@@ -64,12 +64,21 @@ def gather(jobs: Sequence[Job], folder: Path, failed: Mapping[str, str]) -> Path
     content = [{**run.made, "run": run.path.stem, "status": "done", "tables": dict(run.tables), "checked": _lines(run)} for run in found]
     content += [{"run": name, "status": why, "parameters": job.all_values} for name, (job, why) in lost.items()]
     files.write_whole(folder / "results.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    for name in dict.fromkeys(name for run in found for name, _ in run.tables):
-        table = [{**_settings(run, varied), **row} for run in found for each, rows in run.tables if each == name for row in rows]
-        files.write_whole(folder / f"{safe(name)}.csv", csv_text(table))
+    tables = _joined(found, varied)
+    for name, lines in tables.items():
+        files.write_whole(folder / f"{safe(name)}.csv", csv_text(lines))
     page = folder / "index.html"
-    files.write_whole(page, _page(jobs[0], found, rows, varied, older, folder))
+    files.write_whole(page, _page(jobs[0], found, rows, varied, older, folder, tables))
     return page
+
+
+def _joined(found: Sequence[Executed], varied: Sequence[str]) -> dict[str, list[dict]]:
+    """Every table with the rows of all runs, each with the parameters of its run before it."""
+    tables: dict[str, list[dict]] = {}
+    for run in found:
+        for name, rows in run.tables:
+            tables.setdefault(name, []).extend({**_settings(run, varied), **row} for row in rows)
+    return tables
 
 
 def _varied(found: Sequence[Executed], jobs: Sequence[Job]) -> list[str]:
@@ -100,7 +109,9 @@ def _lines(run: Executed) -> dict[str, str]:
     return {name: text for name, (_, text) in run.checked.items()}
 
 
-def _page(job: Job, found: Sequence[Executed], rows: Sequence[dict], varied: Sequence[str], older: int, folder: Path) -> str:
+def _page(
+    job: Job, found: Sequence[Executed], rows: Sequence[dict], varied: Sequence[str], older: int, folder: Path, tables: Mapping[str, list[dict]],
+) -> str:  # fmt: skip
     shared = ", ".join(f"{name} = {value}" for name, value in job.all_values.items() if name not in varied)
     left = f"<p>Left out: {older} runs of an earlier version of the notebook or of the code.</p>" if older else ""
     versions = sorted({f"{run.made['commit']}, torch {run.made['versions']['torch']}, {run.made['machine']['processor']}" for run in found})
@@ -108,7 +119,7 @@ def _page(job: Job, found: Sequence[Executed], rows: Sequence[dict], varied: Seq
         f"<h1>{_e(job.path.stem)}: {len(rows)} runs over {_e(', '.join(varied) or 'nothing')}</h1>",
         f"<p>All with {_e(shared or 'nothing else')}. Made by {_e('; '.join(versions))}.</p>{left}",
         '<p><a href="results.csv">results.csv</a>, <a href="results.json">results.json</a></p>',
-        _table(found, rows, varied), *_figures(found, varied, folder), *_checked(found, varied),
+        _table(found, rows, varied), *_others(tables), *_figures(found, varied, folder), *_checked(found, varied),
     ]
     return f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_e(job.path.stem)}</title><style>{STYLE}</style></head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
 
@@ -132,6 +143,19 @@ def _table(found: Sequence[Executed], rows: Sequence[dict], varied: Sequence[str
         body.append(f"<tr>{''.join(cells)}</tr>")
     note = "<p>A claim that does not come out as the text of the notebook states it has a coloured cell.</p>" if sentences else ""
     return f"<table><tr>{head}</tr>\n" + "\n".join(body) + f"</table>{note}"
+
+
+def _others(tables: Mapping[str, list[dict]]) -> list[str]:
+    """The tables beside the claims, one of all runs each."""
+    parts = []
+    for name, rows in tables.items():
+        if name == "claims":
+            continue
+        columns = columns_of(rows)
+        head = "".join(f"<th>{_e(column)}</th>" for column in columns)
+        body = "\n".join("<tr>" + "".join(f"<td>{_e(row.get(column, ''))}</td>" for column in columns) + "</tr>" for row in rows)
+        parts.append(f'<h2>{_e(name)}</h2><p><a href="{_e(safe(name))}.csv">{_e(safe(name))}.csv</a></p><table><tr>{head}</tr>\n{body}</table>')
+    return parts
 
 
 def _figures(found: Sequence[Executed], varied: Sequence[str], folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ EVERY = 20.0  # seconds between two lines about the inside of a cell where there
 
 
 class Feed:
-    """The file to which the bars inside a kernel write, see :data:`bisam._progress.FEED`.
+    """The file to which the bars inside a kernel write, named by the variable ``BISAM_PROGRESS``.
 
     Args:
         path: of the file, which need not be there yet.

@@ -19,6 +19,7 @@ from bisam.notebook.executed import TABLE
 
 LOGGED = "with open('log', 'a') as log: log.write(f'{n}{word} ')"
 CLAIM = f"display({{'{TABLE}': {{'name': 'claims', 'rows': [{{'claim': 'n is below 2', 'yours': str(n < 2), 'agrees': n < 2}}]}}}}, raw=True)"
+LIVE = f"display({{'{TABLE}': {{'name': 'your runs', 'rows': [{{'method': 'sam', 'gap': n / 2}}, {{'method': 'sgd <1>', 'gap': None}}]}}}}, raw=True)"
 FIGURE = code(
     "import matplotlib.pyplot as plt\nplt.plot([n])\nplt.show()", "fig", mystnb={"figure": {"name": "fig-n", "caption": "N."}, "image": {"alt": "n"}}
 )
@@ -41,7 +42,7 @@ def log(folder):
 
 
 def test_a_sweep_is_gathered_and_only_what_is_missing_is_run(here, capsys):
-    write(here, LOGGED, CLAIM, FIGURE, code("print('n is', n)", "said", ["nbval-check-output"]))
+    write(here, LOGGED, CLAIM, LIVE, FIGURE, code("print('n is', n)", "said", ["nbval-check-output"]))
     words = ["notebook", "small", "--sweep", "n=1:3", "--sweep", "word=a,b", "--workers", "2"]
     assert cli.main(words) == 0
     said = capsys.readouterr()
@@ -58,6 +59,8 @@ def test_a_sweep_is_gathered_and_only_what_is_missing_is_run(here, capsys):
     assert [run["parameters"] for run in found] == [{"n": n, "word": word} for n in (1, 2) for word in "ab"] and found[0]["checked"] == {"said": "n is 1\n"}
     page = (folder / "index.html").read_text()
     assert page.count("<img") == 4 and page.count("class=differs") == 2 and page.count(">n is 2\n<") == 2 and "n = 2, word = b: n" in page
+    assert "<tr><td>2</td><td>b</td><td>sam</td><td>1.0</td></tr>\n<tr><td>2</td><td>b</td><td>sgd &lt;1&gt;</td>" in page
+    assert (folder / "your-runs.csv").read_text().startswith("n,word,method,gap\n1,a,sam,0.5\n1,a,sgd <1>,\n")
     assert all((folder / name).exists() for name in ("figures/fig-n-small-n=2-word=b.png", "runs/small-n=2-word=b.ipynb", "runs/small.ipynb"))
     assert cli.main([*words, "--sweep", "n=1"]) == 2 and "n must be given once, got it in two sweeps" in capsys.readouterr().err
 
