@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import bisam
+import bisam.training
 from bisam import Batch, SharpnessAware, _checks
 from bisam.notebook import declarations, parameters
 from bisam.notebook.declarations import ParameterError
