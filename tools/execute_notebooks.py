@@ -240,7 +240,7 @@ def store(path: Path, notebook: nbformat.NotebookNode) -> None:
     notebook.metadata = nbformat.from_dict({
         "bisam": {"inputs": digest},
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
+        "language_info": {"name": "python", "file_extension": ".py", "nbconvert_exporter": "python"},  # so that nbconvert writes .py
     })
     nbformat.validate(notebook)
     write_whole(path, nbformat.writes(notebook) + "\n")
