@@ -57,10 +57,8 @@ def show(declared: Mapping[str, Parameter], namespace: MutableMapping[str, objec
         ModuleNotFoundError: ipywidgets is not there.
 
     Example:
-        >>> try:
-        ...     show({}, {})
-        ... except ModuleNotFoundError:
-        ...     pass  # without ipywidgets
+        >>> show({}, {})
+        VBox(children=(HTML(value='Change a value, then run this cell again and all below it.'),))
     """
     ipywidgets = _checks.needs("ipywidgets", extra="lab")
     from IPython.display import display

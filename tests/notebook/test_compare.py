@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from small import code, prose, write
+from brief import code, prose, write
 
 from bisam import cli
 from bisam.notebook.compare import compare

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small import code, write
+from brief import code, write
 
 from bisam import cli
 from bisam.notebook import side_by_side, sweep

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small import code, printed, prose, write
+from brief import code, printed, prose, write
 
 from bisam import cli
 from bisam.notebook import estimate, executed, outputs
