@@ -40,7 +40,6 @@ def no_window(monkeypatch):
     ("flat_minima", {"lr": 0.02, "seeds": 2}),
     ("flat_minima", {"width": 8, "label_noise": 0.6, "seeds": 2}),
     ("flat_minima", {"width": 16, "label_noise": 0.4, "lr": 0.3, "seeds": 2}),
-    ("flat_minima", {"label_noise": 0.0, "seeds": 2}),
     ("generalisation_bound", {"width": 4, "seeds": 1}),
     ("misclassification", {"label_noise": 0.0, "seeds": 2, "epochs": 2}),
 ], ids=lambda value: value if isinstance(value, str) else "-".join(f"{key}={each}" for key, each in value.items()))  # fmt: skip
