@@ -26,6 +26,7 @@ from pathlib import Path
 import nbformat
 
 from bisam._files import write_whole
+from bisam.notebook.attempt import merged
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bisam"
@@ -259,18 +260,6 @@ def store_smoke(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> 
     SMOKE.mkdir(exist_ok=True)
     content = {"inputs": digest, "seconds": round(seconds, 1), "outputs": outputs}
     write_whole(smoke_of(path), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def merged(outputs: list) -> list:
-    """Joins printed text that arrived in several pieces: how many pieces there are depends on the clock."""
-    joined = []
-    for output in outputs:
-        last = joined[-1] if joined else {}
-        if output.output_type == "stream" and last.get("name") == output.get("name"):
-            last["text"] += output["text"]
-        else:
-            joined.append(output)
-    return joined
 
 
 def read_status() -> dict:

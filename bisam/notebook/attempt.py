@@ -21,7 +21,7 @@ from .job import Job
 from .made import TAG, cell_text, code_digest, made, source_digest
 from .watch import Feed
 
-__all__ = ["Attempt", "source_of"]
+__all__ = ["Attempt", "merged", "source_of"]
 
 EVERY = 5.0  # seconds between two drafts of what has run so far
 PUBLISH = "BISAM_PUBLISH"  # the variable that has the cells publish their tables, see bisam.notebook.page.publish
@@ -124,7 +124,7 @@ class Attempt:
         notebook = nbformat.from_dict(self.execution.notebook)  # a copy
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                cell.outputs = _merged(cell.outputs)
+                cell.outputs = merged(cell.outputs)
         last = nbformat.v4.new_markdown_cell(cell_text(about), metadata={"tags": [TAG]})
         last["id"] = TAG
         notebook.cells.append(last)
@@ -183,8 +183,16 @@ def _literal(value: object) -> str:
     return f'float("{value}")' if value in (float("inf"), -float("inf")) else repr(value)
 
 
-def _merged(found: list) -> list:
-    """Joins printed text that arrived in several pieces: how many pieces there are depends on the clock."""
+def merged(found: list) -> list:
+    """Joins printed text that arrived in several pieces: how many pieces there are depends on the clock.
+
+    Args:
+        found: the outputs of a cell.
+
+    Example:
+        >>> merged([{"output_type": "stream", "name": "stdout", "text": text} for text in ("6 * ", "7")])
+        [{'output_type': 'stream', 'name': 'stdout', 'text': '6 * 7'}]
+    """
     joined: list = []
     for output in found:
         last = joined[-1] if joined else {}

@@ -1,6 +1,5 @@
 """The first lines of a notebook where the package is not installed: they fetch a tag and install it, or say how to."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -8,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import scripts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,10 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def tool(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tools")
-    spec = importlib.util.spec_from_file_location("first_cell", ROOT / "tools" / "first_cell.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.tool("first_cell")
 
 
 @pytest.fixture

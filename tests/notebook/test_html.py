@@ -1,17 +1,14 @@
 """A rerun as one file that a browser reads without a network: captions, numbers, citations and formulas, and nothing that is hidden."""
 
-import importlib.util
 import json
 import re
-from pathlib import Path
 
+import headless
 import pytest
 
 from bisam.notebook import html
 from bisam.notebook.executed import TABLE
 from bisam.notebook.find import NotebookError, find
-
-HEADLESS = Path(__file__).resolve().parents[1] / "headless.py"
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +57,6 @@ def test_the_file_needs_no_other(page):
 
 @pytest.mark.slow
 def test_a_browser_shows_its_formulas_without_a_network(page):
-    spec = importlib.util.spec_from_file_location("headless", HEADLESS)
-    headless = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(headless)
     with headless.chromium() as browser:
         tab = headless.watched(browser.new_page(), "file://")
         tab.goto(page.as_uri())

@@ -1,6 +1,5 @@
 """`make lab` as a reader meets it: JupyterLab opens a notebook, shows the form, and takes a value."""
 
-import importlib.util
 import os
 import shutil
 import socket
@@ -10,6 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import headless
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,9 +53,6 @@ def run(tab, number):
 
 @pytest.mark.slow
 def test_the_form_is_shown_and_checks_what_is_typed(lab):
-    spec = importlib.util.spec_from_file_location("headless", ROOT / "tests" / "headless.py")
-    headless = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(headless)
     with headless.chromium() as browser:
         tab = browser.new_page(viewport={"width": 1400, "height": 1000})
         tab.set_default_timeout(headless.PATIENCE)
