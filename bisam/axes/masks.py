@@ -12,6 +12,7 @@ from .._kinds import kind
 from .balls import L2
 from .geometry import Ball, Geometry
 from .memory import Memory
+from .shards import like
 from .tensors import Tensors
 
 __all__ = ["Masked", "Only"]
@@ -129,7 +130,7 @@ class Masked(_Inside):
         if self.per == "tensor":
             chosen = memory.state("geometry").get("active", {})
             return {name: torch.tensor(chosen.get(name, True)) for name in weights}
-        return {name: _kept(w, self.keep, memory.generator(w.device)) for name, w in weights.items()}
+        return {name: like(_kept(w, self.keep, memory.generator(w.device)), w) for name, w in weights.items()}
 
     def prepared(self, weights: Tensors, memory: Memory) -> _Drawn:
         scale = 1 / (self.keep if self.divisor == "kept" else 1 - self.keep)

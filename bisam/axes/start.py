@@ -11,6 +11,7 @@ import torch
 from .. import _checks
 from .._kinds import kind
 from .memory import Memory
+from .shards import like, local, over_shards
 from .tensors import Tensors
 
 __all__ = ["RandomStart", "Start"]
@@ -82,6 +83,6 @@ class RandomStart(Start):
             wide = torch.promote_types(weight.dtype, torch.float32)
             noise = torch.randn(weight.shape, generator=memory.generator(weight.device), device=weight.device, dtype=wide)
             length = torch.linalg.vector_norm(noise).clamp_(min=torch.finfo(wide).tiny)
-            size = self.scale * torch.linalg.vector_norm(weight, dtype=wide)
-            found[name] = (noise * (size / length)).to(weight.dtype)
+            size = over_shards([torch.linalg.vector_norm(local(weight), dtype=wide)], [weight], p=2)[0]
+            found[name] = like((noise * (self.scale * size / length)).to(weight.dtype), weight)
         return found

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _look
+from .shards import local, over_shards
 
 __all__ = ["Tensors", "dot", "euclidean_norm", "linear"]
 
@@ -54,7 +55,8 @@ def dot(a: Tensors, b: Tensors) -> Tensor:
         >>> dot({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 4.0])})
         tensor(11.)
     """
-    parts = [_inner(a[name], b[name]) for name in a if name in b]
+    names = [name for name in a if name in b]
+    parts = over_shards([_inner(local(a[name]), local(b[name])) for name in names], [a[name] for name in names], p=1)
     return torch.stack([part.to(parts[0].device) for part in parts]).sum() if parts else torch.zeros(())
 
 
@@ -116,8 +118,15 @@ def p_norm(tensors: Tensors, p: float) -> Tensor:
     if not values:
         return torch.zeros(())
     dtype = _wide(values)
-    parts = [torch.linalg.vector_norm(value, p, dtype=dtype).to(values[0].device) for value in values]
+    parts = [_norm(local(value), p, dtype).to(values[0].device) for value in values]
+    parts = over_shards(parts, values, p)
     return torch.linalg.vector_norm(torch.stack(parts), p)
+
+
+def _norm(values: Tensor, p: float, dtype: torch.dtype) -> Tensor:
+    if not values.numel():  # a worker may hold nothing of a tensor that is not empty
+        return torch.zeros((), dtype=dtype, device=values.device)
+    return torch.linalg.vector_norm(values, p, dtype=dtype)
 
 
 def euclidean_norm(tensors: Tensors) -> Tensor:
@@ -149,7 +158,10 @@ def euclidean_norm(tensors: Tensors) -> Tensor:
 
 def norms_of(values: list[Tensor], dtype: torch.dtype | None = None) -> list[Tensor]:
     """The Euclidean norm of each tensor, in one type and on the device of the first."""
-    return [norm.to(values[0].device) for norm in torch._foreach_norm(values, 2, dtype=dtype or _wide(values))] if values else []
+    if not values:
+        return []
+    norms = torch._foreach_norm([local(value) for value in values], 2, dtype=dtype or _wide(values))
+    return over_shards([norm.to(values[0].device) for norm in norms], values, p=2)
 
 
 def _wide(values: list[Tensor]) -> torch.dtype:

@@ -21,6 +21,7 @@ from ..axes.combination import AT_W, Combination
 from ..axes.geometry import Ball, Geometry
 from ..axes.memory import Memory
 from ..axes.recipe import Recipe
+from ..axes.shards import like
 from ..axes.start import Start
 from ..axes.tensors import Tensors, euclidean_norm
 from .variational import Variational
@@ -59,7 +60,7 @@ class Posterior(_OfVariational, Start):
         for name, weight in weights.items():
             s, samples = memory.base.precision(weight), memory.base.group_of(weight)["samples"]
             noise = torch.randn(s.shape, generator=memory.generator(s.device), device=s.device, dtype=s.dtype)
-            found[name] = (noise / (samples * s).sqrt()).to(weight.dtype)
+            found[name] = (like(noise, s) / (samples * s).sqrt()).to(weight.dtype)
         return found
 
 

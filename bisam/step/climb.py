@@ -12,6 +12,7 @@ from ..axes.tensors import Tensors, euclidean_norm, linear
 from .gradients import is_foreign
 from .nonfinite import is_known_not_finite
 from .perturbation import Displacement
+from .sharded import weights_have_moved
 from .step import Step
 
 
@@ -41,7 +42,7 @@ def climb(step: Step, away: Displacement, gradient: Tensors, share: float = 1.0)
     if not away.is_away:
         away.leave(moved)
     away.add(moved, list(moves.values()))
-    torch.clear_autocast_cache()  # casts of the weights as they were would switch the method off without a word
+    weights_have_moved(step.model)
 
 
 def scatter(step: Step, away: Displacement) -> None:
@@ -52,7 +53,7 @@ def scatter(step: Step, away: Displacement) -> None:
     offset = step.recipe.start.offset({n: p for n, p in weights.items() if not is_foreign(n)}, step.memory)
     away.leave(list(weights.values()))  # all that the climb may move
     away.add(list(weights.values()), [offset[n] if n in offset else torch.zeros_like(p) for n, p in weights.items()])
-    torch.clear_autocast_cache()
+    weights_have_moved(step.model)
 
 
 def _balls(step: Step, direction: Tensors) -> list[tuple[Tensors, float, bool]]:

@@ -101,7 +101,7 @@ def _backward_from_ascent(step: Step, logits: Tensor, piece: Batch, part: float,
 
 def _inputs(step: Step) -> list[Tensor] | None:
     """The parameters whose ascent gradient is needed, or ``None`` for all."""
-    if step.keeps_ascent or step.is_joint:  # workers wait for the gradients of all parameters
+    if step.keeps_ascent or step.is_joint or step.is_sharded:  # workers wait for the gradients of all parameters
         return None
     names = step.active()
     if names is None:
@@ -118,6 +118,9 @@ def _gradient_beside(step: Step, loss: Tensor) -> Tensors:
     named = {name: p for name, p in step.parameters.items() if p.requires_grad}
     if not named:
         return {}
+    if step.is_sharded:  # shards are no part of the graph, and get their gradients by hooks of a backward pass
+        gradients.scaled(loss, step.scaler).backward(retain_graph=True)
+        return gradients.unscaled_(gradients.take(step.parameters), step.scaler)
     found = torch.autograd.grad(gradients.scaled(loss, step.scaler), list(named.values()), retain_graph=True, allow_unused=True)
     gradient = {name: g.clone() if step.is_graphed else g for name, g in zip(named, found, strict=True) if g is not None}
     return gradients.unscaled_(gradients.mean_over_workers(gradient, step.shared) if step.is_joint else gradient, step.scaler)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .sharded import reshard
+
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside a ``DistributedDataParallel``, ``DataParallel`` or compiled one."""
@@ -33,6 +35,7 @@ def is_graphed(model: nn.Module) -> bool:
 
 def names_of(model: nn.Module) -> dict[Tensor, str]:
     """The parameters of a model by name, the same whether it is wrapped for several workers, compiled or bare."""
+    reshard(model)  # the parameters of the base are the shards
     return {parameter: name for name, parameter in unwrapped(model).named_parameters()}
 
 

@@ -308,7 +308,7 @@ class SharpnessAware(Wrapper):
             >>> sgd.step(); sgd.zero_grad()
         """
         check_block(self.recipe, self.param_groups, model, noise)
-        check_moment(self.recipe, self.base, self._is_inside)
+        check_moment(self.recipe, self.base, self._is_inside, self.per_worker)
         parameters = self._parameters(model)
         gradient = gradients.take(parameters)
         if is_graphed(model):
@@ -374,7 +374,7 @@ class SharpnessAware(Wrapper):
 
     def _checked(self, batch: object, validation: object) -> list[Batch]:
         pieces = checked_batch(self.recipe, batch, validation, self.record)
-        check_moment(self.recipe, self.base, self._is_inside)
+        check_moment(self.recipe, self.base, self._is_inside, self.per_worker)
         return pieces
 
     def _parameters(self, model: nn.Module) -> Tensors:

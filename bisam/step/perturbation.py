@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ..axes.shards import local
+
 # Below so many entries in all, copying costs less than finding out whether it can be avoided.
 WORTH_A_LOOK = 1_000_000
 
@@ -71,7 +73,7 @@ class Displacement:
         if homes:
             _look_at(away, homes)
         elif copied:
-            torch._foreach_copy_(away, [self._copies[parameter] for parameter in away])
+            _write(away, [self._copies[parameter] for parameter in away])
         self._is_copied = False
 
     def _copy(self) -> None:
@@ -80,7 +82,7 @@ class Displacement:
             if copy is None or not _alike(copy, parameter):
                 self._copies[parameter] = torch.empty_like(parameter, requires_grad=False)
         if self._away:
-            torch._foreach_copy_([self._copies[parameter] for parameter in self._away], self._away)
+            _write([self._copies[parameter] for parameter in self._away], self._away)
         self._is_copied = True
 
 
@@ -91,6 +93,10 @@ def are_unheld(tensors: dict[str, Tensor]) -> bool:
     return all(sys.getrefcount(tensor) <= alone for tensor in tensors.values()) and all(
         _is_alone(tensor) for tensor in tensors.values()
     )
+
+
+def _write(tensors: list[Tensor], values: list[Tensor]) -> None:
+    torch._foreach_copy_([local(tensor) for tensor in tensors], [local(value) for value in values])
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

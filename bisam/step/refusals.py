@@ -9,6 +9,7 @@ from torch import nn
 
 from .. import _checks
 from ..axes.recipe import Recipe
+from . import sharded
 from .batch import Batch
 from .groups import radii_of_groups
 from .modules import draws_noise, names_of
@@ -24,6 +25,7 @@ def checked_batch(recipe: Recipe, batch: object, validation: object, record: boo
     model = pieces[0].model
     if not isinstance(model, nn.Module):  # its parameters and buffers have to be found
         raise TypeError(f"the model of the batch must be a torch.nn.Module, got {type(model).__name__}")
+    sharded.check_model(model)
     if any(piece.model is not model for piece in pieces):
         raise TypeError("the parts of a batch must have the same model")
     learns = recipe.radius.learns
@@ -40,7 +42,8 @@ def checked_batch(recipe: Recipe, batch: object, validation: object, record: boo
 
 def check_block(recipe: Recipe, groups: list[dict], model: nn.Module, noise: RNGState | None) -> None:
     """An error where a block around passes of others cannot do what the recipe says."""
-    known = names_of(_checks.module("model", model))
+    sharded.check_model(_checks.module("model", model))
+    known = names_of(model)
     if not any(parameter in known for group in groups for parameter in group["params"]):
         raise ValueError("model must be the one whose parameters the base holds; none of this model's are among them")
     if noise is not None:
@@ -61,9 +64,11 @@ def check_block(recipe: Recipe, groups: list[dict], model: nn.Module, noise: RNG
         )
 
 
-def check_moment(recipe: Recipe, base: torch.optim.Optimizer, is_inside: bool) -> None:
+def check_moment(recipe: Recipe, base: torch.optim.Optimizer, is_inside: bool, per_worker: bool) -> None:
     """An error where no step can begin now."""
     recipe.check_base(base)  # its groups may have changed
+    if sharded.any_sharded(parameter for group in base.param_groups for parameter in group["params"]):
+        sharded.check_recipe(recipe, per_worker)
     if is_inside:
         raise RuntimeError("a `with opt.perturbed(model):` block must be left before the next step or block begins")
     if not torch.is_grad_enabled():

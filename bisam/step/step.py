@@ -14,6 +14,7 @@ from .buffers import SharedStatistics
 from .modules import distributed, is_graphed, unwrapped
 from .perturbation import Displacement
 from .record import Outcome
+from .sharded import any_sharded
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Step:
         self.shared, self.is_graphed = distributed(self.model), is_graphed(self.model)
         # Whether somebody needs the ascent gradient after the climb, which may otherwise be made in its memory.
         self.keeps_ascent = self.recipe.gradient_at_w == "ascent" or self.record
+        self.is_sharded = any_sharded(self.parameters.values())
         self.total = 0  # samples
         self.statistics: SharedStatistics | None = None
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-import torch
-
 from ..axes.tensors import Tensors, linear
 from . import gradients
 from .batch import Batch
@@ -23,6 +21,7 @@ from .passes import backward, counted, kept, note_loss, parts_of, weighted, with
 from .perturbation import Displacement, are_unheld
 from .rng import RNGState
 from .second_pass import combine, descend, teach
+from .sharded import synchronised, weights_have_moved
 from .step import Step
 
 
@@ -42,7 +41,8 @@ def gradient_at_worst_point(step: Step, pieces: list[Batch]) -> None:
     gradient: Tensors = {}
     for ball in balls:
         share = sum(len(piece) for piece in ball) / step.total
-        one_ball(step, ball, share)
+        with synchronised(step.shared):
+            one_ball(step, ball, share)
         if len(balls) > 1:
             gradient = linear(gradient, 1, gradients.take(step.parameters), share)
     if len(balls) > 1:
@@ -110,7 +110,7 @@ def _displaced(step: Step) -> Iterator[Displacement]:
         yield step.away
     finally:
         step.away.back()
-        torch.clear_autocast_cache()
+        weights_have_moved(step.model)
 
 
 def note_logits(pieces: list[Batch], balls: list[list[Batch]]) -> None:

@@ -1,0 +1,77 @@
+"""Models on several workers: those of ``fully_shard``, whose weights are spread, ``no_sync``, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..axes.recipe import Recipe
+from ..axes.shards import is_sharded
+
+
+def weights_have_moved(model: nn.Module) -> None:
+    """Forgets copies of the weights as they were: the casts of autocast, and the wholes that ``fully_shard`` keeps for the next pass."""
+    torch.clear_autocast_cache()  # they would switch the method off without a word
+    reshard(model)
+
+
+def reshard(model: nn.Module) -> None:
+    """The model holds its shards afterwards, also where a pass without a backward pass has left it whole."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is None:  # nobody has asked for it
+        return
+    for module in model.modules():
+        if isinstance(module, fsdp.FSDPModule):
+            module.reshard()
+
+
+def any_sharded(parameters: Iterable[Tensor]) -> bool:
+    """Whether some of the parameters are spread over workers."""
+    return any(is_sharded(parameter) for parameter in parameters)
+
+
+@contextmanager
+def synchronised(shared: nn.Module | None) -> Iterator[None]:
+    """All workers have the same gradients after a pass inside, as they must to climb to one place, also in a ``no_sync`` of the caller.
+
+    Args:
+        shared: the ``DistributedDataParallel``, if there is one.
+    """
+    if shared is None:
+        yield
+        return
+    before, shared.require_backward_grad_sync = shared.require_backward_grad_sync, True
+    try:
+        yield
+    finally:
+        shared.require_backward_grad_sync = before
+
+
+def check_model(model: nn.Module) -> None:
+    """An error for a model of which a worker sees a part of the weights alone, without being told."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is not None and any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()):
+        raise TypeError(
+            "model must not be a FullyShardedDataParallel, where each worker would climb by the norm of its own part; "
+            "shard it with torch.distributed.fsdp.fully_shard"
+        )
+    if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        raise TypeError(
+            "model must not be partitioned by DeepSpeed (ZeRO stage 3), whose weights cannot be moved from outside; "
+            "shard it with torch.distributed.fsdp.fully_shard"
+        )
+
+
+def check_recipe(recipe: Recipe, per_worker: bool) -> None:
+    """An error for what cannot be done where the weights are spread over workers."""
+    if recipe.radius.learns:
+        raise ValueError(
+            f"radius must not be {type(recipe.radius).__name__}, as in recipe {recipe.name!r}, for a model of fully_shard: it learns by "
+            "derivatives that autograd does not give for shards; use DistributedDataParallel"
+        )
+    if per_worker:
+        raise ValueError("per_worker must be False for a model of fully_shard, whose backward pass averages over all workers")

@@ -1,0 +1,248 @@
+"""What each of two processes does for `test_sharded.py`: trains models of `fully_shard` and in one piece, and says how far they are apart."""
+
+import copy
+import tempfile
+import traceback
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+
+import reference
+import torch
+from torch import distributed, multiprocessing, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+import bisam
+from bisam import Batch, SharpnessAware
+from bisam.axes.shards import local
+
+X = torch.randn(6, 12, 8, generator=torch.Generator().manual_seed(1))
+Y = torch.arange(12) % 5
+
+
+def network(dropout=0.0):
+    """Sizes that two workers cannot share evenly, and a layer that one of them has nothing of."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 17), nn.LayerNorm(17), nn.Tanh(), nn.Linear(17, 1), nn.Linear(1, 5))
+    return nn.Sequential(*model[:3], nn.Dropout(dropout), *model[3:]) if dropout else model
+
+
+def shard(model, **options):
+    for layer in model:
+        if list(layer.parameters()):
+            fully_shard(layer, **options)
+    return fully_shard(model, **options)
+
+
+def wrapped(model, recipe, **choices):
+    needs_variational = recipe.name == "bsam"
+    base = bisam.Variational(model.parameters(), lr=0.1, samples=100) if needs_variational else None
+    base = base or torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return SharpnessAware(base, recipe, **{"seed": 0, **choices})
+
+
+def weights(model):
+    return {name: (p.full_tensor() if hasattr(p, "full_tensor") else p).detach().clone() for name, p in model.named_parameters()}
+
+
+def gap(model, other):
+    one, two = weights(model), weights(other)
+    return max((one[name] - two[name]).abs().max().item() for name in one)
+
+
+def by_batch(model, recipe, part, **choices):
+    opt = wrapped(model, recipe, **choices)
+    for k in range(6):
+        opt.step(Batch(model, X[k][part], Y[part]))
+    return opt
+
+
+def by_block(model, recipe, part):
+    opt = wrapped(model, recipe)
+    for k in range(6):
+        opt.zero_grad()
+        recipe.raised(model(X[k][part]), Y[part]).backward()
+        with torch.no_grad():
+            model(X[k][part])  # leaves the weights gathered where they are not to be freed after a pass
+        with opt.perturbed(model):
+            recipe.descent(model(X[k][part]), Y[part]).backward()
+        opt.step()
+    return opt
+
+
+def by_accumulation(model, recipe, part):
+    opt = wrapped(model, recipe)
+    for k in range(0, 6, 2):
+        opt.zero_grad()
+        for x in X[k : k + 2]:
+            opt.backward(Batch(model, x[part], Y[part]), weight=0.5)
+        opt.step()
+    return opt
+
+
+STYLES = {"batch": by_batch, "block": by_block, "accumulation": by_accumulation}
+
+
+def equal(rank, recipe, style, reshard):
+    """How far two workers end from one process with the whole batch."""
+    model, one = shard(network(), reshard_after_forward=reshard), network()
+    STYLES[style](model, recipe, slice(rank, None, 2))
+    STYLES[style](one, recipe, slice(None))
+    return gap(model, one)
+
+
+def returns(rank, recipe):
+    """Whether the shards are back to the bit, and the climb is seen by the passes inside."""
+    model = shard(network(), reshard_after_forward=False)
+    opt, (x, y) = wrapped(model, recipe), (X[0][rank::2], Y[rank::2])
+    loss = recipe.raised(model(x), y)
+    loss.backward()
+    before = held(model)
+    with opt.perturbed(model):
+        inside = recipe.raised(model(x), y).detach()
+    after = held(model)
+    with torch.no_grad():
+        again = recipe.raised(model(x), y)
+    return before == after, bool(inside != loss), bool(again == loss)
+
+
+def record(rank):
+    """What is recorded of a step, here and in one process."""
+    found = []
+    for model, part in ((shard(network()), slice(rank, None, 2)), (network(), slice(None))):
+        opt = by_batch(model, bisam.SAM, part, record=True)
+        found.append({key: value for key, value in opt.last.to_dict().items() if "loss" not in key and "rise" not in key})
+    return found
+
+
+def accident(rank):
+    """One worker meets a number that is not finite: both skip the step."""
+    model = shard(network())
+    opt = wrapped(model, bisam.SAM, nonfinite="skip")
+    before, x = weights(model), X[0][rank::2].clone()
+    x[0, 0] = torch.inf if rank == 1 else 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        opt.step(Batch(model, x, Y[rank::2]))
+    return opt.skipped, reference.bits(before) == reference.bits(weights(model))
+
+
+def held(model):
+    return reference.bits([local(p) for p in model.parameters()])
+
+
+def refused(rank, what):
+    """The error that a worker meets, and whether its weights are as before."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    whole = what in ("flat parameters", "flat parameters, block")
+    model = FullyShardedDataParallel(network(), device_id=torch.device("cpu"), use_orig_params=True) if whole else shard(network())
+    recipe = bisam.recipe("lets-sam") if what == "learned radius" else bisam.SAM
+    opt, batch = wrapped(model, recipe, per_worker=what == "per worker"), Batch(model, X[0], Y)
+    before = held(model)
+    try:
+        if what.endswith("block"):
+            with opt.perturbed(model):
+                pass
+        else:
+            opt.step(batch, validation=batch if recipe.radius.learns else None)
+    except (TypeError, ValueError) as error:
+        return str(error), before == held(model)
+    return "", False
+
+
+def half(rank):
+    """How far a training in bfloat16 is from that in float32, with and without shards."""
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    model, one = shard(network(), mp_policy=policy), network()
+    by_batch(model, bisam.SAM, slice(rank, None, 2))
+    by_batch(one, bisam.SAM, slice(None))
+    return gap(model, one)
+
+
+def drawn(rank, recipe):
+    """Noise of the model differs between workers; that both passes draw the same is seen by the loss at a radius of almost 0."""
+    model = shard(network(dropout=0.5))
+    opt = wrapped(model, recipe.with_rho(1e-12), record=True)
+    torch.manual_seed(rank)
+    opt.step(Batch(model, X[0][rank::2], Y[rank::2]))
+    return abs(opt.last.loss_rise)
+
+
+def scaled(rank, factor):
+    """A scaler that has nothing to save changes nothing."""
+    models = [shard(network()), network()]
+    for model, part in zip(models, (slice(rank, None, 2), slice(None)), strict=True):
+        opt, scaler = wrapped(model, bisam.SAM), torch.amp.GradScaler("cpu", init_scale=factor)
+        for k in range(3):
+            opt.step(Batch(model, X[k][part], Y[part]), scaler=scaler)
+            scaler.update()
+    return gap(*models)
+
+
+def accumulated(rank, style):
+    """`DistributedDataParallel` with `no_sync` in all but the last part of a batch, against one process."""
+    model, one, recipe = nn.parallel.DistributedDataParallel(network()), network(), bisam.SAM
+    inner = copy.deepcopy(model.module)
+    for net, part in ((model, slice(rank, None, 2)), (one, slice(None))):
+        opt = wrapped(net, recipe)
+        for k in range(0, 6, 2):
+            ACCUMULATED[style](net, opt, [(x[part], Y[part]) for x in X[k : k + 2]])
+    assert gap(inner, one) > 1e-3
+    return gap(model.module, one)
+
+
+def unsynced(net, waits):
+    return net.no_sync() if waits and hasattr(net, "no_sync") else nullcontext()
+
+
+def together(net, samples, loss):
+    """The gradient of the mean over some batches, which the workers share in the last pass."""
+    for k, (x, y) in enumerate(samples):
+        with unsynced(net, k < len(samples) - 1):
+            (loss(net(x), y) / len(samples)).backward()
+
+
+def sum_in_block(net, opt, samples):
+    opt.zero_grad()
+    together(net, samples, opt.recipe.raised)
+    with opt.perturbed(net):
+        together(net, samples, opt.recipe.descent)
+    opt.step()
+
+
+def sum_of_parts(net, opt, samples):
+    opt.zero_grad()
+    for k, (x, y) in enumerate(samples):
+        with unsynced(net, k < len(samples) - 1):
+            opt.backward(Batch(net, x, y), weight=1 / len(samples))
+    opt.step()
+
+
+def one_list(net, opt, samples):
+    opt.step([Batch(net, x, y) for x, y in samples])
+
+
+ACCUMULATED = {"block": sum_in_block, "parts": sum_of_parts, "list": one_list}
+
+
+def worker(rank, folder, jobs):
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    found = {}
+    for name, (job, arguments) in jobs.items():
+        try:
+            found[name] = job(rank, *arguments)
+        except Exception:  # told by the test that asks for it
+            found[name] = traceback.format_exc()
+    torch.save(found, f"{folder}/{rank}.pt")
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def run(jobs):
+    """What every job gives in each of the two processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(worker, args=(folder, jobs), nprocs=2)
+        one, two = (torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(2))
+    return {name: (one[name], two[name]) for name in jobs}

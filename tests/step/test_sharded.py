@@ -1,0 +1,105 @@
+"""Two processes that share the weights (`fully_shard`) or the batch (`no_sync`), against one process with all of both."""
+
+import pytest
+import sharded_training as sharded
+
+import bisam
+from bisam.axes import Adaptive, Lp, Only
+
+SURROGATE = bisam.BISAM_LOG.ascent
+# A selection ranks the samples of its own worker, as under DistributedDataParallel, and is no part of this.
+WITH_SELECTION = [name for name, recipe in bisam.methods.RECIPES.items() if recipe.selection is not None]
+REFUSED = [name for name, recipe in bisam.methods.RECIPES.items() if recipe.radius.learns]
+ROWS = {name: bisam.recipe(name) for name in bisam.methods.RECIPES if name not in WITH_SELECTION + REFUSED}
+MORE = {
+    **{f"{name}, whole batch": bisam.recipe(name).replace(selection=None) for name in ("e-bisam-log", "esam-code")},
+    **{f"{name}, another ascent": bisam.recipe(name).with_ascent(SURROGATE, name) for name in ("gsam", "looksam")},
+    **{f"p = {p}": bisam.SAM.replace(geometry=Lp(p)) for p in (1, 3)},
+    "norm layers, adaptive": bisam.SAM.replace(geometry=Only(Adaptive())),
+}
+BLOCK = ("sam", "bisam-log", "asam", "sam-inf", "vasso", "fsam")
+PARTS = ("sam", "bisam-log", "asam", "gsam")
+
+EQUAL = {
+    **{(name, "batch", keep): (recipe, "batch", not keep) for name, recipe in (ROWS | MORE).items() for keep in (False, True)},
+    **{(name, "block", True): (bisam.recipe(name), "block", False) for name in BLOCK},
+    **{(name, "accumulation", False): (bisam.recipe(name), "accumulation", True) for name in PARTS},
+}
+JOBS = {
+    **{key: (sharded.equal, arguments) for key, arguments in EQUAL.items()},
+    **{f"{name} returns": (sharded.returns, (bisam.recipe(name),)) for name in BLOCK},
+    **{f"{name} draws": (sharded.drawn, (bisam.recipe(name),)) for name in ("sam", "asam")},
+    **{what: (sharded.refused, (what,)) for what in ("flat parameters", "flat parameters, block", "learned radius", "per worker")},
+    **{f"{way} in parts": (sharded.accumulated, (way,)) for way in sharded.ACCUMULATED},
+    "record": (sharded.record, ()),
+    "accident": (sharded.accident, ()),
+    "half": (sharded.half, ()),
+    "scaled": (sharded.scaled, (1024.0,)),
+}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def found():
+    answers = sharded.run(JOBS)
+
+    def answer(key):
+        one, two = answers[key]
+        for said in (one, two):
+            assert not (isinstance(said, str) and said.startswith("Traceback")), said
+        return one, two
+
+    return answer
+
+
+@pytest.mark.parametrize("case", EQUAL, ids=lambda case: f"{case[0]}, {case[1]}{', kept whole' if case[2] else ''}")
+def test_shards_on_two_workers_are_one_process(found, case):
+    assert max(found(case)) < 1e-6
+
+
+@pytest.mark.parametrize("name", BLOCK)
+def test_passes_in_the_block_see_the_climb_and_shards_are_bitwise_back(found, name):
+    for is_back, has_climbed, is_as_before in found(f"{name} returns"):
+        assert is_back and has_climbed and is_as_before
+
+
+@pytest.mark.parametrize("name", ["sam", "asam"])
+def test_both_passes_of_a_worker_draw_the_same_masks(found, name):
+    assert max(found(f"{name} draws")) < 1e-6
+
+
+def test_the_record_is_that_of_one_process(found):
+    for here, alone in found("record"):
+        assert here == pytest.approx(alone, rel=1e-5) and here["length"] == pytest.approx(0.05)
+
+
+def test_an_accident_on_one_worker_is_one_of_all(found):
+    assert found("accident") == ((1, True), (1, True))
+
+
+def test_half_precision_stays_near_single_precision(found):
+    assert max(found("half")) < 5e-3
+
+
+def test_a_scaler_with_nothing_to_save_changes_nothing(found):
+    assert max(found("scaled")) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("flat parameters", ("FullyShardedDataParallel", "fully_shard")),
+        ("flat parameters, block", ("FullyShardedDataParallel", "fully_shard")),
+        ("learned radius", ("Learned", "lets-sam", "DistributedDataParallel")),
+        ("per worker", ("per_worker", "fully_shard")),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(found, what, words):
+    for message, is_untouched in found(what):
+        assert all(word in message for word in words) and is_untouched
+
+
+@pytest.mark.parametrize("way", sharded.ACCUMULATED)
+def test_accumulation_with_no_sync_is_one_process(found, way):
+    assert max(found(f"{way} in parts")) < 1e-6
