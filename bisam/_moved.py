@@ -43,7 +43,7 @@ MODULES = {
 }  # fmt: skip
 
 # Rooms that `import bisam` leaves alone, since they need more than torch.
-LATER = ("measure", "training", "evidence", "notebook", "gpu", "commands")
+LATER = ("measure", "testing", "training", "evidence", "notebook", "gpu", "commands")
 
 
 def sentence(name: str) -> str | None:

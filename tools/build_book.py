@@ -1,6 +1,6 @@
 """Builds the book strictly (nitpicky, warnings are errors) from what the notebooks have stored.
 
-Before the build it writes what pages include: the table of the status page, the tables of the pages for teachers and of
+Before the build it writes what pages include: the tables of the pages on status and conformance, the tables of the pages for teachers and of
 records, the index of terms, and the pictures that chapters borrow from notebooks. After it the slides go beside the pages. It needs no
 torch.
 """
@@ -72,6 +72,7 @@ def prepare() -> None:
     import teaching
 
     replace(GENERATED / "status.md", status_table().encode())
+    replace(GENERATED / "conformance.md", conformance_table().encode())
     replace(GENERATED / "record_schema.md", record_fields.tables().encode())
     for name, text in teaching.tables().items():
         replace(GENERATED / name, text.encode())
@@ -104,6 +105,24 @@ def status_table() -> str:
             f"| {run['python']} | `{run['commit']}` |"
         )
     return "\n".join(lines) + "\n"
+
+
+def conformance_table() -> str:
+    """A row for each check, a column for each implementation: a tick, the number that was too large, or a dash where it does not apply."""
+    outcomes = json.loads((ROOT / "book" / "conformance.json").read_text(encoding="utf-8"))
+    heads = [f"{name} {run['version']}" for name, run in outcomes.items()]
+    lines = [f"| check | {' | '.join(heads)} |", f"| --- |{' :---: |' * len(heads)}"]
+    for check in next(iter(outcomes.values()))["checks"]:
+        cells = (_cell(run["checks"][check]) for run in outcomes.values())
+        lines.append(f"| `{check}` | {' | '.join(cells)} |")
+    runs = sorted({f"{run['date']} with torch {run['torch']}" for run in outcomes.values()})
+    return "\n".join(lines) + f"\n\nRun on {', '.join(runs)}.\n"
+
+
+def _cell(check: dict) -> str:
+    if check["verdict"] == "failed":
+        return check["said"].partition(":")[0] if check["measured"] is None else f"{check['measured']:.1g}"
+    return {"passed": "✓", "not applicable": "-"}[check["verdict"]]
 
 
 def replace(path: Path, content: bytes) -> None:

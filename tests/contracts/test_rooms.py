@@ -15,7 +15,7 @@ ORDER = [
     {"axes"},
     {"step"},
     {"methods"},
-    {"measure", "training"},
+    {"measure", "testing", "training"},
     {"evidence"},
     {"notebook"},
     {"gpu", "commands"},

@@ -1,0 +1,10 @@
+"""A conformance test: what is published about SAM, asked of any optimiser that makes two passes, whoever wrote it."""
+
+from .check import check
+from .report import Nonconformance, Outcome, Report
+from .setting import Objective
+from .styles import backward_then_closure, batch, block, closure, two_steps
+
+__all__ = [
+    "Nonconformance", "Objective", "Outcome", "Report", "backward_then_closure", "batch", "block", "check", "closure", "two_steps",
+]  # fmt: skip

@@ -1,0 +1,44 @@
+"""The page on what implementations of SAM are asked: its checks are those of the package, and what is recorded of ours is what comes out."""
+
+import json
+import re
+from pathlib import Path
+
+import scripts
+
+from bisam import testing
+from bisam.testing.invariants import INVARIANTS
+
+ROOT = Path(__file__).resolve().parents[2]
+OUTCOMES = json.loads((ROOT / "book" / "conformance.json").read_text(encoding="utf-8"))
+PAGE = (ROOT / "book" / "conformance.md").read_text(encoding="utf-8")
+
+
+def test_every_check_stands_on_the_page_once():
+    table = PAGE.partition("| checks |")[2].partition("\n\n")[0]
+    assert re.findall(r"`(\w+)`", re.sub(r"\| [^|]*\|$", "|", table, flags=re.M)) == list(INVARIANTS)
+
+
+def test_every_style_of_the_page_is_there():
+    named = set(re.findall(r"`testing\.(\w+)`", PAGE))
+    assert {"two_steps", "backward_then_closure", "closure", "batch", "block"} == named
+    assert all(callable(getattr(testing, name)) for name in named)
+
+
+def test_the_outcomes_are_of_every_check_and_say_when_and_with_what():
+    for name, run in OUTCOMES.items():
+        assert list(run["checks"]) == list(INVARIANTS), name
+        assert {"version", "style", "date", "torch", "python"} < set(run)
+        assert {check["verdict"] for check in run["checks"].values()} <= {"passed", "failed", "not applicable"}
+
+
+def test_no_check_of_ours_has_failed():
+    """tests/testing asks the same questions of today's code."""
+    own = [run for name, run in OUTCOMES.items() if name.startswith("bisam")]
+    assert len(own) >= 2 and all(check["verdict"] != "failed" for run in own for check in run["checks"].values())
+
+
+def test_the_table_has_a_column_for_each_and_a_row_for_each_check():
+    table = scripts.tool("build_book").conformance_table().splitlines()
+    assert table[0].count("|") == len(OUTCOMES) + 2
+    assert [line.split("`")[1] for line in table if line.startswith("| `")] == list(INVARIANTS)
