@@ -1,47 +1,39 @@
-"""The buffers of a model, batch-norm statistics above all: which pass may change them, and how they come back."""
+"""What a pass moves beside the weights, batch-norm statistics above all: which pass may, and how it comes back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .. import _checks
+from .held import Before, Snapshot, Watch
 
 __all__ = ["held_buffers"]
 
 
-class Snapshot:
-    """Copies of buffers, to write them back: those of one type and device at one go."""
-
-    def __init__(self, buffers: list[Tensor]):
-        groups: dict[tuple, list[Tensor]] = {}
-        for buffer in buffers:
-            groups.setdefault((buffer.dtype, buffer.device), []).append(buffer)
-        self._groups = [(group, [torch.empty_like(buffer) for buffer in group]) for group in groups.values()]
-        with torch.no_grad():
-            for group, copies in self._groups:
-                torch._foreach_copy_(copies, group)
-
-    def restore(self) -> None:
-        """Writes the copies back."""
-        with torch.no_grad():
-            for group, copies in self._groups:
-                torch._foreach_copy_(group, copies)
-
-
 @contextmanager
-def held_buffers(model: nn.Module) -> Iterator[None]:
-    """Lets a pass through the model leave no trace in its buffers, batch-norm statistics above all.
+def held_buffers(model: nn.Module, own: Iterable[Tensor] | None = None, others: bool = False) -> Iterator[None]:
+    """Lets a pass through the model leave no trace in its state, batch-norm statistics above all.
 
-    The buffers are copied before and written back after. No module is switched to another mode, so that two nested
-    uses do no harm, ``momentum=None`` is served as well, and a compiled model keeps one graph. That the statistics belong to the
-    pass at w is the convention of Foret et al. (2021).
+    Buffers are copied before and written back after. So are frozen parameters that a forward pass moves, as a momentum encoder does; they
+    are found by themselves, and the others take no memory. Of modules whose class is not torch's own, attributes that are tensors,
+    numbers, words, ``None``, tuples, lists, dictionaries, sets or deques refer to what they did, and these tensors and containers hold
+    what they held; what lies deeper, in other objects or outside the modules is not seen. No module is switched to another mode,
+    so that two nested uses do no harm, ``momentum=None`` is served as well, and a compiled model keeps one graph. That the statistics
+    belong to the pass at w is the convention of Foret et al. (2021).
 
     Args:
-        model: any module; its parameters are left alone.
+        model: any module; its parameters that require a gradient are left alone.
+        own: of these, the ones that an optimiser moves, if not all; the others count as frozen.
+        others: hold the buffers of other modules that run inside too, from when they do.
+
+    Raises:
+        RuntimeError: a frozen parameter has moved inside that had not before, so that there is no copy of it.
 
     Example:
         >>> norm = nn.BatchNorm1d(2)
@@ -50,26 +42,17 @@ def held_buffers(model: nn.Module) -> Iterator[None]:
         >>> norm.running_mean
         tensor([0., 0.])
     """
-    places = [
-        (module, name, buffer)
-        for module in _checks.module("model", model).modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    before = Snapshot([buffer for _, _, buffer in places if _can_be_written(buffer)])
-    try:
+    before = Before(_checks.module("model", model), own)
+    with ExitStack() as around:
+        around.callback(before.put_back)
+        if others:
+            around.callback(register_module_forward_pre_hook(lambda module, _: before.meet(module)).remove)
+        if before.frozen.has_unknown:
+            if "torch._dynamo" in sys.modules:  # what is compiled would be compiled again for the watch
+                around.enter_context(torch.compiler.set_stance("force_eager"))
+            around.enter_context(Watch(before.frozen))
         yield
-    finally:
-        before.restore()
-        for module, name, buffer in places:
-            module._buffers[name] = buffer
-
-
-def _can_be_written(buffer: Tensor) -> bool:
-    """Not an expanded buffer, whose entries share memory, nor one made in inference mode: no pass changes those either."""
-    if buffer.is_inference() and not torch.is_inference_mode_enabled():
-        return False
-    return buffer.layout != torch.strided or all(s or n < 2 for s, n in zip(buffer.stride(), buffer.shape, strict=True))
+    before.frozen.check()
 
 
 def _running_statistics(model: nn.Module) -> list[Tensor]:

@@ -10,7 +10,6 @@ from torch import Tensor
 from ..axes.tensors import Tensors, euclidean_norm, linear
 from . import gradients
 from .batch import Batch
-from .buffers import held_buffers
 from .passes import (
     backward,
     counted,
@@ -53,7 +52,7 @@ def ascent_gradient(step: Step, pieces: list[Batch], is_ranked: bool) -> tuple[T
         if not is_ranked:
             remember_noise(step, piece)
         # The backward passes belong inside: norm layers look at their statistics again.
-        with on_this_worker(step), held_buffers(step.model) if is_ranked else counted(step, piece):
+        with on_this_worker(step), step.held() if is_ranked else counted(step, piece):
             with piece.replayed() if is_ranked else nullcontext():
                 logits = with_graph(piece.logits())
             if recipe.gradient_at_w == "descent":
@@ -128,7 +127,7 @@ def _gradient_beside(step: Step, loss: Tensor) -> Tensors:
 
 def look_at_w(step: Step, pieces: list[Batch], is_ranked: bool) -> None:
     """A pass at w for the record, where the first pass is elsewhere: it draws the same numbers and leaves no trace."""
-    with torch.no_grad(), held_buffers(step.model), pieces[0].random_state().replayed():
+    with torch.no_grad(), step.held(), pieces[0].random_state().replayed():
         for piece in pieces:
             with piece.replayed() if is_ranked else nullcontext():
                 piece.at_w = piece.logits().clone()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,9 @@ class SharpnessAware(Wrapper):
         per_worker: under ``DistributedDataParallel`` every worker climbs with the gradient of its own share of the batch,
             which is mSAM; otherwise all climb with the gradient of the joint batch.
         record: keep in ``last`` what happened in the last step. It costs a copy of the gradients and one read.
+        hold: a function without arguments that returns a context manager. It is entered around every pass but the first of a step, which
+            alone moves the state of the model, and puts back what a forward pass moves outside of the model's modules, such as a queue
+            (see :func:`~bisam.step.buffers.held_buffers` for what is found there).
 
     Raises:
         TypeError, ValueError: a base that is no optimiser, not the one that the recipe needs, or one that maximises (the
@@ -81,6 +84,16 @@ class SharpnessAware(Wrapper):
         >>> losses = [opt.step(Batch(model, x, y)).item() for _ in range(20)]
         >>> losses[0] > 0.6, losses[-1] < 0.2
         (True, True)
+
+        A queue that the forward pass feeds, outside of all modules:
+
+        >>> queue = []
+        >>> @contextmanager
+        ... def held():
+        ...     before = list(queue)
+        ...     yield
+        ...     queue[:] = before
+        >>> opt = SharpnessAware(sgd, BISAM_LOG, hold=held)
     """
 
     # GradScaler would otherwise ask the base, whose own way of unscaling knows nothing of two passes.
@@ -95,6 +108,7 @@ class SharpnessAware(Wrapper):
         seed: int | None = None,
         per_worker: bool = False,
         record: bool = False,
+        hold: Callable[[], AbstractContextManager] = nullcontext,
     ):
         if not isinstance(base, torch.optim.Optimizer) or isinstance(base, SharpnessAware):
             raise TypeError(f"base must be a torch optimiser that is not wrapped yet, got {type(base).__name__}")
@@ -103,9 +117,10 @@ class SharpnessAware(Wrapper):
         _checks.choice("nonfinite", nonfinite, ("raise", "skip"))
         _checks.flag("per_worker", per_worker)
         _checks.flag("record", record)
+        _checks.part("hold", hold, Callable, "a function that returns a context manager")
         seed = torch.initial_seed() % 2**63 if seed is None else _checks.whole("seed", seed, least=0)
         # Optimizer.__init__ is left out on purpose: it would make a second set of parameter groups.
-        state = {"recipe": recipe, "nonfinite": nonfinite, "per_worker": per_worker, "record": record}
+        state = {"recipe": recipe, "nonfinite": nonfinite, "per_worker": per_worker, "record": record, "hold": hold}
         self.__setstate__({"base": base, "memory": Memory(base, seed), "skipped": 0, **state})
 
     @property
@@ -232,6 +247,7 @@ class SharpnessAware(Wrapper):
             away=self.displacement,
             per_worker=self.per_worker,
             record=self.record,
+            hold=self.hold,
             **more,
         )
 
@@ -270,7 +286,8 @@ class SharpnessAware(Wrapper):
         learner, self._learner = self._learner, None
         try:
             if learner is not None:
-                learner.moved(self._given, self.memory)
+                with self.hold():
+                    learner.moved(self._given, self.memory)
         finally:  # the weights have moved, whatever the validation batch does
             self.recipe.geometry.after_step(list(self._given), self.memory)
             self.memory.step += 1
@@ -352,24 +369,6 @@ class SharpnessAware(Wrapper):
             return False
         return True
 
-    @property
-    def skipped(self) -> int:
-        """How many steps were skipped because a gradient was not finite."""
-        return self._nonfinite.skipped
-
-    @skipped.setter
-    def skipped(self, count: int) -> None:
-        self._nonfinite.skipped = count
-
-    @property
-    def nonfinite(self) -> str:
-        """``"raise"`` or ``"skip"``, for a gradient that is not finite."""
-        return self._nonfinite.mode
-
-    @nonfinite.setter
-    def nonfinite(self, mode: str) -> None:
-        self._nonfinite.mode = _checks.choice("nonfinite", mode, ("raise", "skip"))
-
     # -- gradients and parameters -----------------------------------------------------------------------------------
 
     def _checked(self, batch: object, validation: object) -> list[Batch]:
@@ -395,11 +394,12 @@ class SharpnessAware(Wrapper):
 
     def __getstate__(self) -> dict:
         # Not the whole __dict__: a scheduler wraps `step` in a local function, which cannot be pickled.
-        kept = ("base", "recipe", "nonfinite", "per_worker", "record", "skipped")
+        kept = ("base", "recipe", "nonfinite", "per_worker", "record", "hold", "skipped")
         return {**{key: getattr(self, key) for key in kept}, "memory": (self.memory.seed, self.memory.save())}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update({name: state[name] for name in ("base", "per_worker", "record")})
+        self.hold = state.get("hold", nullcontext)
         self._nonfinite = NonFinite(state["nonfinite"], self.base)
         self.recipe, self.skipped = state["recipe"], state["skipped"]
         self.memory = state["memory"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -10,7 +12,7 @@ from ..axes.memory import Memory
 from ..axes.radius import Learner
 from ..axes.recipe import Recipe
 from ..axes.tensors import Tensors
-from .buffers import SharedStatistics
+from .buffers import SharedStatistics, held_buffers
 from .modules import distributed, is_graphed, unwrapped
 from .perturbation import Displacement
 from .record import Outcome
@@ -33,6 +35,7 @@ class Step:
         weight: factor of the gradient that is added.
         per_worker: every worker climbs by itself.
         record: note what happens.
+        hold: around the passes that leave no trace, for state that is in no module.
     """
 
     recipe: Recipe
@@ -46,6 +49,7 @@ class Step:
     weight: float = 1.0
     per_worker: bool = False
     record: bool = False
+    hold: Callable[[], AbstractContextManager] = nullcontext
     outcome: Outcome = field(default_factory=Outcome)
 
     def __post_init__(self):
@@ -58,6 +62,12 @@ class Step:
         self.is_sharded = any_sharded(self.parameters.values())
         self.total = 0  # samples
         self.statistics: SharedStatistics | None = None
+
+    @contextmanager
+    def held(self, others: bool = False) -> Iterator[None]:
+        """Around every pass but the one that counts: it leaves no trace."""
+        with held_buffers(self.model, self.parameters.values(), others), self.hold():
+            yield
 
     def active(self) -> set[str] | None:
         """The names of the parameters that may climb, or ``None`` for all."""

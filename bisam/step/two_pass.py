@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from ..axes.tensors import Tensors, linear
 from . import gradients
 from .batch import Batch
-from .buffers import SharedStatistics, held_buffers
+from .buffers import SharedStatistics
 from .climb import climb, scatter
 from .first_pass import ascent_gradient, look_at_w, ranked
 from .passes import backward, counted, kept, note_loss, parts_of, weighted, with_graph
@@ -67,7 +67,7 @@ def climb_and_descend(step: Step, pieces: list[Batch], share: float) -> None:
         at_w = ascent if step.recipe.gradient_at_w == "ascent" else descent_at_w
         step.keeps_ascent = step.keeps_ascent or not are_unheld(ascent)  # a hook may have kept them
         climb(step, away, ascent, share)  # line 4
-        with held_buffers(step.model):
+        with step.held():
             for piece, part in parts_of(pieces):
                 descend(step, piece, part, share)  # line 5
             if step.learner is not None:
@@ -97,7 +97,7 @@ def at_worst_point(step: Step, gradient: Tensors, noise: RNGState | None) -> Ite
     with _displaced(step) as away:
         if step.climbs:
             climb(step, away, gradient)
-        with held_buffers(step.model), nullcontext() if noise is None else noise.replayed():
+        with step.held(others=True), nullcontext() if noise is None else noise.replayed():
             yield
     if step.recipe.gradient_at_w == "ascent":
         combine(step, gradient, 1.0)

@@ -43,6 +43,24 @@ class Wrapper(torch.optim.Optimizer):
         self.skipped = own.get("skipped", 0)
         self.memory.load(own.get("memory", {}))
 
+    @property
+    def skipped(self) -> int:
+        """How many steps were skipped because a gradient was not finite."""
+        return self._nonfinite.skipped
+
+    @skipped.setter
+    def skipped(self, count: int) -> None:
+        self._nonfinite.skipped = count
+
+    @property
+    def nonfinite(self) -> str:
+        """``"raise"`` or ``"skip"``, for a gradient that is not finite."""
+        return self._nonfinite.mode
+
+    @nonfinite.setter
+    def nonfinite(self, mode: str) -> None:
+        self._nonfinite.mode = _checks.choice("nonfinite", mode, ("raise", "skip"))
+
     def __getattr__(self, name: str):
         if name.startswith("__") or "base" not in self.__dict__:
             raise AttributeError(name)

@@ -29,7 +29,7 @@ GROUND = {"_checks", "_files", "_kinds", "_look", "_moved", "_progress", "_start
 FOREIGN = {"torch", "nn", "os", "sys", "signal"}
 FOREIGN_ATTRIBUTES = {
     "_asdict", "_fields", "_replace",
-    "_cdata", "_compiled_call_impl", "_current_level", "_is_view", "_modules", "_orig_mod",
+    "_cdata", "_compiled_call_impl", "_current_level", "_is_view", "_modules", "_orig_mod", "_parameters", "_schema", "_version",
 }  # fmt: skip
 
 # What only the room of the step may write, and who else does, why.
