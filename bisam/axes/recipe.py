@@ -11,6 +11,7 @@ neutral element is ``None``. Varying one is ``replace``.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -200,6 +201,24 @@ class Recipe:
         if not isinstance(found, Recipe):
             raise ValueError(f"choices must be those of kind 'Recipe', got those of kind {choices['kind']!r}")
         return found
+
+
+_tables: list[Callable[[str], Recipe]] = []
+
+
+def by_name(table: Callable[[str], Recipe]) -> Callable[[str], Recipe]:
+    """Decorates the function that finds a recipe by its name; the methods, which come after this room, hand it in."""
+    _tables[:] = [table]
+    return table
+
+
+def as_recipe(recipe: Recipe | str) -> Recipe:
+    """The recipe itself, or that of a name."""
+    if isinstance(recipe, str):
+        return _tables[0](recipe)
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe must be a bisam.Recipe, such as bisam.SAM; got {_checks.shown(recipe)}")
+    return recipe
 
 
 _AXES = (  # field, protocol, and what an error message says is allowed

@@ -10,7 +10,7 @@ from ..axes.combination import Decomposed, LookSAM
 from ..axes.direction import Averaged
 from ..axes.masks import Masked, Only
 from ..axes.radius import Constant
-from ..axes.recipe import SAM, Recipe
+from ..axes.recipe import SAM, Recipe, by_name
 from ..axes.schedules import ByLearningRate, LossBudget, Phase
 from ..axes.selection import MostSensitive, TopK
 from ..axes.start import RandomStart
@@ -146,6 +146,7 @@ _ROWS = (
 RECIPES = {row.name: row for row in _ROWS}
 
 
+@by_name
 def recipe(name: str) -> Recipe:
     """The named row of the table of methods, or a row with one of BiSAM's surrogates in its ascent.
 

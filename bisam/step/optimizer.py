@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from .. import _checks
 from ..axes.memory import Memory
-from ..axes.recipe import SAM, Recipe
+from ..axes.recipe import SAM, Recipe, as_recipe
 from ..axes.tensors import Tensors
 from . import gradients
 from .batch import Batch
 from .buffers import Statistics
+from .doors import check_constructor
 from .groups import own_radii
 from .modules import is_graphed, names_of
 from .nonfinite import NonFinite, tell_the_scaler, total_of, what_is_bad
@@ -52,7 +53,8 @@ class SharpnessAware(Wrapper):
 
     Args:
         base: the optimiser that moves the weights.
-        recipe: what is raised, where, how far, and what descends.
+        recipe: what is raised, where, how far, and what descends; a name such as ``"bisam-log"`` stands for that row of the table.
+        rho: another radius than that of the recipe, as in :meth:`~bisam.axes.recipe.Recipe.with_rho`.
         nonfinite: what to do when a gradient of either pass holds inf or NaN. ``"raise"`` raises; ``"skip"`` skips
             the step, counts it in ``skipped`` and warns the first time. The weights are back in both cases. On a GPU
             the look at the gradients makes the program wait once a step, except for ``"skip"`` with a fused base
@@ -69,7 +71,7 @@ class SharpnessAware(Wrapper):
 
     Raises:
         TypeError, ValueError: a base that is no optimiser, not the one that the recipe needs, or one that maximises (the
-            climb would lead where it wants to go); an unknown ``nonfinite``; something that is no recipe.
+            climb would lead where it wants to go); an unknown ``nonfinite``; something that is no recipe; an argument of another implementation.
 
     Source:
         Foret et al. (2021), algorithm 1; Xie et al. (2024), algorithm 1.
@@ -102,38 +104,26 @@ class SharpnessAware(Wrapper):
     def __init__(
         self,
         base: torch.optim.Optimizer,
-        recipe: Recipe = SAM,
+        recipe: Recipe | str = SAM,
         *,
+        rho: float | None = None,
         nonfinite: str = "raise",
         seed: int | None = None,
         per_worker: bool = False,
         record: bool = False,
         hold: Callable[[], AbstractContextManager] = nullcontext,
+        **theirs,
     ):
-        if not isinstance(base, torch.optim.Optimizer) or isinstance(base, SharpnessAware):
-            raise TypeError(f"base must be a torch optimiser that is not wrapped yet, got {type(base).__name__}")
-        if isinstance(base, torch.optim.LBFGS):
-            raise TypeError("base must make its step from one gradient; LBFGS evaluates the loss itself")
+        check_constructor(base, recipe, theirs, SharpnessAware)
+        recipe = as_recipe(recipe) if rho is None else as_recipe(recipe).with_rho(rho)
         _checks.choice("nonfinite", nonfinite, ("raise", "skip"))
         _checks.flag("per_worker", per_worker)
         _checks.flag("record", record)
         _checks.part("hold", hold, Callable, "a function that returns a context manager")
         seed = torch.initial_seed() % 2**63 if seed is None else _checks.whole("seed", seed, least=0)
         # Optimizer.__init__ is left out on purpose: it would make a second set of parameter groups.
-        state = {"recipe": recipe, "nonfinite": nonfinite, "per_worker": per_worker, "record": record, "hold": hold}
-        self.__setstate__({"base": base, "memory": Memory(base, seed), "skipped": 0, **state})
-
-    @property
-    def recipe(self) -> Recipe:
-        """The method; another one can be put in its place between two steps, and takes over what it can remember."""
-        return self._recipe
-
-    @recipe.setter
-    def recipe(self, recipe: Recipe) -> None:
-        if not isinstance(recipe, Recipe):
-            raise TypeError(f"recipe must be a bisam.Recipe, such as bisam.SAM; got {_checks.shown(recipe)}")
-        recipe.check_base(self.base)
-        self._recipe = recipe
+        state = {"base": base, "recipe": recipe, "nonfinite": nonfinite, "per_worker": per_worker, "record": record, "hold": hold}
+        self.__setstate__({**state, "memory": Memory(base, seed), "skipped": 0})
 
     # -- the step -------------------------------------------------------------------------------------------------
 

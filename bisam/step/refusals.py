@@ -11,6 +11,7 @@ from .. import _checks
 from ..axes.recipe import Recipe
 from . import sharded
 from .batch import Batch
+from .doors import instead_of_a_batch
 from .groups import radii_of_groups
 from .modules import draws_noise, names_of
 from .rng import RNGState
@@ -21,7 +22,7 @@ def checked_batch(recipe: Recipe, batch: object, validation: object, record: boo
     pieces = batch if isinstance(batch, list) else [batch]
     if not pieces or not all(isinstance(piece, Batch) for piece in pieces):
         got = next((type(piece).__name__ for piece in pieces if not isinstance(piece, Batch)), "an empty list")
-        raise TypeError(f"step needs a bisam.Batch(model, inputs, targets), got {got}; or a list of batches")
+        raise TypeError(f"step needs a bisam.Batch(model, inputs, targets), got {got}; or a list of batches{instead_of_a_batch(batch)}")
     model = pieces[0].model
     if not isinstance(model, nn.Module):  # its parameters and buffers have to be found
         raise TypeError(f"the model of the batch must be a torch.nn.Module, got {type(model).__name__}")

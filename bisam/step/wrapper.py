@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from .. import _checks
+from ..axes.recipe import Recipe, as_recipe
+from . import doors
 
 
 class Wrapper(torch.optim.Optimizer):
@@ -24,6 +26,26 @@ class Wrapper(torch.optim.Optimizer):
     def defaults(self) -> dict:
         """The base's defaults."""
         return self.base.defaults
+
+    @property
+    def recipe(self) -> Recipe:
+        """The method; another one can be put in its place between two steps, and takes over what it can remember."""
+        return self._recipe
+
+    @recipe.setter
+    def recipe(self, recipe: Recipe | str) -> None:
+        recipe = as_recipe(recipe)
+        recipe.check_base(self.base)
+        self._recipe = recipe
+
+    @property
+    def rho(self) -> float:
+        """The radius of the recipe; another one can be set between two steps."""
+        return self.recipe.radius.rho
+
+    @rho.setter
+    def rho(self, rho: float) -> None:
+        self.recipe = self.recipe.with_rho(rho)
 
     def add_param_group(self, param_group: dict) -> None:
         """Adds parameters to the base, and so to this optimiser."""
@@ -64,4 +86,7 @@ class Wrapper(torch.optim.Optimizer):
     def __getattr__(self, name: str):
         if name.startswith("__") or "base" not in self.__dict__:
             raise AttributeError(name)
-        return getattr(self.base, name)  # hooks and whatever else the base offers
+        try:
+            return getattr(self.base, name)  # hooks and whatever else the base offers
+        except AttributeError:
+            raise AttributeError(doors.attribute(name) or f"{type(self).__name__!r} object has no attribute {name!r}") from None

@@ -294,7 +294,7 @@ GOOD = {
     "bisam.step.held_buffers": (held, {"model": net}),
     "bisam.SharpnessAware": (
         lambda base=..., **more: bisam.SharpnessAware(sgd(net()) if base is ... else base, **more),
-        {"base": ..., "recipe": bisam.SAM, "nonfinite": "raise", "seed": None, "per_worker": False, "record": False},
+        {"base": ..., "recipe": bisam.SAM, "rho": None, "nonfinite": "raise", "seed": None, "per_worker": False, "record": False},
     ),
     "bisam.SharpnessAware.step": (step, {"validation": None, "scaler": None, "closure": None}),
     "bisam.SharpnessAware.step, learned": (learned, {"validation": ...}),

@@ -638,9 +638,14 @@ CONSTRUCTIONS = {
         r"base must be a torch optimiser .* got type",
     ),
     "a name": (
-        lambda: SharpnessAware(BASE, "sam"),
+        lambda: SharpnessAware(BASE, "samm"),
+        ValueError,
+        r"recipe must be one of sgd, sam, .* got 'samm'",
+    ),
+    "a number": (
+        lambda: SharpnessAware(BASE, 0.05),
         TypeError,
-        r"recipe must be a bisam\.Recipe, .* got 'sam'",
+        r"recipe must be a bisam\.Recipe, .* got 0\.05",
     ),
     "nonfinite": (
         lambda: SharpnessAware(BASE, nonfinite="ignore"),
