@@ -18,6 +18,7 @@ from ..axes.tensors import Tensors, dot, linear
 from ..losses.loss import Loss
 from ..step.batch import Batch
 from ..step.buffers import held_buffers
+from ..step.gradients import python_functions
 from ..step.modules import distributed, unwrapped
 
 __all__ = ["Learned"]
@@ -143,6 +144,11 @@ class Hypergradient(Learner):
         self._product: Tensors = {}  # the Hessian times u, or what stands for it
 
     def check(self, logits: Tensor) -> None:
+        if any("Checkpoint" in name for name in python_functions(logits)):
+            raise ValueError(
+                "model must use torch.utils.checkpoint with use_reentrant=False for a radius that learns: torch takes no gradient of some "
+                "parameters alone through a re-entrant checkpoint"
+            )
         if _look.is_free(logits):
             _checks.in_range(self.validation.targets, logits.shape[1])
 

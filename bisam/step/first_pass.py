@@ -55,6 +55,8 @@ def ascent_gradient(step: Step, pieces: list[Batch], is_ranked: bool) -> tuple[T
         with on_this_worker(step), step.held() if is_ranked else counted(step, piece):
             with piece.replayed() if is_ranked else nullcontext():
                 logits = with_graph(piece.logits())
+            if inputs and gradients.python_functions(logits):
+                inputs = None  # no saving where some of them might be missed
             if recipe.gradient_at_w == "descent":
                 loss = weighted(recipe.descent.mean(logits, piece.targets), part)
                 descent_at_w = linear(descent_at_w, 1, _gradient_beside(step, loss), 1)
@@ -117,11 +119,14 @@ def _gradient_beside(step: Step, loss: Tensor) -> Tensors:
     named = {name: p for name, p in step.parameters.items() if p.requires_grad}
     if not named:
         return {}
-    if step.is_sharded:  # shards are no part of the graph, and get their gradients by hooks of a backward pass
+    # Shards are no part of the graph, and get their gradients by hooks of a backward pass; others may be hidden in a function.
+    if step.is_sharded or (not step.is_joint and gradients.python_functions(loss)):
         gradients.scaled(loss, step.scaler).backward(retain_graph=True)
-        return gradients.unscaled_(gradients.take(step.parameters), step.scaler)
-    found = torch.autograd.grad(gradients.scaled(loss, step.scaler), list(named.values()), retain_graph=True, allow_unused=True)
-    gradient = {name: g.clone() if step.is_graphed else g for name, g in zip(named, found, strict=True) if g is not None}
+        gradient = gradients.take(step.parameters)
+    else:
+        found = torch.autograd.grad(gradients.scaled(loss, step.scaler), list(named.values()), retain_graph=True, allow_unused=True)
+        gradient = {name: g for name, g in zip(named, found, strict=True) if g is not None}
+    gradient = {name: g.clone() for name, g in gradient.items()} if step.is_graphed else gradient
     return gradients.unscaled_(gradients.mean_over_workers(gradient, step.shared) if step.is_joint else gradient, step.scaler)
 
 

@@ -37,6 +37,21 @@ def gradients(parameters: Tensors) -> Tensors:
     return found
 
 
+def python_functions(*outputs: Tensor | None) -> set[str]:
+    """The functions written in Python that lead to some tensors.
+
+    Each may run a backward pass of its own, as a re-entrant checkpoint does, for parameters that are not seen in the graph: these get a
+    gradient from ``backward()``, and none from ``backward(inputs=...)`` or ``torch.autograd.grad``.
+    """
+    ahead = [output.grad_fn for output in outputs if output is not None and output.grad_fn is not None]
+    seen = set(ahead)
+    while ahead:
+        following = {node for node, _ in ahead.pop().next_functions if node is not None} - seen
+        seen |= following
+        ahead += following
+    return {type(node).__name__ for node in seen if isinstance(node, torch.autograd.function.BackwardCFunction)}
+
+
 def take(parameters: Tensors) -> Tensors:
     """The gradients by name; the parameters have none afterwards."""
     # A view is one of a buffer that several workers share, and that the next backward pass writes to.

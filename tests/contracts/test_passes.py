@@ -59,19 +59,17 @@ ONE = [((axis, name),) for axis, choices in CHOICES.items() for name in choices]
 PAIRS = [a + b for a, b in itertools.combinations(ONE, 2) if a[0][0] != b[0][0]]
 
 
-class Counted(torch.autograd.Function):
+def counted(tensor, counter, ahead, back):
     """The tensor itself; notes how often it is gone through, forward and backward."""
 
-    @staticmethod
-    def forward(ctx, tensor, counter, ahead, back):
-        counter.thirds += ahead
-        ctx.counter, ctx.back = counter, back
-        return tensor.view_as(tensor)
+    def note(_):
+        counter.thirds += back
 
-    @staticmethod
-    def backward(ctx, gradient):
-        ctx.counter.thirds += ctx.back
-        return gradient, None, None, None
+    counter.thirds += ahead
+    tensor = tensor.view_as(tensor)
+    if tensor.requires_grad:
+        tensor.register_hook(note)
+    return tensor
 
 
 class Net(nn.Module):
@@ -87,7 +85,7 @@ class Net(nn.Module):
     def forward(self, x):
         share = len(x) / SAMPLES / LAYERS
         for weight in self.weights:
-            x = torch.tanh(Counted.apply(x @ Counted.apply(weight, self.counter, 0.0, share), self.counter, share, share))
+            x = torch.tanh(counted(x @ counted(weight, self.counter, 0.0, share), self.counter, share, share))
         return self.norm(x)
 
 
