@@ -41,8 +41,8 @@ def attribute(name: str) -> str | None:
     return f"opt.{name} is of another implementation of SAM; here {_ATTRIBUTES[name]}" if name in _ATTRIBUTES else None
 
 
-def check_constructor(base: object, recipe: object, theirs: Mapping[str, object], wrapper: type) -> None:
-    """A ``TypeError`` with the lines that replace those of others, for a base that is none and for arguments that are not ours."""
+def checked_base(base: object, recipe: object, theirs: Mapping[str, object], wrapper: type) -> torch.optim.Optimizer:
+    """The base itself, or a ``TypeError`` with the lines that replace those of others, for a base that is none and for arguments that are not ours."""
     if isinstance(base, torch.optim.Optimizer):
         if isinstance(base, torch.optim.LBFGS):
             raise TypeError("base must make its step from one gradient; LBFGS evaluates the loss itself")
@@ -52,7 +52,7 @@ def check_constructor(base: object, recipe: object, theirs: Mapping[str, object]
             raise TypeError(f"base must be the optimiser that moves the weights; {type(base).__name__} makes two passes itself")
         for name, value in theirs.items():
             raise TypeError(_argument(name, value, base))
-        return
+        return base
     wanted = f"base must be a torch optimiser that is not wrapped yet, got {type(base).__name__}"
     if isinstance(base, type) or not (theirs or isinstance(recipe, type) or _are_parameters(base)):
         raise TypeError(wanted)

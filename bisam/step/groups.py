@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from ..axes.tensors import Tensors
+from .bases import members_of
 
 
 def radii_of_groups(base: torch.optim.Optimizer) -> dict[int, float]:
     """The radii of the parameter groups that have one of their own; Adadelta has a ``rho`` that is something else."""
-    if "rho" in base.defaults:
-        return {}
-    found = {g: group["rho"] for g, group in enumerate(base.param_groups) if "rho" in group}
+    groups = [(group, "rho" in member.defaults) for member in members_of(base) for group in member.param_groups]
+    found = {g: group["rho"] for g, (group, is_other) in enumerate(groups) if "rho" in group and not is_other}
     return {g: float(rho) if isinstance(rho, Tensor) else rho for g, rho in found.items()}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import _look
 from ..axes.memory import Memory
 from ..axes.tensors import Tensors, euclidean_norm, norms_of
+from .bases import members_of
 from .buffers import Statistics
 
 
@@ -84,13 +85,16 @@ class NonFinite:
     def before_base(self) -> None:
         """Tells a fused base on the device whether it has to skip."""
         if self._alarm is not None:
-            self.base.grad_scale, self.base.found_inf = None, self._alarm
+            for member in members_of(self.base):
+                member.grad_scale, member.found_inf = None, self._alarm
 
     def after_base(self) -> None:
         """Counts on the device."""
         alarm, self._alarm = self._alarm, None
-        if alarm is not None and "found_inf" in self.base.__dict__:
-            del self.base.grad_scale, self.base.found_inf
+        told = [] if alarm is None else [member for member in members_of(self.base) if "found_inf" in member.__dict__]
+        for member in told:
+            del member.grad_scale, member.found_inf
+        if told:
             if self._skipped_there is None:
                 self._skipped_there = torch.zeros_like(alarm)
             self._skipped_there.add_(alarm)  # in place: a captured step finds it there again
@@ -102,10 +106,10 @@ class NonFinite:
         """
         if _look.is_free(total):
             return False
-        groups = self.base.param_groups
+        groups, state = self.base.param_groups, self.base.state
         moved = [p for group in groups for p in group["params"] if p.grad is not None]
         keeps_nothing = all(group.get("momentum") == 0 for group in groups)
-        return all(group.get("fused") for group in groups) and (keeps_nothing or all(p in self.base.state for p in moved))
+        return all(group.get("fused") for group in groups) and (keeps_nothing or all(p in state for p in moved))
 
 
 def total_of(gradient: Tensors, ascent: Tensor | None) -> Tensor:

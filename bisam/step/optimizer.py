@@ -21,9 +21,10 @@ from ..axes.memory import Memory
 from ..axes.recipe import SAM, Recipe, as_recipe
 from ..axes.tensors import Tensors
 from . import gradients
+from .bases import begin, joined, listed
 from .batch import Batch
 from .buffers import Statistics
-from .doors import check_constructor
+from .doors import checked_base
 from .groups import own_radii
 from .modules import is_graphed, names_of
 from .nonfinite import NonFinite, tell_the_scaler, total_of, what_is_bad
@@ -52,7 +53,7 @@ class SharpnessAware(Wrapper):
     group with a ``"rho"`` of its own is a ball of its own: its part of the climb has that length.
 
     Args:
-        base: the optimiser that moves the weights.
+        base: the optimiser that moves the weights; or several, in a list, each with its share of the parameters: one climb over all.
         recipe: what is raised, where, how far, and what descends; a name such as ``"bisam-log"`` stands for that row of the table.
         rho: another radius than that of the recipe, as in :meth:`~bisam.axes.recipe.Recipe.with_rho`.
         nonfinite: what to do when a gradient of either pass holds inf or NaN. ``"raise"`` raises; ``"skip"`` skips
@@ -103,7 +104,7 @@ class SharpnessAware(Wrapper):
 
     def __init__(
         self,
-        base: torch.optim.Optimizer,
+        base: torch.optim.Optimizer | list[torch.optim.Optimizer],
         recipe: Recipe | str = SAM,
         *,
         rho: float | None = None,
@@ -114,7 +115,7 @@ class SharpnessAware(Wrapper):
         hold: Callable[[], AbstractContextManager] = nullcontext,
         **theirs,
     ):
-        check_constructor(base, recipe, theirs, SharpnessAware)
+        base = joined([checked_base(member, recipe, theirs, SharpnessAware) for member in listed(base)])
         recipe = as_recipe(recipe) if rho is None else as_recipe(recipe).with_rho(rho)
         _checks.choice("nonfinite", nonfinite, ("raise", "skip"))
         _checks.flag("per_worker", per_worker)
@@ -227,6 +228,7 @@ class SharpnessAware(Wrapper):
         return step.outcome.loss
 
     def _new_step(self, model: nn.Module, parameters: Tensors, **more) -> Step:
+        begin(self.base)
         self._given, self.memory.named = parameters, parameters
         return Step(
             recipe=self.recipe,
@@ -315,7 +317,7 @@ class SharpnessAware(Wrapper):
             >>> sgd.step(); sgd.zero_grad()
         """
         check_block(self.recipe, self.param_groups, model, noise)
-        check_moment(self.recipe, self.base, self._is_inside, self.per_worker)
+        check_moment(self.recipe, self.base, self._is_inside, self.per_worker, model)
         parameters = self._parameters(model)
         gradient = gradients.take(parameters)
         if is_graphed(model):
@@ -363,7 +365,7 @@ class SharpnessAware(Wrapper):
 
     def _checked(self, batch: object, validation: object) -> list[Batch]:
         pieces = checked_batch(self.recipe, batch, validation, self.record)
-        check_moment(self.recipe, self.base, self._is_inside, self.per_worker)
+        check_moment(self.recipe, self.base, self._is_inside, self.per_worker, pieces[0].model)
         return pieces
 
     def _parameters(self, model: nn.Module) -> Tensors:

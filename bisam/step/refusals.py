@@ -10,6 +10,7 @@ from torch import nn
 from .. import _checks
 from ..axes.recipe import Recipe
 from . import sharded
+from .bases import check_in_place
 from .batch import Batch
 from .doors import instead_of_a_batch
 from .groups import radii_of_groups
@@ -65,13 +66,14 @@ def check_block(recipe: Recipe, groups: list[dict], model: nn.Module, noise: RNG
         )
 
 
-def check_moment(recipe: Recipe, base: torch.optim.Optimizer, is_inside: bool, per_worker: bool) -> None:
+def check_moment(recipe: Recipe, base: torch.optim.Optimizer, is_inside: bool, per_worker: bool, model: nn.Module) -> None:
     """An error where no step can begin now."""
     recipe.check_base(base)  # its groups may have changed
     if sharded.any_sharded(parameter for group in base.param_groups for parameter in group["params"]):
         sharded.check_recipe(recipe, per_worker)
     if is_inside:
         raise RuntimeError("a `with opt.perturbed(model):` block must be left before the next step or block begins")
+    check_in_place(model)
     if not torch.is_grad_enabled():
         raise RuntimeError("gradients must be enabled for a step; leave torch.no_grad() or inference_mode() first")
     for g, rho in radii_of_groups(base).items():

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 
 from ..axes.tensors import Tensors, linear
 from . import gradients
+from .bases import displaced
 from .batch import Batch
 from .buffers import SharedStatistics
 from .climb import climb, scatter
@@ -97,7 +98,7 @@ def at_worst_point(step: Step, gradient: Tensors, noise: RNGState | None) -> Ite
     with _displaced(step) as away:
         if step.climbs:
             climb(step, away, gradient)
-        with step.held(others=True), nullcontext() if noise is None else noise.replayed():
+        with displaced(step.model), step.held(others=True), nullcontext() if noise is None else noise.replayed():
             yield
     if step.recipe.gradient_at_w == "ascent":
         combine(step, gradient, 1.0)
