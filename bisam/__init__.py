@@ -21,7 +21,7 @@ from .axes import (
     Schedule,
     TopK,
 )
-from .losses import CrossEntropy, NegLog, Surrogate, Tanh
+from .losses import Binary, CrossEntropy, Multiclass, NegLog, Surrogate, Tanh
 from .methods import (
     ASAM,
     BISAM_LOG,
@@ -45,6 +45,8 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022  by what they are for
     # the two lines of a training loop
     "Batch", "SharpnessAware",
+    # what its logits mean
+    "Multiclass", "Binary",
     # methods: rows of the table by name, those that people import, and the base that bSAM needs
     "RECIPES", "recipe", "SGD", "SAM", "ASAM", "ESAM", "GSAM", "LOOKSAM", "BISAM_LOG", "BISAM_TANH", "Variational",
     # what a row is made of, an axis a line: losses, geometry, radius, start and direction, selection, combination

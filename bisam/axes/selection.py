@@ -55,9 +55,9 @@ class Selection(Protocol):
         r"""The places of the chosen samples, in the order of the batch.
 
         Args:
-            at_w, at_worst: logits at w and at :math:`w + \epsilon`, shape ``(n, K)``; before the climb the second are ``None``.
-            targets: true classes, shape ``(n,)``.
-            ascent, descent: the two losses.
+            at_w, at_worst: logits at w and at :math:`w + \epsilon` as the model gives them; before the climb the second are ``None``.
+            targets: those of the batch.
+            ascent, descent: the two losses; their ``values(logits, targets)`` are those of the samples, whatever the rows of the task.
         """
 
     def with_ascent(self, ascent) -> Selection:
@@ -140,7 +140,7 @@ class TopK(Selection):
         leaf = at_w.detach().requires_grad_()
         with torch.enable_grad():
             ascent.values(leaf, targets).sum().backward()
-        return highest(torch.linalg.vector_norm(leaf.grad, dim=1), self.fraction)
+        return highest(torch.linalg.vector_norm(leaf.grad.reshape(len(leaf), -1), dim=1), self.fraction)
 
     def with_ascent(self, ascent) -> TopK:
         """Ranked by the gradient: a bounded loss has none where it is largest."""

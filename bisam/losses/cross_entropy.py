@@ -17,6 +17,7 @@ from torch.nn import functional
 from .. import _checks
 from .._kinds import kind
 from .loss import Loss
+from .targets import are_soft, check_shapes, check_values
 
 __all__ = ["CONVENTIONS", "CrossEntropy", "zero_one"]
 
@@ -71,18 +72,24 @@ class CrossEntropy(Loss):
 
     def per_sample(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The losses of the samples, shape ``(n,)``; at least float32."""
-        _checks.scores(logits, targets)
+        check_shapes(logits, targets)
+        check_values(logits, targets)
         return self.values(logits, targets)
 
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:
         """:meth:`per_sample` without the checks: what a training step calls on a batch that it has checked."""
+        return self.weighted(logits, targets, None)
+
+    def weighted(self, logits: Tensor, targets: Tensor, weight: Tensor | None) -> Tensor:
+        """:meth:`values` with the weights of the classes in each term of the sum, as PyTorch has them; ``weight`` has shape ``(K,)``."""
         scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        targets = targets.to(scores.dtype) if are_soft(targets) else targets.long()
         smoothing = self._over_all(logits.shape[1])
-        return functional.cross_entropy(scores, targets.long(), reduction="none", label_smoothing=smoothing)
+        return functional.cross_entropy(scores, targets, weight, reduction="none", label_smoothing=smoothing)
 
     def mean(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean of :meth:`values` as one operation where nothing is smoothed; its last digit may differ, its gradient does not."""
-        if self.smoothing:
+        if self.smoothing or are_soft(targets):
             return self.values(logits, targets).mean()
         return functional.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets.long())
 
@@ -102,16 +109,18 @@ class CrossEntropy(Loss):
 def zero_one(logits: Tensor, targets: Tensor, ties: str = "right") -> Tensor:
     r"""The 0-1 loss of each sample, with ties in the arg-max decided by you, not by the order of the classes.
 
-    .. math:: \ell^{01}_i = \mathbb 1\big[\max_{j \ne y_i} F_{ij} > 0\big]
+    .. math:: \ell^{01}_i = \mathbb 1\big[\max_{j \ne y_i} F_{ij} > 0\big], \qquad
+        \ell^{01}_i = \sum_k t_{ik}\,\ell^{01}(f_i, k) \text{ for a distribution } t_i
 
     Args:
         logits: scores, shape ``(n, K)``, floating point.
-        targets: true classes, shape ``(n,)``, whole numbers in ``0 .. K - 1``.
+        targets: true classes, shape ``(n,)``, whole numbers in ``0 .. K - 1``; or distributions over the classes, shape ``(n, K)``, which
+            give the expected 0-1 loss.
         ties: ``"right"`` counts a sample whose true class shares the highest score as right, the reading for which
             Lemma 3.1 is proved; ``"wrong"`` counts it as wrong. Both lie between Q and cross-entropy / log 2.
 
     Returns:
-        Zeros and ones, shape ``(n,)``; at least float32, so that their mean is not rounded.
+        Zeros and ones, or expected values of them, shape ``(n,)``; at least float32, so that their mean is not rounded.
 
     Raises:
         TypeError, ValueError: wrong type, shape, class number or ``ties``, an empty batch, or NaN among the logits.
@@ -127,9 +136,28 @@ def zero_one(logits: Tensor, targets: Tensor, ties: str = "right") -> Tensor:
         tensor([1., 1.])
     """
     _checks.choice("ties", ties, ("right", "wrong"))
-    _checks.scores(logits, targets)
-    true = targets.long().unsqueeze(1)
-    # Scores are compared, not subtracted: a true class that is ruled out (minus infinity) has no margins.
-    rival, own = logits.scatter(1, true, -torch.inf).amax(1), logits.gather(1, true).squeeze(1)
-    wrong = rival > own if ties == "right" else (rival >= own) & (logits.shape[1] > 1)
-    return wrong.to(torch.promote_types(logits.dtype, torch.float32))
+    check_shapes(logits, targets)
+    check_values(logits, targets)
+    return ZeroOne(ties).values(logits, targets)
+
+
+@dataclass(frozen=True)
+class ZeroOne(Loss):
+    """:func:`zero_one` without its checks, which would read numbers."""
+
+    ties: str = "right"
+
+    def values(self, logits: Tensor, targets: Tensor) -> Tensor:
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        if are_soft(targets):
+            every = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape)
+            return (targets.to(dtype) * self._wrong(logits, every)).sum(1)
+        return self._wrong(logits, targets.long().unsqueeze(1)).squeeze(1).to(dtype)
+
+    def _wrong(self, logits: Tensor, true: Tensor) -> Tensor:
+        """Whether a sample whose true class this is would be wrong; shape of ``true``, ``(n, c)``."""
+        own, highest = logits.gather(1, true), logits.amax(1, keepdim=True)
+        if self.ties == "right":
+            return own < highest
+        tied = (logits == highest).sum(1, keepdim=True)
+        return (own < highest) | (tied > 1)

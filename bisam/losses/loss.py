@@ -26,9 +26,12 @@ class Loss(Protocol):
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of each sample, shape ``(n,)``, with a graph that leads to the logits; the step has checked its arguments.
 
+        They are not weighted: weights of classes and samples belong to the batch, and so does what the mean is divided by.
+
         Args:
             logits: scores, shape ``(n, K)``.
-            targets: true classes, shape ``(n,)``.
+            targets: true classes, shape ``(n,)``; or distributions over the classes, shape ``(n, K)``, of which a loss is the mean
+                over the classes.
         """
 
     def mean(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -36,5 +39,14 @@ class Loss(Protocol):
         return self.values(logits, targets).mean()
 
     def gradient(self, logits: Tensor, targets: Tensor, scale: float | Tensor = 1.0) -> Tensor | None:
-        """The gradient of the mean for the logits times ``scale``, shape ``(n, K)``, where there is a closed form; ``None`` without one."""
+        """The gradient of the mean for the logits times ``scale``, shape ``(n, K)``, where there is a closed form; ``None`` without one.
+
+        ``scale`` is a number, or has shape ``(n, 1)``.
+        """
         return None
+
+    def weighted(self, logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+        """The loss of each sample times the weight of its class; ``weight`` has shape ``(K,)``."""
+        if targets.is_floating_point():
+            return self.values(logits, targets * weight)
+        return self.values(logits, targets) * weight[targets]

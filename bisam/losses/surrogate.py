@@ -16,8 +16,11 @@ from torch import Tensor
 from .. import _checks
 from .._kinds import kind
 from .bounds import Bound, NegLog
+from .expected import ExpectedQ, mean_over_classes, sum_over_classes
+from .formula import at_least_float32, value_and_gradient
 from .fused import cast, few_operations, few_passes, is_taken_apart, near_margins, reach_of
 from .loss import Loss
+from .targets import are_soft, check_shapes, check_values
 
 __all__ = ["Surrogate", "gap", "margins"]
 
@@ -83,7 +86,8 @@ class Surrogate(Loss):
         \frac{\partial q_i}{\partial f_j} = \pi_{ij}\,\phi'(F_{ij}) \quad (j \ne y_i), \qquad
         \pi_{ij} = \frac{e^{\mu\phi(F_{ij})}}{\sum_k e^{\mu\phi(F_{ik})}}
 
-    The derivative with respect to the true score is minus the sum of the others. Every entry has a relative error below
+    The derivative with respect to the true score is minus the sum of the others. Of a distribution :math:`t_i` over the classes the bound is the
+    mean, :math:`q_i = \sum_k t_{ik}\,q(f(x_i), k)`, at or below the expected 0-1 loss. Every entry has a relative error below
     :math:`3 \cdot 10^{-6}` in float32, at any margin, for any ``phi`` and :math:`10^{-8} \le \mu \le 10^8`: margins are taken in float64 where float32
     would round too much of them away. Values are at least float32; the gradient has the dtype of the logits and is rounded to it last,
     after all factors.
@@ -113,7 +117,7 @@ class Surrogate(Loss):
     def __post_init__(self):
         _checks.positive("mu", self.mu)
         _checks.part("phi", self.phi, ("__call__", "derivative"), "a bound with a derivative, such as NegLog() or Tanh()")
-        object.__setattr__(self, "_reach", reach_of(self.phi, self.mu))
+        object.__setattr__(self, "reach", reach_of(self.phi, self.mu))
         # Twice mu, where the power mu is made of roots: a compiler that takes mu for any number would not branch on it.
         object.__setattr__(self, "_halves", round(2 * min(self.mu, 10)))
 
@@ -127,8 +131,10 @@ class Surrogate(Loss):
 
     def values(self, logits: Tensor, targets: Tensor) -> Tensor:
         """:meth:`per_sample` without the checks: what a training step calls on a batch that it has checked."""
+        if are_soft(targets):
+            return self._of_distributions(logits, targets)
         true = targets.long().unsqueeze(-1)
-        return self._found(logits, true, near_margins(logits, true, self._reach), mean=False)
+        return self._found(logits, true, near_margins(logits, true, self.reach), mean=False)
 
     def gradient(self, logits: Tensor, targets: Tensor, scale: float | Tensor = 1.0) -> Tensor:
         r"""The gradient of the mean :math:`Q_{\phi,\mu}` for the logits, shape ``(n, K)``, without a graph and without the value.
@@ -137,39 +143,50 @@ class Surrogate(Loss):
 
         Args:
             logits: scores, shape ``(n, K)``; detached here, and not checked.
-            targets: true classes, shape ``(n,)``.
-            scale: a factor, such as that of a ``GradScaler``. It is applied before the rounding to the dtype of the logits:
+            targets: true classes, shape ``(n,)``, or distributions over them, shape ``(n, K)``.
+            scale: a factor, such as that of a ``GradScaler``, or one a sample, shape ``(n, 1)``. It is applied before the rounding to the dtype of the logits:
                 a float16 gradient that is scaled afterwards may be 0 already.
         """
-        logits, true = logits.detach(), targets.long().unsqueeze(-1)
-        near = near_margins(logits, true, self._reach)
-        _, pull, total, rate = self._parts(logits, true, near, mean=None)
+        logits = logits.detach()
+        if are_soft(targets):
+            return cast(logits.dtype, sum_over_classes(self, logits, targets)[1].mul_(scale / len(logits)))
+        true = targets.long().unsqueeze(-1)
+        near = near_margins(logits, true, self.reach)
+        _, pull, total, rate = self.parts(logits, true, near, mean=None)
         return cast(logits.dtype, pull.div_(total.div_(scale * (rate / len(logits)))))
 
     def _checked(self, logits: Tensor, targets: Tensor, mean: bool) -> Tensor:
-        _checks.score_shapes(logits, targets)
+        check_shapes(logits, targets)
+        if are_soft(targets):
+            check_values(logits, targets, true_is_finite=True)
+            return self._of_distributions(logits, targets).mean() if mean else self._of_distributions(logits, targets)
         true = targets.long().unsqueeze(-1)
-        near = near_margins(logits, true, self._reach)
+        near = near_margins(logits, true, self.reach)
         if near is None:  # margins that are near are those of finite logits and of classes that exist
             _checks.score_values(logits, targets, true_is_finite=True)
         return self._found(logits, true, near, mean)
 
+    def _of_distributions(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if is_taken_apart(logits) or torch.compiler.is_compiling():
+            return cast(at_least_float32(logits), mean_over_classes(logits, targets, self.phi, self.mu)[0])
+        return ExpectedQ.apply(logits, targets, self)
+
     def _found(self, logits: Tensor, true: Tensor, near: Tensor | None, mean: bool) -> Tensor:
         if near is None and is_taken_apart(logits):
-            value = _value_and_gradient(logits, true.squeeze(-1), self.phi, self.mu)[0]
-            return cast(_at_least_float32(logits), value.mean() if mean else value)
+            value = value_and_gradient(logits, true.squeeze(-1), self.phi, self.mu)[0]
+            return cast(at_least_float32(logits), value.mean() if mean else value)
         return _Q.apply(logits, true, self, near, mean)
 
-    def _parts(self, logits: Tensor, true: Tensor, near: Tensor | None, mean: bool | None) -> tuple[Tensor | None, Tensor, Tensor, float]:
+    def parts(self, logits: Tensor, true: Tensor, near: Tensor | None, mean: bool | None) -> tuple[Tensor | None, Tensor, Tensor, float]:
         """q, and its gradient as pull / total * rate, of shapes (n, K), (n, 1) and a number, without a graph.
 
         q is the mean or, shape (n,), that of each sample, or left out if ``mean`` is ``None``.
         """
         if near is not None:
             return few_operations(near, true, self.phi, self.mu, self._halves, mean)
-        if self._reach is not None and logits.dtype != torch.float64 and torch.compiler.is_compiling():
+        if self.reach is not None and logits.dtype != torch.float64 and torch.compiler.is_compiling():
             return few_passes(logits, true, self.phi, self.mu, self._halves, mean)
-        value, gradient = _value_and_gradient(logits, true.squeeze(-1), self.phi, self.mu)
+        value, gradient = value_and_gradient(logits, true.squeeze(-1), self.phi, self.mu)
         return value.mean() if mean else value, gradient, torch.ones_like(gradient[:, :1]), 1.0
 
 
@@ -178,45 +195,18 @@ class _Q(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, logits: Tensor, true: Tensor, surrogate: Surrogate, near: Tensor | None, mean: bool) -> Tensor:
-        value, pull, total, rate = surrogate._parts(logits, true, near, mean)
+        value, pull, total, rate = surrogate.parts(logits, true, near, mean)
         ctx.surrogate, ctx.mean, ctx.rate = surrogate, mean, rate / len(logits) if mean else rate
         ctx.save_for_backward(logits, true, pull, total)
-        return cast(_at_least_float32(logits), value)
+        return cast(at_least_float32(logits), value)
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
         logits, true, pull, total = ctx.saved_tensors
         upstream = upstream if ctx.mean else upstream.unsqueeze(-1)
         if torch.is_grad_enabled():  # create_graph=True: write the gradient again as a function of the logits
-            gradient = _value_and_gradient(logits, true.squeeze(-1), ctx.surrogate.phi, ctx.surrogate.mu)[1]
+            gradient = value_and_gradient(logits, true.squeeze(-1), ctx.surrogate.phi, ctx.surrogate.mu)[1]
             gradient = gradient * (upstream / len(logits) if ctx.mean else upstream)
         else:
             gradient = pull / (total / (upstream * ctx.rate))  # in the order of `gradient`, for the same bits
         return cast(logits.dtype, gradient), None, None, None, None
-
-
-def _at_least_float32(logits: Tensor) -> torch.dtype:
-    return torch.promote_types(logits.dtype, torch.float32)
-
-
-def _value_and_gradient(logits: Tensor, targets: Tensor, phi: Bound, mu: float) -> tuple[Tensor, Tensor]:
-    """Per-sample q, shape (n,), and its gradient for the logits, shape (n, K), both in float64.
-
-    For every phi and mu, and differentiable itself. Float64 has digits to spare for the rounding of far margins and for
-    what a large mu makes of the rounding of phi.
-    """
-    scores, true = logits.double(), targets.unsqueeze(-1)
-    # The true column is a constant 0: summed with the others, its own term would swallow them.
-    margin = _within_range(scores - scores.gather(-1, true)).scatter(-1, true, 0.0)
-    z = _within_range(mu * phi(margin))
-    top = z.detach().amax(-1, keepdim=True)  # at least mu * phi(0), so the exponentials below never overflow
-    weight = torch.exp(z - top)
-    total = weight.sum(-1, keepdim=True)
-    value = ((top + torch.log(total / weight.shape[-1])) / mu).squeeze(-1)
-    pull = (weight / total * phi.derivative(margin)).scatter(-1, true, 0.0)
-    return value, pull.scatter(-1, true, -pull.sum(-1, keepdim=True))
-
-
-def _within_range(x: Tensor) -> Tensor:
-    largest = torch.finfo(x.dtype).max
-    return x.clamp(-largest, largest)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .. import _checks, _look
+from .. import _checks
 from .._kinds import kind
 from ..axes.memory import Memory
 from ..axes.radius import Learner, Radius
@@ -149,8 +149,7 @@ class Hypergradient(Learner):
                 "model must use torch.utils.checkpoint with use_reentrant=False for a radius that learns: torch takes no gradient of some "
                 "parameters alone through a re-entrant checkpoint"
             )
-        if _look.is_free(logits):
-            _checks.in_range(self.validation.targets, logits.shape[1])
+        self.validation.check_classes(logits)
 
     def climbed(self, moves: Tensors, rho: float) -> None:
         self._unit = {name: move / rho for name, move in moves.items()}
@@ -171,13 +170,13 @@ class Hypergradient(Learner):
     def _exact(self, parameters: Tensors, pieces: list[Batch]) -> Tensors:
         named = {name: p for name, p in parameters.items() if p.requires_grad}
         climbed = {name: p for name, p in named.items() if name in self._unit}
-        total, found = sum(len(piece) for piece in pieces), {}
+        total, found = sum(piece.mass for piece in pieces), {}
         if not climbed:
             return {}
         for piece in pieces:
             with nullcontext() if piece.drawn is None else piece.drawn.replayed():
-                logits = piece.logits()
-            loss = self.descent.values(logits, piece.targets).mean() * (len(piece) / total)
+                logits, term = piece.passed()
+            loss = piece.mean(self.descent, logits, term) * (piece.mass / total)
             slopes = torch.autograd.grad(loss, list(climbed.values()), create_graph=True, allow_unused=True)
             slopes = {name: slope for name, slope in zip(climbed, slopes, strict=True) if slope is not None}
             u = [self._unit[name] for name in slopes]
@@ -205,11 +204,11 @@ class Hypergradient(Learner):
         return float(h)
 
     def _loss(self, model: nn.Module, pieces: list[Batch], named: Tensors) -> tuple[Tensor, Tensors]:
-        total, value, gradient = sum(len(piece) for piece in pieces), 0.0, {}
+        total, value, gradient = sum(piece.mass for piece in pieces), 0.0, {}
         for piece in pieces:
             # Not through a wrapper for several workers, whose backward hooks wait for one backward pass a forward pass.
-            logits = Batch(unwrapped(model), piece.inputs, piece.targets, piece.autocast).logits()
-            loss = self.descent.values(logits, piece.targets).mean() * (len(piece) / total)
+            logits, term = piece.on(unwrapped(model)).passed()
+            loss = piece.mean(self.descent, logits, term) * (piece.mass / total)
             found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
             value = value + loss.detach()
             gradient = linear(gradient, 1, _copied(named, found), 1)

@@ -12,6 +12,7 @@ from . import gradients
 from .batch import Batch
 from .passes import (
     backward,
+    chosen,
     counted,
     kept,
     note_loss,
@@ -20,6 +21,7 @@ from .passes import (
     remember_noise,
     weighted,
     with_graph,
+    with_terms,
 )
 from .step import Step
 
@@ -36,10 +38,9 @@ def ranked(step: Step, pieces: list[Batch]) -> tuple[list[Batch], bool]:
         return pieces, False
     for piece in pieces:
         remember_noise(step, piece)
-        with torch.no_grad(), counted(step, piece):
-            piece.at_w = piece.logits().clone()
+        look(step, piece, counted(step, piece))
         note_loss(step, piece)
-        piece.chosen = piece.subset(recipe.selection.chosen(piece.at_w, None, piece.targets, recipe.raised, recipe.descent))
+        piece.chosen = chosen(step, piece)
         found.append(piece.chosen)
     return found, True
 
@@ -54,16 +55,17 @@ def ascent_gradient(step: Step, pieces: list[Batch], is_ranked: bool) -> tuple[T
         # The backward passes belong inside: norm layers look at their statistics again.
         with on_this_worker(step), step.held() if is_ranked else counted(step, piece):
             with piece.replayed() if is_ranked else nullcontext():
-                logits = with_graph(piece.logits())
-            if inputs and gradients.python_functions(logits):
+                logits, term = piece.passed()
+            if inputs and gradients.python_functions(with_graph(logits)):
                 inputs = None  # no saving where some of them might be missed
+            with_graph(logits)
             if recipe.gradient_at_w == "descent":
-                loss = weighted(recipe.descent.mean(logits, piece.targets), part)
+                loss = weighted(piece.mean(recipe.descent, logits, term), part)
                 descent_at_w = linear(descent_at_w, 1, _gradient_beside(step, loss), 1)
-            at_w = piece.at_w  # there already where this pass is not at w
-            value = _backward_from_ascent(step, logits, piece, part, inputs)
+            at_w, terms = piece.at_w, piece.terms  # there already where this pass is not at w
+            value = _backward_from_ascent(step, logits, term, piece, part, inputs)
             if recipe.start is not None:
-                piece.at_w, value = at_w, None
+                piece.at_w, piece.terms, value = at_w, terms, None
         if len(pieces) > 1:
             found = linear(found, 1, gradients.take(step.parameters), 1)
         if not is_ranked:
@@ -78,26 +80,30 @@ def ascent_gradient(step: Step, pieces: list[Batch], is_ranked: bool) -> tuple[T
     return gradients.unscaled_(found, step.scaler), descent_at_w
 
 
-def _backward_from_ascent(step: Step, logits: Tensor, piece: Batch, part: float, inputs: list[Tensor] | None) -> Tensor | None:
+def _backward_from_ascent(
+    step: Step, logits: Tensor, term: Tensor | None, piece: Batch, part: float | Tensor, inputs: list[Tensor] | None
+) -> Tensor | None:
     """Backward from the ascent loss; from its gradient for the logits where the loss knows it in closed form.
 
     Returns the descent loss, where that is what is raised.
     """
-    piece.at_w = kept(logits)
-    loss = step.recipe.raised
+    piece.at_w, piece.terms = kept(logits), {} if term is None else {"at_w": term.detach()}
+    loss, is_descent = step.recipe.raised, step.recipe.raised is step.recipe.descent
     if inputs == []:
         return None  # no tensor was drawn: nothing climbs
     # Factors come before the rounding to half precision, in which a gradient of far margins would vanish.
     scale = part if step.scaler is None else gradients.scaled(torch.ones((), device=logits.device), step.scaler) * part
-    slope = loss.gradient(logits, piece.targets, scale)
+    rows = piece.rows(logits)
+    slope = None if is_descent and term is not None else rows.gradient(loss, scale)
     if slope is not None:
-        logits.backward(slope, inputs=inputs)
+        rows.logits.backward(slope, inputs=inputs)
         if step.is_graphed:
             gradients.copied(step.parameters)
         return None
-    value = loss.values(logits, piece.targets).mean()
+    value = rows.mean_of(rows.values(loss))
+    value = with_terms(piece, value, term, "at_w") if is_descent else value
     backward(step, weighted(value, part), inputs)
-    return value if loss is step.recipe.descent else None
+    return value if is_descent else None
 
 
 def _inputs(step: Step) -> list[Tensor] | None:
@@ -132,7 +138,14 @@ def _gradient_beside(step: Step, loss: Tensor) -> Tensors:
 
 def look_at_w(step: Step, pieces: list[Batch], is_ranked: bool) -> None:
     """A pass at w for the record, where the first pass is elsewhere: it draws the same numbers and leaves no trace."""
-    with torch.no_grad(), step.held(), pieces[0].random_state().replayed():
+    with step.held(), pieces[0].random_state().replayed():
         for piece in pieces:
-            with piece.replayed() if is_ranked else nullcontext():
-                piece.at_w = piece.logits().clone()
+            look(step, piece, piece.replayed() if is_ranked else nullcontext())
+
+
+def look(step: Step, piece: Batch, around) -> None:
+    """The logits at w, and the extra terms there, without a graph."""
+    with torch.no_grad(), around:
+        logits, term = piece.passed()
+    piece.at_w = logits.clone()
+    with_terms(piece, piece.at_w, term, "at_w")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-import torch
 from torch import Tensor
 
+from ..losses.cross_entropy import ZeroOne
+from ..losses.loss import Loss
 from . import gradients
 from .batch import Batch
 from .step import Step
@@ -44,14 +45,16 @@ def with_graph(logits: Tensor) -> Tensor:
     return logits
 
 
-def parts_of(pieces: list[Batch]) -> list[tuple[Batch, float]]:
-    """Each piece with its share of the samples of all."""
-    total = sum(len(piece) for piece in pieces)
-    return [(piece, len(piece) / total) for piece in pieces]
+def parts_of(pieces: list[Batch]) -> list[tuple[Batch, float | Tensor]]:
+    """Each piece with its share of the losses of all: that of the samples, or of their weights."""
+    if len(pieces) == 1:
+        return [(pieces[0], 1.0)]
+    masses = [piece.mass for piece in pieces]
+    return [(piece, mass / sum(masses)) for piece, mass in zip(pieces, masses, strict=True)]
 
 
-def weighted(loss: Tensor, share: float) -> Tensor:
-    return loss if share == 1 else loss * share
+def weighted(loss: Tensor, share: float | Tensor) -> Tensor:
+    return loss if isinstance(share, float) and share == 1 else loss * share
 
 
 def kept(logits: Tensor) -> Tensor:
@@ -59,23 +62,39 @@ def kept(logits: Tensor) -> Tensor:
     return logits.detach().clone()
 
 
+def with_terms(piece: Batch, loss: Tensor, term: Tensor | None, place: str) -> Tensor:
+    """The descent loss with its extra terms, of which a note is taken."""
+    if term is None:
+        return loss
+    piece.terms[place] = term.detach()
+    return loss + term
+
+
+def mean_of_values(loss: Loss, piece: Batch, logits: Tensor) -> Tensor:
+    """The mean of a loss, by its values."""
+    rows = piece.rows(logits)
+    return rows.mean_of(rows.values(loss))
+
+
 def note_loss(step: Step, piece: Batch, value: Tensor | None = None) -> None:
     if value is None:
-        value = step.recipe.descent.values(piece.at_w, piece.targets).mean()
-    part = weighted(value.detach(), len(piece) / step.total)
+        value = with_terms(piece, mean_of_values(step.recipe.descent, piece, piece.at_w), piece.terms.get("at_w"), "at_w")
+    part = weighted(value.detach(), 1.0 if step.is_whole(piece) else piece.mass / step.mass)
     step.outcome.loss = part if step.outcome.loss is None else step.outcome.loss + part
+
+
+def chosen(step: Step, piece: Batch) -> Batch:
+    """The samples that the recipe's selection takes, by the logits that the piece has."""
+    losses = piece.over(step.recipe.raised), piece.over(step.recipe.descent)
+    return piece.subset(step.recipe.selection.chosen(piece.at_w, piece.at_worst, piece.targets, *losses))
 
 
 def note_rise(step: Step, piece: Batch, part: float) -> None:
     """How much worse the samples fare at the worst point."""
     if not step.record:
         return
-    for name, values in (("rise", step.recipe.descent.values), ("zero_one_rise", _wrong)):
-        change = values(piece.at_worst, piece.targets).mean() - values(piece.at_w, piece.targets).mean()
+    for name, loss in (("rise", step.recipe.descent), ("zero_one_rise", ZeroOne())):
+        change = mean_of_values(loss, piece, piece.at_worst) - mean_of_values(loss, piece, piece.at_w)
+        if name == "rise" and piece.terms:
+            change = change + piece.terms["at_worst"] - piece.terms["at_w"]
         setattr(step.outcome, name, getattr(step.outcome, name) + part * change)
-
-
-def _wrong(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 for a sample whose true class is beaten; a tie is right, as in :func:`bisam.losses.zero_one`, whose checks would read numbers."""
-    own = logits.gather(1, targets.long().unsqueeze(1)).squeeze(1)
-    return (own < logits.amax(1)).to(torch.promote_types(logits.dtype, torch.float32))

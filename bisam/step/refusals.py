@@ -36,7 +36,7 @@ def checked_batch(recipe: Recipe, batch: object, validation: object, record: boo
         raise TypeError(f"validation {wanted} for recipe {recipe.name!r}, got {type(validation).__name__}")
     if learns and validation.model is not model:
         raise TypeError("validation must be a batch of the same model as the training batch")
-    if pieces[0].inputs.device.type == "meta" and (learns or record):
+    if pieces[0].device.type == "meta" and (learns or record):
         field = "recipe must have no learned radius" if learns else "record must be False"
         raise ValueError(f"{field} on the meta device, where there are shapes and no numbers")
     return pieces

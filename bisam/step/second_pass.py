@@ -7,24 +7,27 @@ import torch
 from ..axes.tensors import Tensors
 from . import gradients
 from .batch import Batch
-from .passes import backward, kept, note_rise, weighted
+from .passes import backward, chosen, kept, note_rise, weighted, with_terms
 from .step import Step
 
 
-def descend(step: Step, piece: Batch, part: float, share: float) -> None:
+def descend(step: Step, piece: Batch, part: float | torch.Tensor, share: float | torch.Tensor) -> None:
     """Backward from the descent loss at the worst point, on the samples that are chosen."""
     recipe, selection = step.recipe, step.recipe.selection
     if selection is not None and selection.when == "after" and selection.fraction < 1:
         with torch.no_grad(), piece.replayed():
-            piece.at_worst = piece.logits().clone()
+            logits, term = piece.passed()
+        piece.at_worst = logits.clone()
+        with_terms(piece, piece.at_worst, term, "at_worst")
         note_rise(step, piece, part * share)
-        piece = piece.subset(selection.chosen(piece.at_w, piece.at_worst, piece.targets, recipe.raised, recipe.descent))
+        piece = chosen(step, piece)
     with piece.replayed():
-        logits = piece.logits()
+        logits, term = piece.passed()
+    loss = with_terms(piece, piece.mean(recipe.descent, logits), term, "at_worst")
     if piece.at_w is not None:
         piece.at_worst = kept(logits)
         note_rise(step, piece, part * share)
-    backward(step, weighted(recipe.descent.mean(logits, piece.targets), part))
+    backward(step, weighted(loss, part))
 
 
 def combine(step: Step, at_w: Tensors, share: float) -> None:

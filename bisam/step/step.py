@@ -60,7 +60,7 @@ class Step:
         # Whether somebody needs the ascent gradient after the climb, which may otherwise be made in its memory.
         self.keeps_ascent = self.recipe.gradient_at_w == "ascent" or self.record
         self.is_sharded = any_sharded(self.parameters.values())
-        self.total = 0  # samples
+        self.total, self.mass = 0, 0  # samples, and how much they count together
         self.statistics: SharedStatistics | None = None
 
     @contextmanager
@@ -72,6 +72,10 @@ class Step:
     def active(self) -> set[str] | None:
         """The names of the parameters that may climb, or ``None`` for all."""
         return self.recipe.geometry.active(unwrapped(self.model), self.memory)
+
+    def is_whole(self, piece) -> bool:
+        """Whether a piece is all that the step sees."""
+        return len(piece) == self.total
 
     @property
     def is_joint(self) -> bool:

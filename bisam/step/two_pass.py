@@ -18,7 +18,17 @@ from .batch import Batch
 from .buffers import SharedStatistics
 from .climb import climb, scatter
 from .first_pass import ascent_gradient, look_at_w, ranked
-from .passes import backward, counted, kept, note_loss, parts_of, weighted, with_graph
+from .passes import (
+    backward,
+    counted,
+    kept,
+    mean_of_values,
+    note_loss,
+    parts_of,
+    weighted,
+    with_graph,
+    with_terms,
+)
 from .perturbation import Displacement, are_unheld
 from .rng import RNGState
 from .second_pass import combine, descend, teach
@@ -38,10 +48,11 @@ def gradient_at_worst_point(step: Step, pieces: list[Batch]) -> None:
     balls = [[part] for piece in pieces for part in piece.split(step.recipe.micro_batch)] if is_split else [pieces]
     step.statistics = SharedStatistics(step.model) if sum(map(len, balls)) > 1 else None
     step.total, step.outcome.has_losses = sum(len(piece) for piece in pieces), True
+    step.mass = step.total if all(piece.is_plain for piece in pieces) else sum(piece.mass for piece in pieces)
     one_ball = climb_and_descend if step.climbs else descend_at_w
     gradient: Tensors = {}
     for ball in balls:
-        share = sum(len(piece) for piece in ball) / step.total
+        share = 1.0 if len(balls) == 1 else sum(piece.mass for piece in ball) / step.mass
         with synchronised(step.shared):
             one_ball(step, ball, share)
         if len(balls) > 1:
@@ -80,9 +91,9 @@ def descend_at_w(step: Step, pieces: list[Batch], share: float) -> None:
     """A step without a climb: one pass, and the whole batch."""
     for piece, part in parts_of(pieces):
         with counted(step, piece):
-            logits = with_graph(piece.logits())
-        piece.at_w = kept(logits)
-        loss = step.recipe.descent.values(logits, piece.targets).mean()
+            logits, term = piece.passed()
+        piece.at_w = kept(with_graph(logits))
+        loss = with_terms(piece, mean_of_values(step.recipe.descent, piece, logits), term, "at_w")
         backward(step, weighted(loss, part))
         note_loss(step, piece, loss)
     if step.recipe.combination is not None:

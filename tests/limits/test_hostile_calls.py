@@ -277,6 +277,9 @@ GOOD = {
     "bisam.Surrogate.__call__": (bisam.Surrogate(), {"logits": LOGITS, "targets": Y}),
     "bisam.losses.gap": (bisam.losses.gap, {"mu": 1.0, "classes": 3}),
     "bisam.losses.margins": (bisam.losses.margins, {"logits": LOGITS, "targets": Y}),
+    "bisam.Multiclass": (bisam.Multiclass, {"axis": 1, "ignore_index": -100, "weight": (1.0, 2.0, 0.5)}),
+    "bisam.Multiclass.mean": (bisam.Multiclass().mean, {"loss": CE, "logits": LOGITS, "targets": Y, "weights": None}),
+    "bisam.Binary": (bisam.Binary, {"ignore_index": -1, "pos_weight": 2.0}),
     "bisam.losses.zero_one": (bisam.losses.zero_one, {"logits": LOGITS, "targets": Y, "ties": "right"}),
     "bisam.Recipe": (bisam.Recipe, {field.name: getattr(bisam.SAM, field.name) for field in dataclasses.fields(bisam.Recipe)}),
     "bisam.Recipe.replace": (replaced, {field.name: getattr(bisam.SAM, field.name) for field in dataclasses.fields(bisam.Recipe)}),
@@ -286,7 +289,9 @@ GOOD = {
         lambda mu: bisam.Recipe.from_dict({**bisam.BISAM_LOG.to_dict(), "ascent": {"kind": "Surrogate", "mu": mu}}), {"mu": 1.0}, {"mu": "choices"},
     ),
     "bisam.recipe": (bisam.recipe, {"name": "sam"}, {"name": "recipe"}),
-    "bisam.Batch": (bisam.Batch, {"model": net, "inputs": X, "targets": Y, "autocast": None}),
+    "bisam.Batch": (
+        bisam.Batch, {"model": net, "inputs": X, "targets": Y, "autocast": None, "task": bisam.Multiclass(), "forward": None, "weights": None, "extra": None},
+    ),
     "bisam.Batch.subset": (lambda places: bisam.Batch(net(), X, Y).subset(places), {"places": torch.tensor([0, 2])}),
     "bisam.Batch.split": (lambda size: bisam.Batch(net(), X, Y).split(size), {"size": 2}),
     "bisam.Batch.logits": (lambda inputs, targets: bisam.Batch(net(), inputs, targets).logits(), {"inputs": X, "targets": Y}),
@@ -495,7 +500,7 @@ NOT_CALLED = {
     "holds what the library has made, and is given back as it is": (
         "bisam.step.Diagnostics", "bisam.measure.Flips", "bisam.training.History", "bisam.notebook.plots.MethodStyle", "bisam.evidence.crossed.Crossed", "bisam.evidence.statistics.Paired",
         "bisam.evidence.summaries.Unpaired", "bisam.evidence.summaries.Pooled", "bisam.evidence.decisions.Decision", "bisam.evidence.verify.Verified",
-        "bisam.notebook.page.Page",
+        "bisam.notebook.page.Page", "bisam.losses.Rows",
     ),
     "takes nothing": (
         "bisam.training.data.digits", "bisam.notebook.find.checkout", "bisam.notebook.find.names", "bisam.notebook.plots.style", "bisam.losses.bounds.Identity", "bisam.training.environment.commit",

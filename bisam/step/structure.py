@@ -1,0 +1,81 @@
+"""What a loader gives: a tensor, or a tuple, list or dictionary with tensors in it. Some of its samples, and how a model takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sized
+from numbers import Number
+
+from torch import Tensor
+
+from .. import _checks
+
+
+def given(model: Callable, inputs: object) -> object:
+    """What a model makes of inputs: a dictionary is given by name, a tuple or list one by one."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
+
+
+def tensors_in(inputs: object) -> Iterator[Tensor]:
+    """The tensors, in order."""
+    if isinstance(inputs, Tensor):
+        yield inputs
+    elif isinstance(inputs, (Mapping, tuple, list)):
+        for part in inputs.values() if isinstance(inputs, Mapping) else inputs:
+            yield from tensors_in(part)
+
+
+def picked(inputs: object, n: int, pick: Callable[[Tensor], Tensor]) -> object:
+    """The same structure with ``pick`` done to each tensor that has one row a sample, n of them; all else is shared by the samples."""
+    if isinstance(inputs, Tensor):
+        return pick(inputs) if inputs.ndim and len(inputs) == n else inputs
+    if isinstance(inputs, Mapping):
+        return {name: picked(part, n, pick) for name, part in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return tuple(picked(part, n, pick) for part in inputs)
+    return inputs
+
+
+def shown(inputs: object) -> str:
+    """What the tensors are, for an error message."""
+    found = [f"shape {tuple(tensor.shape)}, {tensor.dtype}" for tensor in tensors_in(inputs)]
+    return ", ".join(found[:6]) or type(inputs).__name__
+
+
+def logits_of(outputs: object) -> Tensor | None:
+    """The logits among what a model has returned: a tensor, or what is called ``logits`` there; ``None`` if there is none."""
+    if not isinstance(outputs, Tensor):
+        outputs = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    return outputs if isinstance(outputs, Tensor) else None
+
+
+def check_inputs(inputs: object) -> None:
+    """Something that holds samples: no number, no text, no function, and nothing empty."""
+    if isinstance(inputs, Tensor) and inputs.ndim == 0:
+        raise ValueError("inputs must have shape (n, ...), one row a sample; got ()")
+    if inputs is None or callable(inputs) or isinstance(inputs, (str, bytes, Number, type)) or (isinstance(inputs, Sized) and not len(inputs)):
+        raise TypeError(f"inputs must be a tensor, or a tuple, list or dictionary with tensors, got {_checks.shown(inputs)}")
+
+
+def check_lengths(inputs: object, targets: Tensor) -> None:
+    """One entry of the targets a sample, and no graph."""
+    if targets.ndim == 0:
+        raise ValueError("targets must have shape (n, ...), one entry a sample; got ()")
+    if len(targets) == 0:
+        raise ValueError("targets must hold at least one sample, got an empty batch")
+    if targets.requires_grad:
+        raise ValueError("targets must not require a gradient; detach them")
+    if isinstance(inputs, Tensor) and len(inputs) != len(targets):
+        n = len(inputs)
+        raise ValueError(f"targets must have shape ({n},), or ({n}, ...) for shares, pixels and tokens; got {tuple(targets.shape)} for {n} inputs")
+
+
+def said(outputs: object) -> str:
+    """What a model has returned, and the way to its logits."""
+    kind = type(outputs).__name__
+    if isinstance(outputs, Mapping):
+        return f"{kind} with {', '.join(map(repr, outputs))}; name them: forward=lambda model, inputs: model(inputs)[...]"
+    if isinstance(outputs, (tuple, list)):
+        return f"{kind} of {len(outputs)}; name them: forward=lambda model, inputs: model(inputs)[0]"
+    return kind
