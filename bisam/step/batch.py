@@ -30,8 +30,8 @@ class Batch:
     Args:
         model: the network :math:`f_w`. A tensor is given to it as ``model(inputs)``, a tuple or list as ``model(*inputs)``, a dictionary
             as ``model(**inputs)``. It returns logits, or something with ``logits`` in it.
-        inputs: the samples: a tensor of shape ``(n, ...)``, or a tuple, list or dictionary with such tensors; anything, if neither the recipe
-            nor you take samples out of it.
+        inputs: the samples: a tensor of shape ``(n, ...)``, or a tuple, list or dictionary with such tensors; or whatever ``forward`` takes. A tensor in it
+            that has n rows has one a sample; all else is shared by the samples.
         targets: for ``(n, K)`` logits true classes, shape ``(n,)``, whole numbers in ``0 .. K - 1``, or distributions over the classes, shape ``(n, K)``; on the
             device of the logits. For pixels, tokens, one logit and independent labels see ``task``.
         autocast: ``torch.bfloat16`` or ``torch.float16`` to compute the forward pass in mixed precision. (Under an
@@ -72,7 +72,7 @@ class Batch:
         extra: Callable[[object, Batch], Tensor] | None = None,
     ):
         _checks.function("model", model, "callable")
-        structure.check_inputs(inputs)
+        structure.check_inputs(inputs, forward is not None)
         if autocast is not None and autocast is not torch.bfloat16 and autocast is not torch.float16:
             raise ValueError(f"autocast must be torch.bfloat16, torch.float16 or None, got {_checks.shown(autocast)}")
         self.task = task if task is CLASSES else _checks.protocol("task", task, Task, "a task such as bisam.Binary()")

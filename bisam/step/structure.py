@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sized
-from numbers import Number
+from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
 
@@ -50,12 +49,14 @@ def logits_of(outputs: object) -> Tensor | None:
     return outputs if isinstance(outputs, Tensor) else None
 
 
-def check_inputs(inputs: object) -> None:
-    """Something that holds samples: no number, no text, no function, and nothing empty."""
+def check_inputs(inputs: object, has_forward: bool) -> None:
+    """Something with tensors in it; whatever ``forward`` takes, if there is one."""
     if isinstance(inputs, Tensor) and inputs.ndim == 0:
         raise ValueError("inputs must have shape (n, ...), one row a sample; got ()")
-    if inputs is None or callable(inputs) or isinstance(inputs, (str, bytes, Number, type)) or (isinstance(inputs, Sized) and not len(inputs)):
-        raise TypeError(f"inputs must be a tensor, or a tuple, list or dictionary with tensors, got {_checks.shown(inputs)}")
+    if inputs is None or (next(tensors_in(inputs), None) is None and not has_forward):
+        raise TypeError(
+            f"inputs must be a tensor, or a tuple, list or dictionary with tensors, or something that forward=... takes; got {_checks.shown(inputs)}"
+        )
 
 
 def check_lengths(inputs: object, targets: Tensor) -> None:
