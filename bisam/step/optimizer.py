@@ -223,8 +223,7 @@ class SharpnessAware(Wrapper):
             gradients.add(parameters, earlier, 1.0)
             raise
         gradients.add(parameters, earlier, weight)
-        self._learner = step.learner if is_kept else None
-        self._is_ready = True
+        self._learner, self._is_ready = step.learner if is_kept else None, True
         return step.outcome.loss
 
     def _new_step(self, model: nn.Module, parameters: Tensors, **more) -> Step:
@@ -274,8 +273,7 @@ class SharpnessAware(Wrapper):
         self._nonfinite.after_base()
         if not self._is_ready:
             return
-        self._is_ready = False
-        learner, self._learner = self._learner, None
+        learner, self._learner, self._is_ready = self._learner, None, False
         try:
             if learner is not None:
                 with self.hold():
