@@ -115,6 +115,8 @@ def conformance_table() -> str:
     for check in next(iter(outcomes.values()))["checks"]:
         cells = (_cell(run["checks"][check]) for run in outcomes.values())
         lines.append(f"| `{check}` | {' | '.join(cells)} |")
+    cells = (f"{run['beside']['difference']:.0e}" if run["beside"] else "-" for run in outcomes.values())
+    lines.append(f"| from ours | {' | '.join(cells)} |")
     runs = sorted({f"{run['date']} with torch {run['torch']}" for run in outcomes.values()})
     return "\n".join(lines) + f"\n\nRun on {', '.join(runs)}.\n"
 

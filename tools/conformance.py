@@ -21,7 +21,9 @@ from pathlib import Path
 
 import torch
 
+import bisam
 from bisam import testing
+from bisam.testing.setting import Candidate, gap, net
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTCOMES = ROOT / "book" / "conformance.json"
@@ -37,6 +39,7 @@ class Peer:
     style: callable
     is_sam: bool = True
     version: str | None = None  # of what is no distribution
+    beside: bisam.Recipe = bisam.SAM  # ours that ought to make the same steps
 
 
 def from_class(name: str, **more):
@@ -122,15 +125,17 @@ def ours(module):
     return made
 
 
+GSAM = bisam.SAM.replace(name="gsam with alpha 0.4", combination=bisam.Decomposed(alpha=0.4))
+LOOKSAM = bisam.LOOKSAM.replace(name="looksam in every second step", combination=bisam.LookSAM(every=2, alpha=0.7))
 PEERS = {
     "bisam, a batch": Peer("bisam", "bisam", ours, testing.batch),
     "bisam, a block": Peer("bisam", "bisam", ours, testing.block),
     "davda54/sam, SAM": Peer("davda54/sam", "sam.py", from_class("SAM"), testing.two_steps, version="3c3afdb"),
     "pytorch_optimizer, SAM": Peer("pytorch_optimizer", "pytorch_optimizer", from_class("SAM"), testing.backward_then_closure),
-    "pytorch_optimizer, GSAM": Peer("pytorch_optimizer", "pytorch_optimizer", constant_radius, returning_a_pair, is_sam=False),
-    "pytorch_optimizer, WSAM": Peer("pytorch_optimizer", "pytorch_optimizer", with_a_model, testing.closure, is_sam=False),
-    "pytorch_optimizer, LookSAM": Peer("pytorch_optimizer", "pytorch_optimizer", from_class("LookSAM", k=2), testing.backward_then_closure, is_sam=False),
-    "pytorch_optimizer, FriendlySAM": Peer("pytorch_optimizer", "pytorch_optimizer", from_class("FriendlySAM"), testing.backward_then_closure, is_sam=False),
+    "pytorch_optimizer, GSAM": Peer("pytorch_optimizer", "pytorch_optimizer", constant_radius, returning_a_pair, is_sam=False, beside=GSAM),
+    "pytorch_optimizer, WSAM": Peer("pytorch_optimizer", "pytorch_optimizer", with_a_model, testing.closure, is_sam=False, beside=None),
+    "pytorch_optimizer, LookSAM": Peer("pytorch_optimizer", "pytorch_optimizer", from_class("LookSAM", k=2), testing.backward_then_closure, is_sam=False, beside=LOOKSAM),
+    "pytorch_optimizer, FriendlySAM": Peer("pytorch_optimizer", "pytorch_optimizer", from_class("FriendlySAM"), testing.backward_then_closure, is_sam=False, beside=bisam.recipe("fsam")),
     "sam-pytorch, SAM": Peer("sam-pytorch", "sam", around_a_base, testing.closure),
     "torchzero, SAM": Peer("torchzero", "torchzero", modular, told_whether_to_differentiate),
 }  # fmt: skip
@@ -148,6 +153,24 @@ def imported(peer: Peer, sam_py: Path | None):
     return importlib.import_module(peer.module) if importlib.util.find_spec(peer.module) else None
 
 
+def trained(factory, style) -> torch.nn.Module:
+    """A network after six steps."""
+    model, candidate = net(), Candidate(factory, style, rho=0.05, is_sam=False)
+    return candidate.trained(candidate.made(model), model, range(6))
+
+
+def difference(peer: Peer, module) -> dict | None:
+    """The largest difference of a weight, in float64, from six steps of our recipe."""
+    if peer.beside is None or peer.module == "bisam":
+        return None
+
+    def own(params, base_cls, rho, **kwargs):
+        return bisam.SharpnessAware(base_cls(params, **kwargs), peer.beside, rho=rho)
+
+    found = gap(trained(peer.factory(module), peer.style), trained(own, testing.batch))
+    return {"recipe": peer.beside.name, "difference": found}
+
+
 def asked(peer: Peer, module) -> dict:
     report = testing.check(peer.factory(module), peer.style, is_sam=peer.is_sam)
     return {
@@ -156,6 +179,7 @@ def asked(peer: Peer, module) -> dict:
         "date": datetime.date.today().isoformat(),
         "torch": torch.__version__.partition("+")[0],
         "python": platform.python_version(),
+        "beside": difference(peer, module),
         "checks": report.to_dict(),
     }
 

@@ -71,7 +71,7 @@ class Batch:
         weights: Tensor | None = None,
         extra: Callable[[object, Batch], Tensor] | None = None,
     ):
-        _checks.function("model", model, "callable")
+        _checks.function("model", model, "callable, and comes first: Batch(model, inputs, targets)")
         structure.check_inputs(inputs, forward is not None)
         if autocast is not None and autocast is not torch.bfloat16 and autocast is not torch.float16:
             raise ValueError(f"autocast must be torch.bfloat16, torch.float16 or None, got {_checks.shown(autocast)}")

@@ -41,7 +41,7 @@ def attribute(name: str) -> str | None:
     return f"opt.{name} is of another implementation of SAM; here {_ATTRIBUTES[name]}" if name in _ATTRIBUTES else None
 
 
-def checked_base(base: object, recipe: object, theirs: Mapping[str, object], wrapper: type) -> torch.optim.Optimizer:
+def checked_base(base: object, recipe: object, rho: float | None, theirs: Mapping[str, object], wrapper: type) -> torch.optim.Optimizer:
     """The base itself, or a ``TypeError`` with the lines that replace those of others, for a base that is none and for arguments that are not ours."""
     if isinstance(base, torch.optim.Optimizer):
         if isinstance(base, torch.optim.LBFGS):
@@ -59,11 +59,11 @@ def checked_base(base: object, recipe: object, theirs: Mapping[str, object], wra
     made = theirs.get("base_optimizer", recipe)
     made = f"torch.optim.{made.__name__}" if isinstance(made, type) else "torch.optim.SGD"
     settings = ", ".join(f"{name}={value!r}" for name, value in theirs.items() if name not in ("base_optimizer", "adaptive"))
-    method = '"asam-all"' if theirs.get("adaptive") else '"sam"'
+    method, usual = ('"asam-all"', 2.0) if theirs.get("adaptive") else ('"sam"', 0.05)
     raise TypeError(
         f"{wanted}; make it first, and wrap it then:\n"
         f"    base = {made}(model.parameters(), {_checks.plain(settings or 'lr=0.1')})\n"
-        f"    opt = bisam.SharpnessAware(base, {method}, rho={2.0 if theirs.get('adaptive') else 0.05})"
+        f"    opt = bisam.SharpnessAware(base, {method}, rho={_checks.shown(usual if rho is None else rho)})"
     )
 
 

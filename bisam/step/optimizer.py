@@ -115,7 +115,7 @@ class SharpnessAware(Wrapper):
         hold: Callable[[], AbstractContextManager] = nullcontext,
         **theirs,
     ):
-        base = joined([checked_base(member, recipe, theirs, SharpnessAware) for member in listed(base)])
+        base = joined([checked_base(member, recipe, rho, theirs, SharpnessAware) for member in listed(base)])
         recipe = as_recipe(recipe) if rho is None else as_recipe(recipe).with_rho(rho)
         _checks.choice("nonfinite", nonfinite, ("raise", "skip"))
         _checks.flag("per_worker", per_worker)

@@ -93,7 +93,7 @@ def test_a_plain_function_is_a_model_too():
 
 MODEL, (X, Y) = reference.net(), reference.samples()
 WRONG = {
-    "no model": (None, X, Y, TypeError, r"model must be callable, got None of type NoneType"),
+    "no model": (None, X, Y, TypeError, r"model must be callable, and comes first: Batch\(model, inputs, targets\), got None of type NoneType"),
     "empty": (MODEL, X[:0], Y[:0], ValueError, r"targets must hold at least one sample, got an empty batch"),
     "too few classes": (MODEL, X, Y[:5], ValueError, r"targets must have shape \(8,\).* got \(5,\)"),
     "one-hot classes": (MODEL, X, Y[:, None], ValueError, r"targets must have shape \(8,\).* got \(8, 1\)"),

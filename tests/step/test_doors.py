@@ -82,7 +82,7 @@ THEIRS = {
     "adaptive": lambda p: SharpnessAware(p, torch.optim.SGD, rho=2.0, adaptive=True, lr=0.1, momentum=0.9),
     "AdamW": lambda p: SharpnessAware(p, torch.optim.AdamW, lr=0.01),
     "parameters alone": lambda p: SharpnessAware(p),
-    "a list of them": lambda p: SharpnessAware(list(p), rho=0.1),
+    "another radius": lambda p: SharpnessAware(p, torch.optim.SGD, rho=0.1, lr=0.1),
 }
 
 
@@ -98,6 +98,7 @@ def test_their_constructor_is_answered_with_two_lines_that_run(name):
     assert isinstance(names["opt"], SharpnessAware)
     assert type(names["base"]) is (torch.optim.AdamW if name == "AdamW" else torch.optim.SGD)
     assert names["opt"].recipe.geometry == (bisam.methods.ASAM_ALL if name == "adaptive" else SAM).geometry
+    assert names["opt"].rho == {"adaptive": 2.0, "another radius": 0.1}.get(name, 0.05)
     if name == "davda54/sam":
         assert names["base"].defaults["momentum"] == 0.9
 
@@ -214,3 +215,9 @@ def test_what_is_no_batch_is_answered(call, given, words):
     with pytest.raises(TypeError, match=r"step needs a bisam\.Batch\(model, inputs, targets\), " + words):
         getattr(SharpnessAware(sgd(model)), call)(given(model))
     assert same(model, net())
+
+
+@pytest.mark.parametrize("given", [lambda model: (X, Y, model), lambda model: (model(X), Y, None)], ids=["the model last", "logits for the model"])
+def test_a_batch_in_another_order_is_answered(given):
+    with pytest.raises(TypeError, match=r"model must be callable, and comes first: Batch\(model, inputs, targets\), got tensor"):
+        bisam.Batch(*given(net()))
