@@ -88,7 +88,8 @@ class Adaptive(Ellipsoid):
 
     Two readings are in use, and their radii are not interchangeable. The method's authors scale the parameters whose
     name holds "weight" and give the others, biases above all, axes of length 1; the experiments of BiSAM scale all
-    parameters and have no :math:`\eta`.
+    parameters and have no :math:`\eta`. The name is that of ``model.named_parameters()``: of tied parameters the first, of a
+    parametrised tensor that of what is trained, such as ``"parametrizations.weight.original0"``, which holds "weight" too.
 
     Args:
         eta: added to the absolute weights so that a weight of zero can move, 0 or greater.

@@ -57,7 +57,7 @@ def held_buffers(model: nn.Module, own: Iterable[Tensor] | None = None, others: 
 
 def _running_statistics(model: nn.Module) -> list[Tensor]:
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
-    return [buffer for layer in norms for buffer in layer._buffers.values() if buffer is not None]
+    return [b for layer in norms for b in layer._buffers.values() if b is not None and not nn.parameter.is_lazy(b)]
 
 
 class Statistics:
@@ -83,6 +83,8 @@ class SharedStatistics:
     """
 
     def __init__(self, model: nn.Module):
+        if any(nn.parameter.is_lazy(buffer) for buffer in model.buffers()):
+            raise ValueError("model must have its lazy modules made before a step in parts: call model(inputs) once before it")
         self._buffers = _running_statistics(model)
         self._before = Snapshot(self._buffers)
         self._sum = [torch.zeros_like(buffer) for buffer in self._buffers]

@@ -23,6 +23,7 @@ from .passes import (
     with_graph,
     with_terms,
 )
+from .sharded import drop_copies
 from .step import Step
 
 _NO_GRADIENT = (
@@ -56,9 +57,9 @@ def ascent_gradient(step: Step, pieces: list[Batch], is_ranked: bool) -> tuple[T
         with on_this_worker(step), step.held() if is_ranked else counted(step, piece):
             with piece.replayed() if is_ranked else nullcontext():
                 logits, term = piece.passed()
-            if inputs and gradients.python_functions(with_graph(logits)):
-                inputs = None  # no saving where some of them might be missed
             with_graph(logits)
+            if inputs and gradients.python_functions(logits, term):
+                inputs = None  # no saving where some of them might be missed
             if recipe.gradient_at_w == "descent":
                 loss = weighted(piece.mean(recipe.descent, logits, term), part)
                 descent_at_w = linear(descent_at_w, 1, _gradient_beside(step, loss), 1)
@@ -147,5 +148,6 @@ def look(step: Step, piece: Batch, around) -> None:
     """The logits at w, and the extra terms there, without a graph."""
     with torch.no_grad(), around:
         logits, term = piece.passed()
+    drop_copies()
     piece.at_w = logits.clone()
     with_terms(piece, piece.at_w, term, "at_w")

@@ -211,7 +211,9 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _can_be_written(tensor: Tensor) -> bool:
-    """Not an expanded tensor, whose entries share memory, nor one made in inference mode: no pass changes those either."""
+    """Not one that the first pass will make, nor an expanded one, whose entries share memory, nor one of inference mode: no pass changes those."""
+    if nn.parameter.is_lazy(tensor):
+        return False
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         return False
     return tensor.layout != torch.strided or all(s or n < 2 for s, n in zip(tensor.stride(), tensor.shape, strict=True))

@@ -32,6 +32,7 @@ from .perturbation import Displacement
 from .record import Diagnostics
 from .refusals import called, check_block, check_moment, checked_batch, enabled
 from .rng import RNGState
+from .sharded import drop_copies
 from .step import Step
 from .two_pass import at_worst_point, gradient_at_worst_point
 from .wrapper import Wrapper
@@ -223,7 +224,8 @@ class SharpnessAware(Wrapper):
             gradients.add(parameters, earlier, 1.0)
             raise
         gradients.add(parameters, earlier, weight)
-        self._learner, self._is_ready = step.learner if is_kept else None, True
+        self._learner = step.learner if is_kept else None
+        self._is_ready = True
         return step.outcome.loss
 
     def _new_step(self, model: nn.Module, parameters: Tensors, **more) -> Step:
@@ -255,7 +257,7 @@ class SharpnessAware(Wrapper):
     def _move(self) -> None:
         """The base's step; what the recipe does before and after it hangs on the base, whoever steps it."""
         self.base.step()
-        torch.clear_autocast_cache()  # a step without a climb may stand in an autocast context as well
+        drop_copies()  # a step without a climb may stand in an autocast context as well
 
     def _before_base(self) -> None:
         if self._is_inside:
@@ -273,7 +275,8 @@ class SharpnessAware(Wrapper):
         self._nonfinite.after_base()
         if not self._is_ready:
             return
-        learner, self._learner, self._is_ready = self._learner, None, False
+        self._is_ready = False
+        learner, self._learner = self._learner, None
         try:
             if learner is not None:
                 with self.hold():

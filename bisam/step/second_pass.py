@@ -8,6 +8,7 @@ from ..axes.tensors import Tensors
 from . import gradients
 from .batch import Batch
 from .passes import backward, chosen, kept, note_rise, weighted, with_terms
+from .sharded import drop_copies
 from .step import Step
 
 
@@ -17,6 +18,7 @@ def descend(step: Step, piece: Batch, part: float | torch.Tensor, share: float |
     if selection is not None and selection.when == "after" and selection.fraction < 1:
         with torch.no_grad(), piece.replayed():
             logits, term = piece.passed()
+        drop_copies()
         piece.at_worst = logits.clone()
         with_terms(piece, piece.at_worst, term, "at_worst")
         note_rise(step, piece, part * share)

@@ -14,9 +14,15 @@ from ..axes.shards import is_sharded
 
 
 def weights_have_moved(model: nn.Module) -> None:
-    """Forgets copies of the weights as they were: the casts of autocast, and the wholes that ``fully_shard`` keeps for the next pass."""
-    torch.clear_autocast_cache()  # they would switch the method off without a word
+    """Forgets what is kept of the weights as they were, and would switch the method off without a word."""
+    drop_copies()
     reshard(model)
+
+
+def drop_copies() -> None:
+    """Forgets the casts of autocast, and what :func:`torch.nn.utils.parametrize.cached` keeps; also those that a pass without a graph has made."""
+    torch.clear_autocast_cache()
+    nn.utils.parametrize._cache.clear()
 
 
 def reshard(model: nn.Module) -> None:
