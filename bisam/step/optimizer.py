@@ -67,9 +67,8 @@ class SharpnessAware(Wrapper):
         per_worker: under ``DistributedDataParallel`` every worker climbs with the gradient of its own share of the batch,
             which is mSAM; otherwise all climb with the gradient of the joint batch.
         record: keep in ``last`` what happened in the last step. It costs a copy of the gradients and one read.
-        hold: a function without arguments that returns a context manager. It is entered around every pass but the first of a step, which
-            alone moves the state of the model, and puts back what a forward pass moves outside of the model's modules, such as a queue
-            (see :func:`~bisam.step.buffers.held_buffers` for what is found there).
+        hold: a function that returns a context manager, entered around every pass but the first of a step, to put back what a forward
+            pass moves beside the state of modules, which :func:`~bisam.step.buffers.held_buffers` holds: a queue outside of them, say.
 
     Raises:
         TypeError, ValueError: a base that is no optimiser, not the one that the recipe needs, or one that maximises (the
@@ -89,9 +88,7 @@ class SharpnessAware(Wrapper):
         >>> losses[0] > 0.6, losses[-1] < 0.2
         (True, True)
 
-        A queue that the forward pass feeds, outside of all modules:
-
-        >>> queue = []
+        >>> queue = []  # that the forward pass feeds, outside of all modules
         >>> @contextmanager
         ... def held():
         ...     before = list(queue)
