@@ -55,7 +55,7 @@ class Multiclass(Task):
             raise ValueError(f"axis must be 1, -1 or None, got {_checks.shown(self.axis)}")
         if self.ignore_index is not None and type(self.ignore_index) is not int:
             raise TypeError(f"ignore_index must be a class number or None, got {_checks.shown(self.ignore_index)}")
-        if isinstance(self.weight, Tensor):
+        if self.weight is not None and isinstance(self.weight, Tensor):  # a class of torch is looked at only where it is needed
             object.__setattr__(self, "weight", self.weight.tolist())
         _checks.keep(self, _checks.optional, "weight", of=_checks.each, each_of=_checks.nonnegative)
 

@@ -1,6 +1,6 @@
 """A conformance test: what is published about SAM, asked of any optimiser that makes two passes, whoever wrote it."""
 
-from .check import check
+from .conformance import check
 from .report import Nonconformance, Outcome, Report
 from .setting import Objective
 from .styles import backward_then_closure, batch, block, closure, two_steps

@@ -45,7 +45,7 @@ class Report:
     """The outcomes of all checks of one candidate; printed, it is a table.
 
     Args:
-        outcomes: what :func:`~bisam.testing.check.check` has found, in its order.
+        outcomes: what :func:`~bisam.testing.conformance.check` has found, in its order.
 
     Example:
         >>> report = Report([Outcome("length", "failed", 0.3, 1e-6)])
