@@ -8,7 +8,7 @@ cross-entropy :math:`\log 2 = 0.69 < 1`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 import torch
 from torch import Tensor
@@ -61,8 +61,13 @@ class CrossEntropy(Loss):
 
     smoothing: float = 0.0
     convention: str = "all"
+    weight: InitVar[object] = None
+    ignore_index: InitVar[object] = None
 
-    def __post_init__(self):
+    def __post_init__(self, weight, ignore_index):
+        for name, given in (("weight", weight), ("ignore_index", ignore_index)):
+            if given is not None:  # Q has to know of them too
+                raise TypeError(f"{name} belongs to the task: Batch(model, inputs, targets, task=bisam.Multiclass({name}=...))")
         _checks.fraction("smoothing", self.smoothing)
         _checks.choice("convention", self.convention, CONVENTIONS)
 

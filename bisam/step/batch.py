@@ -88,6 +88,7 @@ class Batch:
         self.drawn: RNGState | None = None  # the random state before the first pass of a step
         self.terms: dict[str, Tensor] = {}  # the extra terms at w and at the worst point
         self._classes: int | None = None  # of the logits, once they have been seen
+        self._is_part = False
 
     def logits(self) -> Tensor:
         """Scores of the samples as the model gives them, with the graph that leads to the weights."""
@@ -147,7 +148,7 @@ class Batch:
                 "and no samples can be taken out of it; use a recipe without selection and micro_batch"
             )
         if self._classes is None and _look.is_free(logits) and not rows.targets.is_floating_point():
-            _checks.in_range(rows.targets, classes)
+            _checks.in_range(rows.targets, classes, "targets of a part of the batch" if self._is_part else "targets")
         self._classes = classes
 
     def check_classes(self, logits: Tensor) -> None:
@@ -197,6 +198,7 @@ class Batch:
                 f"or micro_batch does; got {structure.shown(self.inputs)}"
             )
         part = self._copy()
+        part._is_part = True
         part.inputs = structure.picked(self.inputs, n, pick)
         part.targets = pick(self.targets)
         part.weights = None if self.weights is None else pick(self.weights)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .. import _checks
+from .. import _checks, _look
 from ..axes.recipe import Recipe
 from . import sharded
 from .bases import check_in_place
@@ -36,6 +36,8 @@ def checked_batch(recipe: Recipe, batch: object, validation: object, record: boo
         raise TypeError(f"validation {wanted} for recipe {recipe.name!r}, got {type(validation).__name__}")
     if learns and validation.model is not model:
         raise TypeError("validation must be a batch of the same model as the training batch")
+    if not all(piece.is_plain for piece in pieces) and _look.is_free(pieces[0].targets) and float(sum(piece.mass for piece in pieces)) == 0:
+        raise ValueError("no target of the batch counts: all have a weight of 0 or are ignored")
     if pieces[0].device.type == "meta" and (learns or record):
         field = "recipe must have no learned radius" if learns else "record must be False"
         raise ValueError(f"{field} on the meta device, where there are shapes and no numbers")
