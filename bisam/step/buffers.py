@@ -23,9 +23,10 @@ def held_buffers(model: nn.Module, own: Iterable[Tensor] | None = None, others: 
     Buffers are copied before and written back after. So are frozen parameters that a forward pass moves, as a momentum encoder does; they
     are found by themselves, and the others take no memory. Of modules whose class is not torch's own, attributes that are tensors,
     numbers, words, ``None``, tuples, lists, dictionaries, sets or deques refer to what they did, and these tensors and containers hold
-    what they held; what lies deeper, in other objects or outside the modules is not seen. No module is switched to another mode,
-    so that two nested uses do no harm, ``momentum=None`` is served as well, and a compiled model keeps one graph. That the statistics
-    belong to the pass at w is the convention of Foret et al. (2021).
+    what they held; a module that is hidden in one is held like one inside the model; what lies deeper, in other objects or
+    outside the modules is not seen. No module is switched to another mode, so that two nested uses do no harm, ``momentum=None`` is
+    served as well, and a compiled model keeps one graph. That the statistics belong to the pass at w is the convention of Foret et al.
+    (2021).
 
     Args:
         model: any module; its parameters that require a gradient are left alone.

@@ -57,7 +57,8 @@ class Before:
     def meet(self, model: nn.Module, with_attributes: bool = False) -> None:
         """Remembers a module and those inside it, unless it was met before."""
         tensors: list[Tensor] = []
-        for module in () if model in self._met else model.modules():
+        modules = [] if model in self._met else list(model.modules())
+        for module in modules:  # it grows
             if module in self._met:
                 continue
             self._met.add(module)
@@ -69,6 +70,7 @@ class Before:
             if with_attributes and not _is_torchs(type(module)):
                 self._attributes.append(Attributes(module))
                 tensors += self._attributes[-1].tensors
+                modules += [inner for hidden in self._attributes[-1].hidden for inner in hidden.modules()]
         self._snapshots.append(Snapshot([tensor for tensor in tensors if _can_be_written(tensor)]))
 
     def put_back(self) -> None:
@@ -92,6 +94,8 @@ class Attributes:
         self._now, self._before = vars(module), dict(vars(module))
         self._known = [(n, v) for n, v in self._before.items() if n not in _OF_ALL_MODULES and isinstance(v, _VALUES)]
         self._contents = [(value, value.copy()) for _, value in self._known if type(value) in _FILL]
+        entries = [entry for _, value in self._known for entry in _entries(value)] + list(self._before.values())
+        self.hidden = [entry for entry in entries if isinstance(entry, nn.Module)]  # a teacher that is to be no part of the model
         self.tensors = [value for _, value in self._known if type(value) is Tensor and value.layout is torch.strided]
 
     def put_back(self) -> None:
@@ -217,6 +221,12 @@ def _can_be_written(tensor: Tensor) -> bool:
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         return False
     return tensor.layout != torch.strided or all(s or n < 2 for s, n in zip(tensor.stride(), tensor.shape, strict=True))
+
+
+def _entries(value: object) -> Iterable:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, (tuple, list, set, deque)) else ()
 
 
 @cache

@@ -128,7 +128,6 @@ def encoder(self):
 
 
 def unfrozen(self):
-    self.hidden = (nn.Linear(6, 3, dtype=torch.float64),)
     self.key = copy.deepcopy(self.layer)
     self.key.weight.grad = self.key.bias.grad = None
 
@@ -361,6 +360,37 @@ def test_views_of_a_flat_encoder_come_back_with_it():
             flat.mul_(2)
         assert torch.equal(flat, before) and torch.equal(model[0].bias, before[-2:])
         flat.add_(0)
+
+
+class Student(nn.Module):
+    """A layer that learns from a teacher which is to be no part of it."""
+
+    def __init__(self, hide):
+        super().__init__()
+        self.layer = nn.Linear(6, 3, dtype=torch.float64)
+        hide(self, nn.Sequential(nn.BatchNorm1d(6), Counting()).double())
+
+    def forward(self, x):
+        return self.layer(x) + self.teacher_of(self)(x)
+
+
+HIDDEN = {
+    "a list": (lambda self, net: setattr(self, "nets", [net]), lambda self: self.nets[0]),
+    "a tuple": (lambda self, net: setattr(self, "nets", (None, net)), lambda self: self.nets[1]),
+    "a dictionary": (lambda self, net: setattr(self, "nets", {"teacher": net}), lambda self: self.nets["teacher"]),
+    "an attribute that torch does not see": (lambda self, net: object.__setattr__(self, "net", net), lambda self: self.net),
+}
+
+
+@pytest.mark.parametrize("hide, found", HIDDEN.values(), ids=HIDDEN)
+def test_a_module_that_is_hidden_in_an_attribute_is_held(hide, found):
+    model = Student(hide)
+    model.teacher_of = found
+    opt = SharpnessAware(torch.optim.SGD(model.layer.parameters(), lr=0.1), SAM)
+    for k in range(3):
+        opt.step(Batch(model, *samples(k)))
+    norm, counting = found(model)
+    assert norm.num_batches_tracked == 3 and counting.counts == (3,) * 4
 
 
 # -- outside the model --------------------------------------------------------------------------------------------------------
