@@ -75,7 +75,7 @@ class Rows:
 
     @property
     def mass(self) -> Tensor | int:
-        """What the sum of the losses is divided by: the number of rows, or the sum of their weights."""
+        """The number of rows, or the sum of their weights, by which the sum of the losses is divided."""
         return len(self.targets) if self.are_alike else self._each.sum()
 
     @property

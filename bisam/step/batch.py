@@ -130,7 +130,7 @@ class Batch:
 
     @property
     def mass(self) -> float | Tensor:
-        """What the losses of the samples count together: their number, or the sum of their weights."""
+        """The number of samples, or the sum of their weights, by which the sum of their losses is divided."""
         return len(self.targets) if self.is_plain else self.task.mass(self.targets, self.weights)
 
     @property
