@@ -59,6 +59,11 @@ def around_a_base(module):
     return lambda params, base_cls, rho, **kwargs: module.SAM(params, base_cls(params, **kwargs), rho=rho)
 
 
+def around_a_base_alone(module):
+    """Composer of MosaicML: a base that is made."""
+    return lambda params, base_cls, rho, **kwargs: module.SAMOptimizer(base_cls(params, **kwargs), rho=rho)
+
+
 def with_a_model(module):
     """WSAM of pytorch_optimizer."""
     return lambda params, base_cls, rho, model, **kwargs: module.WSAM(model, params, base_cls, rho=rho, **kwargs)
@@ -113,6 +118,16 @@ def told_whether_to_differentiate(optimizer, model, loss_fn):
     optimizer.step(evaluate)
 
 
+def told_of_workers(optimizer, model, loss_fn):
+    """Composer: a closure that is also told whether workers are to share gradients, and where losses go."""
+
+    def evaluate(**_):
+        optimizer.zero_grad()
+        return sum(_with_gradient(part(model)) for part in loss_fn.parts)
+
+    optimizer.step(evaluate)
+
+
 def _with_gradient(loss):
     loss.backward()
     return loss.detach()
@@ -136,6 +151,7 @@ PEERS = {
     "pytorch_optimizer, WSAM": Peer("pytorch_optimizer", "pytorch_optimizer", with_a_model, testing.closure, is_sam=False, beside=None),
     "pytorch_optimizer, LookSAM": Peer("pytorch_optimizer", "pytorch_optimizer", from_class("LookSAM", k=2), testing.backward_then_closure, is_sam=False, beside=LOOKSAM),
     "pytorch_optimizer, FriendlySAM": Peer("pytorch_optimizer", "pytorch_optimizer", from_class("FriendlySAM"), testing.backward_then_closure, is_sam=False, beside=bisam.recipe("fsam")),
+    "Composer, SAM": Peer("mosaicml", "composer.algorithms.sam.sam", around_a_base_alone, told_of_workers),
     "sam-pytorch, SAM": Peer("sam-pytorch", "sam", around_a_base, testing.closure),
     "torchzero, SAM": Peer("torchzero", "torchzero", modular, told_whether_to_differentiate),
 }  # fmt: skip
@@ -150,7 +166,11 @@ def imported(peer: Peer, sam_py: Path | None):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
-    return importlib.import_module(peer.module) if importlib.util.find_spec(peer.module) else None
+    try:
+        return importlib.import_module(peer.module)
+    except ModuleNotFoundError as error:  # of itself, or of what it needs
+        print(f"{peer.module}: {error}", file=sys.stderr)
+        return None
 
 
 def trained(factory, style) -> torch.nn.Module:
