@@ -70,7 +70,8 @@ def _naive(weights: list[nn.Parameter]) -> Callable[[], None]:
 
 
 def _climb(model: nn.Module, name: str, inside: Callable[[], None] = lambda: None) -> Callable[[], None]:
-    optimizer = bisam.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), bisam.recipe(name))
+    recipe = bisam.recipe(name).replace(ascent=None)  # the gradient is made up, and may be that of any loss
+    optimizer = bisam.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), recipe)
 
     def run() -> None:
         with optimizer.perturbed(model):

@@ -9,7 +9,6 @@ uses up one gradient that was made for it. What happens between the two points i
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -23,18 +22,21 @@ from ..axes.tensors import Tensors
 from . import gradients
 from .bases import begin, joined, listed
 from .batch import Batch
+from .block import at_worst_point
 from .buffers import Statistics
+from .closures import Calls, calls_of, gradient_of_calls
 from .doors import checked_base
 from .groups import own_radii
-from .modules import is_graphed, names_of
-from .nonfinite import NonFinite, tell_the_scaler, total_of, what_is_bad
+from .judgement import Judgement
+from .modules import names_of
+from .nonfinite import NonFinite
 from .perturbation import Displacement
-from .record import Diagnostics
-from .refusals import called, check_block, check_moment, checked_batch, enabled
+from .refusals import about_scaler, called, check_block, check_moment, checked_batch, enabled
 from .rng import RNGState
 from .sharded import drop_copies
 from .step import Step
-from .two_pass import at_worst_point, gradient_at_worst_point
+from .turn import EMPTY, UNSCALED, Turn
+from .two_pass import gradient_at_worst_point
 from .wrapper import Wrapper
 
 __all__ = ["SharpnessAware"]
@@ -97,9 +99,6 @@ class SharpnessAware(Wrapper):
         >>> opt = SharpnessAware(sgd, BISAM_LOG, hold=held)
     """
 
-    # GradScaler would otherwise ask the base, whose own way of unscaling knows nothing of two passes.
-    _step_supports_amp_scaling = False
-
     def __init__(
         self,
         base: torch.optim.Optimizer | list[torch.optim.Optimizer],
@@ -128,46 +127,58 @@ class SharpnessAware(Wrapper):
 
     def step(
         self,
-        batch: Batch | list[Batch] | None = None,
+        batch: Batch | list[Batch] | Callable[[], object] | None = None,
         *,
         validation: Batch | None = None,
         scaler=None,
-        closure: Callable[[], None] | None = None,
+        closure: Callable[[], object] | None = None,
+        ascent: Callable[[], Tensor] | None = None,
+        descent: Callable[[], Tensor] | None = None,
+        model: nn.Module | None = None,
     ) -> Tensor | None:
         """One update of the weights.
 
         Args:
-            batch: what to descend on; several batches are the parts of one. Without one this is the last line of the
-                other two styles: the base moves the weights by the gradients that they have left.
+            batch: what to descend on; several batches are the parts of one. Or a closure. Without one this is the last line of
+                the other two styles: the base moves the weights by the gradients that they have left.
             validation: the batch for a learned radius, and only for that.
             scaler: a ``GradScaler`` for float16; call its ``update()`` afterwards.
-            closure: for frameworks that run their hooks in one, as Lightning does; without a batch, and it must not
-                compute a loss.
+            closure: clears the gradients, computes the loss, calls ``backward()`` and returns the loss, as torch's optimisers have it. It is
+                called at w and at the worst point, in a step without a climb once. Where a gradient waits already, it must not
+                compute a loss: some frameworks run their hooks in one.
+            ascent: returns the ascent loss, with its graph and no ``backward()``; the descent loss is raised without it.
+            descent: the same of the descent loss. Where the recipe needs its gradient at w too, it is called there as well.
+            model: whose buffers are held while a closure or ``descent`` is called again; ``None`` finds the modules that run by a hook
+                on all modules, which a compiled model should be spared.
 
         Returns:
-            The descent loss at w before the update, a scalar without a graph; ``None`` without a batch.
+            The descent loss at w before the update, a scalar without a graph; of functions, what the first pass at w has returned (of
+            ``descent``, where it is called there); ``None`` for gradients that wait already.
 
         Raises:
             TypeError: ``batch`` is not a :class:`~bisam.step.batch.Batch`, ``validation`` is missing or not wanted,
-                ``scaler`` is none, or ``closure`` computes a loss.
-            ValueError: no parameter of the model requires a gradient; a base that maximises.
-            RuntimeError: no batch, and no ``perturbed`` block or ``backward`` since the last step.
+                ``scaler`` is none, a function computes no loss, or two of batch, closure and ``descent`` are given.
+            ValueError: no parameter of the model requires a gradient; a base that maximises; functions for a recipe that needs the samples, or
+                a loss that is missing.
+            RuntimeError: nothing is given, and no ``perturbed`` block or ``backward`` has left a gradient since the last step.
             FloatingPointError: a gradient is not finite and ``nonfinite="raise"``; the weights are as before.
         """
         scaler = enabled(scaler)
-        if batch is None:
-            self._step_after_block(closure)
-            return None
-        if closure is not None:
-            raise TypeError("closure must be left out of step(batch), which makes both passes itself")
-        self._checked(batch, validation)  # before the gradients are cleared
-        self.zero_grad()
-        loss = self.backward(batch, validation=validation, scaler=scaler)
-        if scaler is None:
-            self._move()
+        closure, calls = calls_of(self, batch, closure, ascent, descent, model, validation, self._turn)
+        if calls is not None:
+            if descent is not None:
+                self.zero_grad()
+            loss = self._backward_of(calls, model, scaler)
+        elif closure is not None or batch is None:
+            self._turn.check()
+            loss = None if closure is None else called(closure)
+            if loss is not None:
+                raise TypeError("closure must not compute a loss: its gradient would replace the one at the worst point")
         else:
-            scaler.unscale_(self)
-            scaler.step(self)
+            self._checked(batch, validation)  # before the gradients are cleared
+            self.zero_grad()
+            loss = self.backward(batch, validation=validation, scaler=scaler)
+        self._move(scaler)
         return loss
 
     def backward(
@@ -203,27 +214,35 @@ class SharpnessAware(Wrapper):
         earlier = gradients.take(parameters)
         if not earlier:
             self._forget()  # of gradients that were cleared without a step
-        elif self._is_ready and (self.recipe.radius.learns or self.recipe.has_one_climb):
+        elif self._turn.is_ready and (self.recipe.radius.learns or self.recipe.has_one_climb):
             gradients.add(parameters, earlier, 1.0)
             raise RuntimeError(
                 f"recipe {self.recipe.name!r} remembers one climb a step, and needs the whole batch in one call before it: "
                 "opt.backward([part, part], ...)"
             )
-        moment, statistics = self.memory.snapshot(), Statistics(model)
-        step = self._new_step(model, parameters, scaler=scaler, weight=weight)
-        step.learner = self.recipe.radius.learner(pieces, validation, self.recipe.descent, self.memory)
+        statistics = Statistics(model)
         try:
-            gradient_at_worst_point(step, pieces)
-            is_kept = self._judged(step, moment, statistics)
+            with self._judgement.taken_back() as moment:
+                step = self._new_step(model, parameters, scaler=scaler, weight=weight)
+                step.learner = self.recipe.radius.learner(pieces, validation, self.recipe.descent, self.memory)
+                gradient_at_worst_point(step, pieces)
+                is_kept = self._judgement.is_fine(step, moment, statistics)
         except BaseException:
-            self.base.zero_grad()
-            self.memory.restore(moment)
             gradients.add(parameters, earlier, 1.0)
             raise
         gradients.add(parameters, earlier, weight)
         self._learner = step.learner if is_kept else None
-        self._is_ready = True
+        self._turn.ready(all(p.grad is None for p in parameters.values()), against_scaler=UNSCALED if scaler is None else None)
         return step.outcome.loss
+
+    def _backward_of(self, calls: Calls, model: nn.Module | None, scaler) -> object:
+        """Both passes, made by functions."""
+        check_moment(self.recipe, self.base, self._turn.is_inside, self.per_worker, model)
+        with self._judgement.taken_back() as moment, self._turn.inside():
+            step, loss = gradient_of_calls(lambda found: self._new_step(found, self._parameters(found), scaler=scaler), calls, model)
+            is_fine = self._judgement.is_fine(step, moment)
+        self._turn.ready(is_empty=not is_fine and scaler is None)
+        return loss
 
     def _new_step(self, model: nn.Module, parameters: Tensors, **more) -> Step:
         begin(self.base)
@@ -241,38 +260,29 @@ class SharpnessAware(Wrapper):
             **more,
         )
 
-    def _step_after_block(self, closure: Callable[[], None] | None = None) -> None:
-        if not self._is_ready:
-            raise RuntimeError(
-                "step() without a batch must follow a `with opt.perturbed(model):` block or opt.backward(batch); "
-                "otherwise the base optimiser would run alone under another name"
-            )
-        if closure is not None and called(closure) is not None:
-            raise TypeError("closure must not compute a loss: its gradient would replace the one at the worst point")
-        self._move()
-
-    def _move(self) -> None:
+    def _move(self, scaler=None) -> None:
         """The base's step; what the recipe does before and after it hangs on the base, whoever steps it."""
-        self.base.step()
-        drop_copies()  # a step without a climb may stand in an autocast context as well
+        if scaler is None:
+            self.base.step()
+            drop_copies()  # a step without a climb may stand in an autocast context as well
+        else:
+            scaler.step(self)
+            self._turn.clear()  # where it has skipped the step, nothing waits any more
 
     def _before_base(self) -> None:
-        if self._is_inside:
-            raise RuntimeError(
-                "the base must be stepped after the `with opt.perturbed(model):` block, not inside it: "
-                "the weights stand elsewhere there and are put back at its end"
-            )
-        if not self._is_ready:
+        self._turn.check_base(self.recipe)
+        if not self._turn.is_ready:
             return
+        self._judgement.look_at_last(self._turn)
         if self.recipe.combination is not None:
             self.recipe.combination.before_base(self._given, self.memory)
         self._nonfinite.before_base()
 
     def _after_base(self) -> None:
         self._nonfinite.after_base()
-        if not self._is_ready:
+        if not self._turn.is_ready:
             return
-        self._is_ready = False
+        self._turn.clear()
         learner, self._learner = self._learner, None
         try:
             if learner is not None:
@@ -283,24 +293,32 @@ class SharpnessAware(Wrapper):
             self.memory.step += 1
 
     @contextmanager
-    def perturbed(self, model: nn.Module, noise: RNGState | None = None) -> Iterator[None]:
+    def perturbed(
+        self, model: nn.Module, noise: RNGState | None = None, *, ascent: Callable[[], Tensor] | None = None, scaler=None
+    ) -> Iterator[None]:
         r"""Inside, the weights stand at :math:`w + \epsilon`; after it they are bitwise back, come what may.
 
-        The gradients found on entering are those of the ascent loss: the climb uses them up, so that after the block
-        the parameters hold the gradients computed inside it, and only those.
+        The gradients found on entering are those of the ascent loss, unless ``ascent`` is given, which the block then calls itself: the
+        climb uses them up, so that after the block the parameters hold the gradients computed inside it, and only those. In a step that does
+        not climb, ``ascent`` is not called.
 
         Args:
             model: its buffers (batch-norm statistics) are held during the block; those of your first pass are not mended if it was not finite.
             noise: a :class:`~bisam.step.rng.RNGState` taken before the first pass; the block then draws the same dropout masks.
                 Needed if the model draws noise, unless the recipe says ``same_noise=False``.
+            ascent: returns the ascent loss at w, with its graph and no ``backward()``; in place of a pass of yours before the
+                block, and of ``noise``. A recipe that raises a loss of its own, or begins elsewhere than at w, needs it.
+            scaler: the ``GradScaler`` whose ``scale()`` the losses have gone through (``ascent`` returns one that has not);
+                ``unscale_`` and ``step`` follow after the block.
 
         Raises:
             RuntimeError: no parameter has a gradient: call ``backward`` on the ascent loss first.
-            TypeError: ``model`` is no module, or ``noise`` is none.
-            ValueError: another model than the one whose parameters the base holds; the model draws dropout masks and
-                ``noise`` was not given; the recipe does more than climb between two passes of yours, and needs :meth:`step`
-                or :meth:`backward`.
-            FloatingPointError: a gradient is not finite and ``nonfinite="raise"``.
+            TypeError: ``model`` is no module, ``noise`` or ``scaler`` is none, ``ascent`` returns no loss.
+            ValueError: another model than the one whose parameters the base holds; random numbers are drawn in the block and
+                ``noise`` was not given; ``ascent`` is missing; the recipe needs the samples, and :meth:`step` or :meth:`backward`.
+
+        What the block has left is looked at by the step that follows, which raises ``FloatingPointError`` or skips where a gradient
+        is not finite (a ``GradScaler`` sees that before), and ``RuntimeError`` where there is none.
 
         Example:
             >>> from bisam import BISAM_LOG, CrossEntropy
@@ -309,61 +327,32 @@ class SharpnessAware(Wrapper):
             >>> opt = SharpnessAware(sgd, BISAM_LOG)
             >>> x, y = torch.eye(2), torch.tensor([0, 1])
             >>> ascent, descent = BISAM_LOG.ascent, CrossEntropy()
-            >>> ascent(model(x), y).backward()
-            >>> with opt.perturbed(model):
+            >>> with opt.perturbed(model, ascent=lambda: ascent(model(x), y)):
             ...     descent(model(x), y).backward()
             >>> sgd.step(); sgd.zero_grad()
         """
-        check_block(self.recipe, self.param_groups, model, noise)
-        check_moment(self.recipe, self.base, self._is_inside, self.per_worker, model)
-        parameters = self._parameters(model)
-        gradient = gradients.take(parameters)
-        if is_graphed(model):
-            gradient = {name: g.clone() for name, g in gradient.items()}
-        if not gradient:
-            raise RuntimeError(
-                "no parameter of the base optimiser has a gradient: call backward() on the ascent loss first, "
-                "of a model whose parameters the base holds"
-            )
-        moment, step = self.memory.snapshot(), self._new_step(model, parameters)
-        try:
-            with at_worst_point(step, gradient, noise if self.recipe.same_noise else None):
-                self._is_inside = True
-                yield
-        except BaseException:
+        check_block(self.recipe, self.param_groups, model, noise, ascent)
+        check_moment(self.recipe, self.base, self._turn.is_inside, self.per_worker, model)
+        step = self._new_step(model, self._parameters(model), scaler=enabled(scaler))
+        self._judgement.clear()
+        self._turn.clear()
+        with self._judgement.taken_back(is_cleared=False) as moment, self._turn.inside(), at_worst_point(step, ascent, noise):
+            yield
+        if not gradients.gradients(step.parameters):  # the block was there to look
             self.memory.restore(moment)
-            raise
-        finally:
-            self._is_inside = False
-        self._judged(step, moment)
-        self._is_ready = True
-
-    # -- accidents ------------------------------------------------------------------------------------------------
-
-    def _judged(self, step: Step, moment: dict, statistics: Statistics | None = None) -> bool:
-        """Whether all was finite. If not, the gradients go, and what the recipe remembered of this step."""
-        found, size = gradients.gradients(step.parameters), step.outcome.first_norm
-        if self.record:
-            scale = 1.0 if step.scaler is None else step.scaler.get_scale()
-            self.last = Diagnostics.of(step.outcome, found, step=self.memory.step, skipped=self.skipped, scale=scale)
-        if step.scaler is None:
-            learns = step.learner is not None
-            is_fine = self._nonfinite.is_fine(found, size, self.recipe.name, self.memory, moment, learns, statistics)
-            if not is_fine:
-                self.zero_grad()
-                self.memory.restore(moment)
-            return is_fine
-        tell_the_scaler(size, found)
-        if self.memory.snapshot() and what_is_bad(total_of(found, size), found, size):
-            self.memory.restore(moment)  # the scaler will skip the step, and knows nothing of the memory
-            return False
-        return True
+            self._turn.clear(EMPTY)
+        elif step.scaler is not None:
+            self._judgement.is_fine(step, moment)
+            self._turn.ready()
+        else:
+            self._judgement.wait(step, moment)
+            self._turn.ready(against_scaler=about_scaler(self.recipe, step.rho))
 
     # -- gradients and parameters -----------------------------------------------------------------------------------
 
     def _checked(self, batch: object, validation: object) -> list[Batch]:
         pieces = checked_batch(self.recipe, batch, validation, self.record)
-        check_moment(self.recipe, self.base, self._is_inside, self.per_worker, pieces[0].model)
+        check_moment(self.recipe, self.base, self._turn.is_inside, self.per_worker, pieces[0].model)
         return pieces
 
     def _parameters(self, model: nn.Module) -> Tensors:
@@ -372,8 +361,10 @@ class SharpnessAware(Wrapper):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears the gradients of all parameters."""
+        begin(self.base)  # a step that not all of several bases have made ends here
         self.base.zero_grad(set_to_none)
-        self._nonfinite.clear()
+        self._judgement.clear()
+        self._turn.cleared()
         self._forget()
 
     def _forget(self) -> None:
@@ -397,17 +388,11 @@ class SharpnessAware(Wrapper):
             seed, saved = self.memory
             self.memory = Memory(self.base, seed)
             self.memory.load(saved)
-        self.last: Diagnostics | None = None
+        self._judgement = Judgement(self._nonfinite, self.memory)
         self.displacement = Displacement()
-        self._is_ready = self._is_inside = False  # whether a gradient waits for the base; whether a block is open
+        self._turn = Turn(self.base)
         self._learner, self._given = None, {}
-        # However the base is stepped, one gradient is good for one step. The hooks do not keep the wrapper alive.
-        before, after = weakref.WeakMethod(self._before_base), weakref.WeakMethod(self._after_base)
-        for hook in (
-            self.base.register_step_pre_hook(lambda *_: before()() if before() else None),
-            self.base.register_step_post_hook(lambda *_: after()() if after() else None),
-        ):
-            weakref.finalize(self, hook.remove)
+        self._turn.hang_on(self.base, self, self._before_base, self._after_base)
 
     def __repr__(self) -> str:
         return f"SharpnessAware({self.recipe.name}, {self.base!r})"

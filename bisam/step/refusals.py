@@ -44,7 +44,7 @@ def checked_batch(recipe: Recipe, batch: object, validation: object, record: boo
     return pieces
 
 
-def check_block(recipe: Recipe, groups: list[dict], model: nn.Module, noise: RNGState | None) -> None:
+def check_block(recipe: Recipe, groups: list[dict], model: nn.Module, noise: RNGState | None, ascent: object) -> None:
     """An error where a block around passes of others cannot do what the recipe says."""
     sharded.check_model(_checks.module("model", model))
     known = names_of(model)
@@ -52,30 +52,91 @@ def check_block(recipe: Recipe, groups: list[dict], model: nn.Module, noise: RNG
         raise ValueError("model must be the one whose parameters the base holds; none of this model's are among them")
     if noise is not None:
         _checks.part("noise", noise, RNGState, "a bisam.step.RNGState")
-    extra = [field for field in ("start", "selection", "micro_batch") if getattr(recipe, field) is not None]
-    extra += ["radius"] if recipe.radius.learns else []
-    if recipe.gradient_at_w == "descent" or (recipe.combination is not None and recipe.combination.climbing_share < 1):
-        extra.append("combination")
-    if extra:
+    _check_passes(recipe, "a block")
+    if ascent is not None:
+        _checks.function("ascent", ascent, "a function without arguments that returns the ascent loss")
+        if noise is not None:
+            raise ValueError("noise must be left out with ascent, whose pass the block makes itself, at the noise that the other draws again")
+        if any(parameter.grad is not None for group in groups for parameter in group["params"]):
+            raise ValueError("ascent must be given where no parameter has a gradient, which would be lost: call opt.zero_grad() before the block")
+    elif recipe.radius.rho != 0 and raises_another(recipe):
         raise ValueError(
-            f"the {extra[0]} of recipe {recipe.name!r} needs the batch itself, which a block does not see; "
-            "use opt.step(batch) or opt.backward(batch)"
+            f"ascent must be given for recipe {recipe.name!r}, which raises another loss than it descends on: "
+            "with opt.perturbed(model, ascent=lambda: opt.recipe.ascent(model(x), y)), and no backward() before it"
         )
-    if noise is None and recipe.same_noise and draws_noise(model):
+    elif recipe.radius.rho != 0 and recipe.start is not None:
+        raise ValueError(
+            f"ascent must be given for recipe {recipe.name!r}, whose first gradient is not taken at w: "
+            "with opt.perturbed(model, ascent=lambda: loss_of(model(x), y)), and no backward() before it"
+        )
+    if recipe.radius.rho != 0 and recipe.gradient_at_w == "descent":
+        raise ValueError(
+            f"the combination of recipe {recipe.name!r} needs the gradient of the descent loss at w beside that of the ascent loss, "
+            "which a block does not see; use opt.step(ascent=..., descent=...), with a function for each loss, or opt.step(batch)"
+        )
+    if noise is None and ascent is None and recipe.same_noise and draws_noise(model):
         raise ValueError(
             "noise must be given for a model with active dropout: take noise = bisam.step.RNGState(device) before the "
-            "first pass and call perturbed(model, noise); or use a recipe with same_noise=False"
+            "first pass and call perturbed(model, noise); or hand over that pass, perturbed(model, ascent=lambda: loss); "
+            "or use a recipe with same_noise=False"
         )
 
 
-def check_moment(recipe: Recipe, base: torch.optim.Optimizer, is_inside: bool, per_worker: bool, model: nn.Module) -> None:
+def check_calls(recipe: Recipe, ascent: object, descent: object, model: object, per_worker: bool) -> None:
+    """An error where functions in place of a batch cannot do what the recipe says; without ``descent`` it is a closure."""
+    _check_passes(recipe, "a function" if descent is not None else "a closure")
+    if recipe.radius.rho != 0 and ascent is None and raises_another(recipe):
+        why = "ascent must be given beside descent for" if descent is not None else "a closure has one loss, and cannot serve"
+        raise ValueError(
+            f"{why} recipe {recipe.name!r}, which raises another loss than it descends on: "
+            "opt.step(ascent=lambda: opt.recipe.ascent(model(x), y), descent=lambda: loss_of(model(x), y))"
+        )
+    if model is not None:
+        _checks.module("model", model)
+    elif recipe.radius.rho != 0 and (recipe.start is not None or per_worker):
+        why = "per_worker=True" if per_worker else f"recipe {recipe.name!r}, whose first gradient is not taken at w"
+        raise ValueError(f"model must be given to step, step(..., model=model), for {why}")
+
+
+def raises_another(recipe: Recipe) -> bool:
+    """Whether the ascent loss is not the descent loss."""
+    return recipe.ascent is not None and recipe.ascent != recipe.descent
+
+
+def _check_passes(recipe: Recipe, where: str) -> None:
+    """An error for what needs the samples themselves."""
+    if recipe.radius.rho == 0:
+        return
+    extra = [field for field in ("selection", "micro_batch") if getattr(recipe, field) is not None]
+    extra += ["radius"] if recipe.radius.learns else []
+    if extra:
+        raise ValueError(
+            f"the {extra[0]} of recipe {recipe.name!r} needs the batch itself, which {where} does not see; "
+            "use opt.step(batch) or opt.backward(batch)"
+        )
+
+
+def about_scaler(recipe: Recipe, rho: float) -> str | None:
+    """What is said to a ``GradScaler`` that a block was not given; ``None`` where its factor has changed nothing of the climb."""
+    one, other = (recipe.radius.length(rho, torch.tensor(size)) for size in (1e-3, 1e6))
+    remembers = recipe.direction is not None or (recipe.combination is not None and recipe.combination.hands_over)
+    if rho == 0 or (recipe.geometry.is_bounded and float(one) == float(other) and not remembers):
+        return None
+    return (
+        f"scaler must be given to the block, opt.perturbed(model, scaler=scaler), for recipe {recipe.name!r}: "
+        "its climb depends on the size of the gradient, and the factor of the GradScaler was taken for a part of that"
+    )
+
+
+def check_moment(recipe: Recipe, base: torch.optim.Optimizer, is_inside: bool, per_worker: bool, model: nn.Module | None) -> None:
     """An error where no step can begin now."""
     recipe.check_base(base)  # its groups may have changed
     if sharded.any_sharded(parameter for group in base.param_groups for parameter in group["params"]):
         sharded.check_recipe(recipe, per_worker)
     if is_inside:
         raise RuntimeError("a `with opt.perturbed(model):` block must be left before the next step or block begins")
-    check_in_place(model)
+    if model is not None:
+        check_in_place(model)
     if not torch.is_grad_enabled():
         raise RuntimeError("gradients must be enabled for a step; leave torch.no_grad() or inference_mode() first")
     for g, rho in radii_of_groups(base).items():

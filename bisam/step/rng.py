@@ -49,6 +49,10 @@ class RNGState:
         finally:
             self._write(after)
 
+    def has_moved(self) -> bool:
+        """Whether random numbers have been drawn since."""
+        return any(now is not None and not torch.equal(now, then) for now, then in zip(self._read(), self._state, strict=True))
+
     def _read(self) -> tuple[Tensor, Tensor | None]:
         # Nothing is computed on the meta device, and so nothing is drawn there.
         other = None if self.device.type in ("cpu", "meta") else torch.get_device_module(self.device).get_rng_state(self.device)

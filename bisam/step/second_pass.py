@@ -44,6 +44,15 @@ def combine(step: Step, at_w: Tensors, share: float) -> None:
         gradients.put(step.parameters, gradients.rescaled(found, step.scaler))
 
 
+def alone(step: Step) -> None:
+    """What the base is given of the one gradient of a step without a climb."""
+    if step.recipe.combination is None:
+        return
+    found = gradients.unscaled_(gradients.take(step.parameters), step.scaler)
+    found = step.recipe.combination.alone(found, step.memory)
+    gradients.put(step.parameters, gradients.rescaled(found, step.scaler))
+
+
 def teach(step: Step, pieces: list[Batch], share: float, at_w: Tensors) -> None:
     """Shows a learned radius the gradients on both sides of the climb."""
     held = {name: p.grad.detach().clone() for name, p in step.parameters.items() if p.grad is not None}

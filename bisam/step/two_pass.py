@@ -9,11 +9,10 @@ there. Line 6, the move from w, is the base's. With a ball for each part of a ba
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from ..axes.tensors import Tensors, linear
 from . import gradients
-from .bases import displaced
 from .batch import Batch
 from .buffers import SharedStatistics
 from .climb import climb, scatter
@@ -30,8 +29,7 @@ from .passes import (
     with_terms,
 )
 from .perturbation import Displacement, are_unheld
-from .rng import RNGState
-from .second_pass import combine, descend, teach
+from .second_pass import alone, combine, descend, teach
 from .sharded import synchronised, weights_have_moved
 from .step import Step
 
@@ -63,15 +61,13 @@ def gradient_at_worst_point(step: Step, pieces: list[Batch]) -> None:
             note_logits(pieces, balls)
     if step.statistics is not None:
         step.statistics.settle()
-    if step.shared is not None and step.per_worker and step.outcome.first_norm is not None:
-        device = next(iter(step.parameters.values())).device
-        step.outcome.beside = gradients.seen_by_all(step.outcome.first_norm, device, step.shared)
+    tell_all(step)
 
 
 def climb_and_descend(step: Step, pieces: list[Batch], share: float) -> None:
     """Lines 3 to 5 for the samples of one ball; the weights are back at w afterwards, come what may."""
     pieces, is_ranked = ranked(step, pieces)
-    with _displaced(step) as away:
+    with displaced(step) as away:
         if step.recipe.start is not None:
             look_at_w(step, pieces, is_ranked)
             scatter(step, away)
@@ -96,27 +92,18 @@ def descend_at_w(step: Step, pieces: list[Batch], share: float) -> None:
         loss = with_terms(piece, mean_of_values(step.recipe.descent, piece, logits), term, "at_w")
         backward(step, weighted(loss, part))
         note_loss(step, piece, loss)
-    if step.recipe.combination is not None:
-        found = gradients.unscaled_(gradients.take(step.parameters), step.scaler)
-        found = step.recipe.combination.alone(found, step.memory)
-        gradients.put(step.parameters, gradients.rescaled(found, step.scaler))
+    alone(step)
+
+
+def tell_all(step: Step) -> None:
+    """Where every worker climbs by itself, all are told of an accident in the first pass of any."""
+    if step.shared is not None and step.per_worker and step.outcome.first_norm is not None:
+        device = next(iter(step.parameters.values())).device
+        step.outcome.beside = gradients.seen_by_all(step.outcome.first_norm, device, step.shared)
 
 
 @contextmanager
-def at_worst_point(step: Step, gradient: Tensors, noise: RNGState | None) -> Iterator[None]:
-    """Lines 4 and 5 around passes that are not made here: inside, the weights stand where the gradient points to."""
-    step.keeps_ascent = step.keeps_ascent or not are_unheld(gradient)  # the caller may have kept them
-    with _displaced(step) as away:
-        if step.climbs:
-            climb(step, away, gradient)
-        with displaced(step.model), step.held(others=True), nullcontext() if noise is None else noise.replayed():
-            yield
-    if step.recipe.gradient_at_w == "ascent":
-        combine(step, gradient, 1.0)
-
-
-@contextmanager
-def _displaced(step: Step) -> Iterator[Displacement]:
+def displaced(step: Step) -> Iterator[Displacement]:
     """The weights are back afterwards, come what may, and no cast of moved weights is kept by autocast."""
     try:
         yield step.away

@@ -7,6 +7,7 @@ import torch
 from .. import _checks
 from ..axes.recipe import Recipe, as_recipe
 from . import doors
+from .record import Diagnostics
 
 
 class Wrapper(torch.optim.Optimizer):
@@ -82,6 +83,17 @@ class Wrapper(torch.optim.Optimizer):
     @nonfinite.setter
     def nonfinite(self, mode: str) -> None:
         self._nonfinite.mode = _checks.choice("nonfinite", mode, ("raise", "skip"))
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Asked by a ``GradScaler`` before its step. It would otherwise ask the base, whose own way of unscaling knows nothing of two passes."""
+        self._turn.check_scaler()
+        return False
+
+    @property
+    def last(self) -> Diagnostics | None:
+        """The record of the last step, where one is kept."""
+        return self._judgement.last
 
     def __getattr__(self, name: str):
         if name.startswith("__") or "base" not in self.__dict__:

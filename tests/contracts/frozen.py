@@ -92,11 +92,17 @@ def _one_step(opt, batch: Batch, validation: dict, style: str) -> None:
             for part in parts:
                 opt.backward(part, weight=0.5)
     else:
-        noise = RNGState()
-        opt.recipe.raised(batch.model(batch.inputs), batch.targets).backward()
-        with opt.perturbed(batch.model, noise):
+        with _climbed(opt, batch):
             opt.recipe.descent(batch.model(batch.inputs), batch.targets).backward()
     opt.step()
+
+
+def _climbed(opt, batch: Batch):
+    if opt.recipe.ascent is not None or opt.recipe.start is not None:
+        return opt.perturbed(batch.model, ascent=lambda: opt.recipe.raised(batch.model(batch.inputs), batch.targets))
+    noise = RNGState()
+    opt.recipe.descent(batch.model(batch.inputs), batch.targets).backward()
+    return opt.perturbed(batch.model, noise)
 
 
 def key(case: tuple[str, ...]) -> str:

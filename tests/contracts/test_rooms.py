@@ -50,7 +50,7 @@ MOST_LINES = 260
 LONGER = {
     "_checks.py": 322,
     "_files.py": 311,
-    "step/optimizer.py": 413,
+    "step/optimizer.py": 399,
 }
 
 # Still to go: what reaches into another module.

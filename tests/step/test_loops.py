@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import bisam
+import bisam.training.data
 from bisam import SAM, Batch, Constant, SharpnessAware
 from bisam.losses.loss import Loss
 from bisam.methods.lets import Learned
@@ -53,6 +54,15 @@ def take_steps(opt, model, numbers=range(6), n=8, dtype=torch.float64, each_step
 
 def flat(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def climbed(opt, model, x, y):
+    """The block, after a pass of ours or, where another loss is raised, around it."""
+    if opt.recipe.ascent is not None:
+        return opt.perturbed(model, ascent=lambda: opt.recipe.ascent(model(x), y))
+    noise = RNGState()
+    opt.recipe.descent(model(x), y).backward()
+    return opt.perturbed(model, noise)
 
 
 def weights_of(model):
@@ -104,9 +114,7 @@ def test_the_block_is_the_one_step_to_the_bit(recipe, kind):
             x, y = reference.samples(k)
             if spelled:
                 opt.zero_grad()
-                noise = RNGState()
-                recipe.raised(model(x), y).backward()
-                with opt.perturbed(model, noise):
+                with climbed(opt, model, x, y):
                     recipe.descent(model(x), y).backward()
                 opt.step()
             else:
@@ -170,9 +178,8 @@ def test_the_block_may_stand_in_an_autocast_context(recipe):
         x, y = reference.samples(k, 64, torch.float32)
         opt.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            at_w = recipe.raised(model(x), y)
-            at_w.backward()
-            with opt.perturbed(model):
+            at_w = recipe.raised(model(x), y).detach()
+            with climbed(opt, model, x, y):
                 recipe.descent(model(x), y).backward()
                 there = recipe.raised(model(x), y)
             assert there > at_w + 0.01
@@ -341,7 +348,7 @@ def test_clipping_the_ascent_gradient_moves_nothing(recipe):
     ends = []
     for bound in (1e-4, math.inf):
         model, (x, y) = reference.net(), reference.samples()
-        opt = wrapped(model, recipe.replace(combination=None))
+        opt = wrapped(model, recipe.replace(combination=None, ascent=None, descent=recipe.raised))
         recipe.raised(model(x), y).backward()
         nn.utils.clip_grad_norm_(model.parameters(), bound)
         with opt.perturbed(model):
@@ -398,8 +405,7 @@ def test_a_recipe_can_be_replaced_between_two_steps():
 def moved_by_layer(opt, model, recipe):
     """The length of the climb in each of the two linear layers."""
     (x, y), before = reference.samples(), [flat(model[0]), flat(model[2])]
-    recipe.raised(model(x), y).backward()
-    with opt.perturbed(model):
+    with climbed(opt, model, x, y):
         found = [float((flat(model[k]) - old).norm()) for k, old in zip((0, 2), before, strict=True)]
     opt.zero_grad()
     return found
@@ -449,8 +455,7 @@ def test_weight_decay_of_the_base_is_no_part_of_the_climb(recipe, base):
     for decay in (0.0, 10.0):
         model, (x, y) = reference.net(), reference.samples()
         opt = SharpnessAware(base(model.parameters(), lr=0.1, weight_decay=decay), recipe)
-        recipe.raised(model(x), y).backward()
-        with opt.perturbed(model):
+        with climbed(opt, model, x, y):
             ends.append(flat(model))
     assert torch.equal(*ends) and not torch.equal(ends[0], flat(reference.net()))
 
@@ -748,19 +753,53 @@ class TestLightning(Calm):
         _, trainer = shown("with_lightning").train(SAM, dataset, tmp_path, max_steps=7)
         assert trainer.global_step == 7
 
-    def test_automatic_optimisation_is_refused(self, tmp_path):
+    @each(("sam", "asam", "gsam", "looksam", "vasso"))
+    @pytest.mark.parametrize("dropout", [0.0, 0.5])
+    def test_automatic_optimisation_needs_no_line_of_ours(self, recipe, dropout, tmp_path):
+        class Automatic(shown("with_lightning").Classifier):
+            def __init__(self, *args):
+                super().__init__(*args)
+                self.automatic_optimization = True
+                self.net.insert(3, nn.Dropout(dropout))
+
+            def training_step(self, batch, k):
+                x, y = batch
+                return nn.functional.cross_entropy(self.net(x), y)
+
+            def on_train_epoch_end(self):
+                pass
+
+        x, y = samples()
+        module, trainer = shown("with_lightning").train(recipe, torch.utils.data.TensorDataset(x, y), tmp_path, module=Automatic, seed=0)
+        assert trainer.global_step == 10 and trainer.optimizers[0].memory.step == 10
+        torch.manual_seed(0)
+        net = shown("with_lightning").network()
+        net.insert(3, nn.Dropout(dropout))
+        opt = SharpnessAware(torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), recipe, seed=0)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=2)
+        for _ in range(2):
+            torch.empty((), dtype=torch.int64).random_() if dropout else None  # the seed that a loader draws
+            for inputs, targets in zip(x.split(50), y.split(50), strict=True):
+                opt.step(Batch(net, inputs, targets))
+            cosine.step()
+        if not dropout:
+            close(module.net, net, atol=1e-7)
+
+    def test_accumulation_by_automatic_optimisation_is_refused(self, tmp_path):
         class Automatic(shown("with_lightning").Classifier):
             def __init__(self, *args):
                 super().__init__(*args)
                 self.automatic_optimization = True
 
             def training_step(self, batch, k):
-                x, y = batch
-                return nn.functional.cross_entropy(self.net(x), y)
+                return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
 
-        with pytest.raises(RuntimeError, match=r"step\(\) without a batch must follow"):
+            def on_train_epoch_end(self):
+                pass
+
+        with pytest.raises(RuntimeError, match="the closure must clear the gradients itself"):
             shown("with_lightning").train(
-                SAM, torch.utils.data.TensorDataset(*samples()), tmp_path, module=Automatic
+                SAM, torch.utils.data.TensorDataset(*samples()), tmp_path, module=Automatic, accumulate_grad_batches=2
             )
 
 
@@ -842,7 +881,7 @@ def test_a_closure_that_computes_nothing_runs_and_one_that_computes_a_loss_is_re
     opt.backward(batch)
     opt.step(closure=lambda: calls.append("ran"))
     assert calls == ["ran"]
-    with pytest.raises(RuntimeError, match="must follow"):
+    with pytest.raises(RuntimeError, match=r"no parameter .* has a gradient after the first pass: .* must follow a block"):
         opt.step(closure=lambda: calls.append("ran again"))
     before = weights_of(model)
     opt.backward(batch)
@@ -850,4 +889,4 @@ def test_a_closure_that_computes_nothing_runs_and_one_that_computes_a_loss_is_re
         opt.step(closure=lambda: torch.zeros(()))
     with pytest.raises(TypeError, match=r"closure must be left out of step\(batch\)"):
         opt.step(batch, closure=lambda: None)
-    assert calls == ["ran"] and weights_of(model) == before
+    assert calls == ["ran", "ran again"] and weights_of(model) == before

@@ -52,11 +52,18 @@ def wrapped(model, recipe=SAM, **options):
 def spelled_out(opt, model, x, y):
     """The step in the words of the documentation."""
     opt.zero_grad()
-    noise = RNGState()
-    opt.recipe.raised(model(x), y).backward()
-    with opt.perturbed(model, noise):
+    with climbed(opt, model, x, y):
         opt.recipe.descent(model(x), y).backward()
     opt.step()
+
+
+def climbed(opt, model, x, y):
+    """The block, after a pass of ours or, where another loss is raised, around it."""
+    if opt.recipe.ascent is not None:
+        return opt.perturbed(model, ascent=lambda: opt.recipe.ascent(model(x), y))
+    noise = RNGState()
+    opt.recipe.descent(model(x), y).backward()
+    return opt.perturbed(model, noise)
 
 
 def take_steps(opt, model, style="two lines", numbers=range(4)):
@@ -143,9 +150,8 @@ def test_rescaling_the_ascent_loss_changes_nothing(factor, recipe):
 def test_inside_the_block_the_weights_stand_at_distance_rho_along_the_gradient(rho, recipe):
     model, (x, y) = reference.net(), reference.samples()
     opt, start = wrapped(model, recipe.replace(radius=Constant(rho))), flat(model)
-    opt.recipe.raised(model(x), y).backward()
-    gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
-    with opt.perturbed(model):
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(opt.recipe.raised(model(x), y), list(model.parameters()))])
+    with climbed(opt, model, x, y):
         climb = flat(model) - start
     assert float(climb.norm()) == pytest.approx(rho, rel=1e-9)
     assert float(climb @ gradient) == pytest.approx(rho * float(gradient.norm()), rel=1e-9)
@@ -453,8 +459,8 @@ def test_statistics_in_evaluation_mode_do_not_move(recipe, style):
 
 def test_gradients_that_the_caller_keeps_are_not_edited():
     model, (x, y) = reference.net(), reference.samples()
-    opt = wrapped(model, BISAM_LOG)
-    BISAM_LOG.ascent(model(x), y).backward()
+    opt = wrapped(model)
+    CrossEntropy()(model(x), y).backward()
     kept = [p.grad for p in model.parameters()]
     before = reference.bits(kept)
     with opt.perturbed(model):
@@ -661,9 +667,9 @@ def test_a_wrong_construction_is_named(make, error, message):
 
 
 @pytest.mark.parametrize(
-    "thing, got", [(lambda: 0.0, "function"), (reference.samples(), "tuple"), (3, "int")]
+    "thing, got", [(reference.net(), "Sequential"), (reference.samples(), "tuple"), (3, "int")]
 )
-def test_step_takes_a_batch_and_no_closure(thing, got):
+def test_step_takes_a_batch_or_a_closure(thing, got):
     model = reference.net()
     with pytest.raises(TypeError, match=rf"step needs a bisam\.Batch\(model, inputs, targets\), got {got}"):
         wrapped(model).step(thing)
