@@ -185,6 +185,9 @@ class Recipe:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    def __call__(self, *_, **__):
+        raise TypeError(f"a recipe makes no optimiser by itself: opt = bisam.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), {self.name!r})")
+
     def to_dict(self) -> dict:
         """All choices as plain values, ready for JSON; :meth:`from_dict` turns them back."""
         return plain(self)

@@ -595,7 +595,8 @@ def test_all_public_callables_are_called():
             part = getattr(owner, name)
             is_error = inspect.isclass(part) and issubclass(part, Exception)
             is_type = getattr(part, "_is_protocol", False)  # to inherit from
-            if callable(part) and not is_error and not is_type and not any(part is one for one in known):
+            is_row = isinstance(part, bisam.Recipe)  # which can be called only to hear what to call instead
+            if callable(part) and not is_error and not is_type and not is_row and not any(part is one for one in known):
                 missing.add(f"{module}.{name}")
     assert not missing
 

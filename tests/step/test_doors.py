@@ -114,6 +114,15 @@ def test_what_nobody_can_mean_is_refused_in_one_line(base):
         SharpnessAware(base)
 
 
+def test_a_recipe_in_the_place_of_their_class_says_what_to_call():
+    model = net()
+    with pytest.raises(TypeError, match="a recipe makes no optimiser by itself") as refused:
+        SAM(model.parameters(), torch.optim.SGD, lr=0.1)
+    names = {"torch": torch, "bisam": bisam, "model": model}
+    exec(str(refused.value).partition(": ")[2], names)
+    assert names["opt"].recipe is SAM
+
+
 def test_an_optimiser_that_makes_two_passes_itself_is_no_base():
     class TheirSAM(torch.optim.SGD):
         def first_step(self): ...
