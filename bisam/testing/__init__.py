@@ -3,8 +3,9 @@
 from .conformance import check
 from .report import Nonconformance, Outcome, Report
 from .setting import Objective
-from .styles import backward_then_closure, batch, block, closure, two_steps
+from .styles import backward_then_closure, batch, block, closure, function, two_steps
 
 __all__ = [
-    "Nonconformance", "Objective", "Outcome", "Report", "backward_then_closure", "batch", "block", "check", "closure", "two_steps",
+    "Nonconformance", "Objective", "Outcome", "Report", "backward_then_closure", "batch", "block", "check", "closure", "function",
+    "two_steps",
 ]  # fmt: skip

@@ -7,12 +7,12 @@ where it can add up gradients, each of ``loss_fn.parts`` so. If it takes ``scale
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..step import Batch, RNGState
 from .setting import Objective
 
-__all__ = ["backward_then_closure", "batch", "block", "closure", "two_steps"]
+__all__ = ["backward_then_closure", "batch", "block", "closure", "function", "two_steps"]
 
 
 def two_steps(optimizer: torch.optim.Optimizer, model: nn.Module, loss_fn: Objective) -> None:
@@ -95,11 +95,11 @@ def batch(optimizer: torch.optim.Optimizer, model: nn.Module, loss_fn: Objective
         scaler.update()
 
 
-def block(optimizer: torch.optim.Optimizer, model: nn.Module, loss_fn: Objective) -> None:
+def block(optimizer: torch.optim.Optimizer, model: nn.Module, loss_fn: Objective, scaler: torch.amp.GradScaler | None = None) -> None:
     """Ours with both passes in the loop: ``with perturbed(model)``.
 
     Args:
-        optimizer, model, loss_fn: as in :func:`two_steps`.
+        optimizer, model, loss_fn, scaler: as in :func:`batch`.
 
     Example:
         >>> from bisam import SharpnessAware
@@ -108,17 +108,37 @@ def block(optimizer: torch.optim.Optimizer, model: nn.Module, loss_fn: Objective
     """
     optimizer.zero_grad()
     noise = RNGState()
-    _backward(model, loss_fn)
-    with optimizer.perturbed(model, noise):
-        _backward(model, loss_fn)
-    optimizer.step()
+    _backward(model, loss_fn, scaler)
+    with optimizer.perturbed(model, noise, scaler=scaler):
+        _backward(model, loss_fn, scaler)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
 
 
-def _backward(model: nn.Module, loss_fn: Objective) -> float:
-    """Adds the gradient of the loss, part by part; returns the loss."""
-    total = 0.0
+def function(optimizer: torch.optim.Optimizer, model: nn.Module, loss_fn: Objective, scaler: torch.amp.GradScaler | None = None) -> None:
+    """Ours with a function that returns the loss: ``step(descent=...)``.
+
+    Args:
+        optimizer, model, loss_fn, scaler: as in :func:`batch`.
+
+    Example:
+        >>> from bisam import SharpnessAware
+        >>> model, loss_fn = nn.Linear(2, 2), Objective(torch.eye(2), torch.tensor([0, 1]))
+        >>> function(SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1)), model, loss_fn)
+    """
+    optimizer.step(descent=lambda: loss_fn(model), scaler=scaler)
+    if scaler is not None:
+        scaler.update()
+
+
+def _backward(model: nn.Module, loss_fn: Objective, scaler: torch.amp.GradScaler | None = None) -> Tensor:
+    """Adds the gradient of the loss, part by part, scaled if there is a scaler; returns the loss."""
+    total = torch.zeros(())
     for part in loss_fn.parts:
         loss = part(model)
-        loss.backward()
-        total += loss.detach()
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        total = total + loss.detach()
     return total

@@ -21,7 +21,7 @@ def test_every_check_stands_on_the_page_once():
 
 def test_every_style_of_the_page_is_there():
     named = set(re.findall(r"`testing\.(\w+)`", PAGE))
-    assert {"two_steps", "backward_then_closure", "closure", "batch", "block"} == named
+    assert {"two_steps", "backward_then_closure", "closure", "batch", "block", "function"} == named
     assert all(callable(getattr(testing, name)) for name in named)
 
 
