@@ -74,6 +74,7 @@ def ascent_gradient(step: Step, pieces: list[Batch], is_ranked: bool) -> tuple[T
         if step.learner is not None:
             step.learner.check(logits)
     found = found if len(pieces) > 1 else gradients.take(step.parameters)
+    gradients.check_known(found)
     if not found and inputs != [] and (inputs is None or not recipe.geometry.is_drawn):
         raise RuntimeError(_NO_GRADIENT)
     if descent_at_w:
@@ -112,11 +113,10 @@ def _inputs(step: Step) -> list[Tensor] | None:
     if step.keeps_ascent or step.is_joint or step.is_sharded:  # workers wait for the gradients of all parameters
         return None
     names = step.active()
-    if names is None:
+    if names is None or any(gradients.is_foreign(name) for name in step.parameters):  # those are to be noticed
         return None
     found = [p for name, p in step.parameters.items() if name in names and p.requires_grad]
-    may_be_none = step.recipe.geometry.is_drawn
-    if not found and not (may_be_none and any(not gradients.is_foreign(name) for name in step.parameters)):
+    if not found and not step.recipe.geometry.is_drawn:
         raise RuntimeError(_NO_GRADIENT)
     return found
 

@@ -22,6 +22,16 @@ def is_foreign(name: str) -> bool:
     return name.startswith("parameter ")
 
 
+def check_known(gradient: Tensors) -> None:
+    """An error if a parameter that is not the model's has a gradient: its module may hold state, and its name decides what it is."""
+    for name in gradient:
+        if is_foreign(name):
+            raise ValueError(
+                f"model must hold all parameters of the base that lead to the loss, and {name} is not among its own: hand over one module "
+                "that holds all, such as torch.nn.ModuleList([encoder, decoder]), with bare parameters in a torch.nn.ParameterList in it"
+            )
+
+
 def gradients(parameters: Tensors) -> Tensors:
     """The gradients that parameters hold, by name.
 

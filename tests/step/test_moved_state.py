@@ -479,3 +479,73 @@ def test_noise_and_state_are_both_those_of_the_first_pass():
     with opt.perturbed(model, noise):
         CROSS_ENTROPY(model(x), y).backward()
     assert torch.equal(model[0].h, state)
+
+
+# -- a second module ------------------------------------------------------------------------------------------------------------
+
+
+class Decoded(nn.Module):
+    """A model whose last layers are no part of it."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.encoder, self.decode = nn.Linear(6, 4).double(), lambda h: decoder(h)
+
+    def forward(self, x):
+        return self.decode(self.encoder(x))
+
+
+SENTENCE = r"model must hold all parameters of the base that lead to the loss, and parameter 2 of group 0 is not .* torch\.nn\.ModuleList\(\[encoder, decoder\]\)"
+
+
+def decoder():
+    return nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+
+
+@pytest.mark.parametrize("name", ["sam", "bisam-log", "asam", "sam-on", "esam", "gsam", "rsam", "looksam"])
+def test_parameters_of_a_module_outside_the_model_are_refused_before_anything_moves(name):
+    outside = decoder()
+    model = Decoded(outside)
+    if name == "sam-on":
+        model.norm = nn.BatchNorm1d(3).double()
+    parameters = [*model.encoder.parameters(), *outside.parameters(), *(model.norm.parameters() if name == "sam-on" else [])]
+    opt = SharpnessAware(torch.optim.SGD(parameters, lr=0.1), bisam.recipe(name))
+    before = [p.clone() for p in parameters]
+    with pytest.raises(ValueError, match=SENTENCE):
+        opt.step(Batch(model, *samples(0)))
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True)) and opt.memory.step == 0
+
+
+def test_parameters_outside_that_take_no_part_are_none_of_its_business():
+    model, other = net("recurrent"), decoder()
+    opt = SharpnessAware(torch.optim.SGD([*own(model), *other.parameters()], lr=0.1), SAM)
+    opt.step(Batch(model, *samples(0)))
+
+
+def test_one_module_that_holds_all_makes_the_steps_of_one_network():
+    encoder, outside, temperature = nn.Linear(6, 4).double(), decoder(), nn.Parameter(torch.ones((), dtype=torch.float64))
+    every = nn.ModuleList([encoder, outside, nn.ParameterList([temperature])])
+    whole = copy.deepcopy(every)
+    opt = SharpnessAware(torch.optim.SGD(every.parameters(), lr=0.1), SAM)
+    for k in range(STEPS):
+        x, y = samples(k)
+        opt.zero_grad()
+        CROSS_ENTROPY(outside(encoder(x)) * temperature, y).backward()
+        with opt.perturbed(every):
+            CROSS_ENTROPY(outside(encoder(x)) * temperature, y).backward()
+        opt.step()
+    plain = torch.optim.SGD(whole.parameters(), lr=0.1)
+    for k in range(STEPS):
+        x, y = samples(k)
+        gradient = torch.autograd.grad(CROSS_ENTROPY(whole[1](whole[0](x)) * whole[2][0], y), list(whole.parameters()))
+        twin = copy.deepcopy(whole)
+        size = torch.stack([g.square().sum() for g in gradient]).sum().sqrt()
+        with torch.no_grad():
+            for p, g in zip(twin.parameters(), gradient, strict=True):
+                p.add_(g, alpha=float(0.05 / size))
+        slope = torch.autograd.grad(CROSS_ENTROPY(twin[1](twin[0](x)) * twin[2][0], y), list(twin.parameters()))
+        for p, g in zip(whole.parameters(), slope, strict=True):
+            p.grad = g
+        plain.step()
+    for a, b in zip(every.state_dict().values(), whole.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
