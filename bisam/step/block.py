@@ -38,9 +38,7 @@ _NOISE = (
 def at_worst_point(step: Step, ascent: Callable[[], Tensor] | None, noise: RNGState | None) -> Iterator[None]:
     """Lines 3 to 5 around the second pass of somebody else, and around the first one where it is not given as a function."""
     if ascent is None:
-        gradient = taken(step)
-        if not gradient:
-            raise RuntimeError(_NO_GRADIENT)
+        gradient = taken_of_model(step)
         with _second_pass(step, gradient, noise):
             yield
     elif step.climbs:
@@ -50,9 +48,7 @@ def at_worst_point(step: Step, ascent: Callable[[], Tensor] | None, noise: RNGSt
                 scatter(step, away)
             with on_this_worker(step):
                 backward_from(step, "ascent", ascent)
-            gradient = taken(step)
-            if not gradient:
-                raise RuntimeError(_NO_GRADIENT)
+            gradient = taken_of_model(step)
             with _second_pass(step, gradient, noise):
                 yield
     else:  # the pass inside is the only one
@@ -96,6 +92,15 @@ def taken(step: Step) -> Tensors:
     if step.is_graphed or step.scaler is not None:  # in memory of their own
         gradient = {name: g.clone() for name, g in gradient.items()}
     return gradients.unscaled_(gradient, step.scaler)
+
+
+def taken_of_model(step: Step) -> Tensors:
+    """The same of a first pass, which has left some, and of the parameters of the model alone."""
+    gradient = taken(step)
+    if not gradient:
+        raise RuntimeError(_NO_GRADIENT)
+    gradients.check_known(gradient)
+    return gradient
 
 
 def random_state(step: Step) -> RNGState | None:

@@ -117,6 +117,8 @@ def gradient_of_calls(new_step: Callable[[nn.Module], Step], calls: Calls, model
             loss = first(step)
         if not gradients.gradients(step.parameters):
             raise RuntimeError(_NO_GRADIENT)
+        if model is not None:
+            gradients.check_known(gradients.gradients(step.parameters))
         step = new_step(joined(seen)) if model is None else step  # with names, and with modules whose state is held
         at_w = _climb_and_descend(step, calls, noise) if step.climbs else None
     loss = loss if at_w is None or step.outcome.loss is None else step.outcome.loss

@@ -228,6 +228,37 @@ def by_backward(model, recipe=SAM):
         opt.step()
 
 
+def by_closure(model):
+    opt = SharpnessAware(base(model), SAM)
+    for k in range(STEPS):
+        x, y = samples(k)
+
+        def closure(x=x, y=y):
+            opt.zero_grad()
+            loss = CROSS_ENTROPY(model(x), y)
+            loss.backward()
+            return loss
+
+        opt.step(closure)
+
+
+def by_functions(model):
+    opt = SharpnessAware(base(model), SAM)
+    for k in range(STEPS):
+        x, y = samples(k)
+        opt.step(descent=lambda x=x, y=y: CROSS_ENTROPY(model(x), y))
+
+
+def by_block_with_ascent(model):
+    opt = SharpnessAware(base(model), SAM)
+    for k in range(STEPS):
+        x, y = samples(k)
+        opt.zero_grad()
+        with opt.perturbed(model, ascent=lambda x=x, y=y: CROSS_ENTROPY(model(x), y)):
+            CROSS_ENTROPY(model(x), y).backward()
+        opt.step()
+
+
 def by_block(model):
     opt = SharpnessAware(base(model), SAM)
     for k in range(STEPS):
@@ -246,7 +277,7 @@ def same(one, other):
     torch.testing.assert_close(one(x), other(x), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("style", [by_step, by_backward, by_block])
+@pytest.mark.parametrize("style", [by_step, by_backward, by_block, by_block_with_ascent, by_closure, by_functions])
 @pytest.mark.parametrize("kind", ALL)
 def test_state_moves_once_a_step_and_from_w(kind, style):
     model, plain = net(kind), net(kind)
@@ -514,6 +545,43 @@ def test_parameters_of_a_module_outside_the_model_are_refused_before_anything_mo
     with pytest.raises(ValueError, match=SENTENCE):
         opt.step(Batch(model, *samples(0)))
     assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True)) and opt.memory.step == 0
+
+
+def in_a_block(opt, model, loss):
+    loss().backward()
+    with opt.perturbed(model):
+        pytest.fail("the block must not be entered")
+
+
+def in_a_block_with_ascent(opt, model, loss):
+    with opt.perturbed(model, ascent=loss):
+        pytest.fail("the block must not be entered")
+
+
+def in_functions(opt, model, loss):
+    opt.step(descent=loss, model=model)
+
+
+def in_a_closure(opt, model, loss):
+    def closure():
+        opt.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    opt.step(closure, model=model)
+
+
+@pytest.mark.parametrize("style", [in_a_block, in_a_block_with_ascent, in_functions, in_a_closure])
+def test_they_are_refused_where_the_loss_is_ones_own(style):
+    encoder, outside = nn.Linear(6, 4).double(), decoder()
+    parameters, (x, y) = [*encoder.parameters(), *outside.parameters()], samples(0)
+    opt = SharpnessAware(torch.optim.SGD(parameters, lr=0.1), SAM)
+    before = [p.clone() for p in parameters]
+    with pytest.raises(ValueError, match=SENTENCE):
+        style(opt, encoder, lambda: CROSS_ENTROPY(outside(encoder(x)), y))
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True)) and opt.memory.step == 0
+    assert outside[0].num_batches_tracked == 1
 
 
 def test_parameters_outside_that_take_no_part_are_none_of_its_business():
