@@ -31,7 +31,7 @@ from .judgement import Judgement
 from .modules import names_of
 from .nonfinite import NonFinite
 from .perturbation import Displacement
-from .refusals import about_scaler, called, check_block, check_moment, checked_batch, enabled
+from .refusals import about_scaler, call_hooks, check_block, check_moment, checked_batch, enabled
 from .rng import RNGState
 from .sharded import drop_copies
 from .step import Step
@@ -170,10 +170,10 @@ class SharpnessAware(Wrapper):
                 self.zero_grad()
             loss = self._backward_of(calls, model, scaler)
         elif closure is not None or batch is None:
+            if not self._turn.is_ready and self._initialised():
+                return None
             self._turn.check()
-            loss = None if closure is None else called(closure)
-            if loss is not None:
-                raise TypeError("closure must not compute a loss: its gradient would replace the one at the worst point")
+            loss = call_hooks(closure)
         else:
             self._checked(batch, validation)  # before the gradients are cleared
             self.zero_grad()

@@ -157,6 +157,12 @@ def called(closure: Callable[[], object]) -> object:
         raise
 
 
+def call_hooks(closure: Callable[[], object] | None) -> None:
+    """Calls a closure in which a framework runs its hooks, where a gradient waits already."""
+    if closure is not None and called(closure) is not None:
+        raise TypeError("closure must not compute a loss: its gradient would replace the one at the worst point")
+
+
 def enabled(scaler):
     """The scaler, or ``None`` for one that is switched off and so looks at no gradient."""
     if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):

@@ -6,7 +6,7 @@ import torch
 
 from .. import _checks
 from ..axes.recipe import Recipe, as_recipe
-from . import doors
+from . import checkpoints, doors
 from .record import Diagnostics
 
 
@@ -53,18 +53,35 @@ class Wrapper(torch.optim.Optimizer):
         self.base.add_param_group(param_group)
 
     def state_dict(self) -> dict:
-        """The base's state, with the count of skipped steps and what the recipe remembers beside it."""
-        return {**self.base.state_dict(), "sharpness_aware": {"skipped": self.skipped, "memory": self.memory.save()}}
+        """The base's state, with the count of skipped steps and what the recipe remembers beside it, or on it where that would be lost."""
+        own, saved = {"skipped": self.skipped, "memory": self.memory.save()}, self.base.state_dict()
+        if checkpoints.is_asked():
+            return checkpoints.loaded(saved, self.base, self.memory, self.recipe, own)
+        return {**saved, checkpoints.KEY: own}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Loads what :meth:`state_dict` wrote, or the state of the base alone."""
         _checks.part("state_dict", state_dict, dict, "what state_dict() returns")
         if not {"state", "param_groups"} <= set(state_dict):
             raise ValueError(f"state_dict must hold state and param_groups, got {_checks.shown(list(state_dict))}")
-        own = state_dict.get("sharpness_aware", {})
-        self.base.load_state_dict({key: value for key, value in state_dict.items() if key != "sharpness_aware"})
+        saved, own, named = checkpoints.unloaded(state_dict, self.base)
+        if own is None and self.memory.step > 0 and checkpoints.is_asked():
+            raise ValueError(
+                "state_dict must hold what the recipe remembers, and has the state of the base alone: call get_state_dict of this "
+                "optimiser first, as for a load in place, or load into opt.base"
+            )
+        own = saved.pop(checkpoints.KEY, {}) if own is None else own
+        self.base.load_state_dict(saved)
         self.skipped = own.get("skipped", 0)
         self.memory.load(own.get("memory", {}))
+        self.memory.named = {**self.memory.named, **named}
+
+    def _initialised(self) -> bool:
+        """Whether it is ``torch.distributed.checkpoint`` that wants a step, to have an empty state made, which is there then."""
+        if not checkpoints.is_initialising(self.base):
+            return False
+        checkpoints.initialise(self.base, self.recipe)
+        return True
 
     @property
     def skipped(self) -> int:

@@ -50,7 +50,7 @@ MOST_LINES = 260
 LONGER = {
     "_checks.py": 322,
     "_files.py": 311,
-    "step/optimizer.py": 399,
+    "step/optimizer.py": 398,
 }
 
 # Still to go: what reaches into another module.

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import reference
 import torch
+import torch.distributed.checkpoint
 from torch import distributed, multiprocessing, nn
+from torch.distributed.checkpoint import state_dict as dcp
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 import bisam
@@ -178,6 +180,36 @@ def scaled(rank, factor):
             opt.step(Batch(model, X[k][part], Y[part]), scaler=scaler)
             scaler.update()
     return gap(*models)
+
+
+def half_way(model, recipe, part, folder, flat, is_new, alone=False):
+    """A training whose second half goes on from files; the first half, and that second half, are made where they are new."""
+    opt = wrapped(model, recipe)
+    asked = dcp.StateDictOptions(flatten_optimizer_state_dict=flat)
+
+    def walk(numbers):
+        for k in numbers:
+            opt.step(Batch(model, X[k][part], Y[part]))
+
+    if is_new:
+        walk(range(3))
+    found = dict(zip(("model", "opt"), dcp.get_state_dict(model, opt, options=asked), strict=True))
+    if is_new:
+        distributed.checkpoint.save(found, checkpoint_id=folder)
+    else:
+        distributed.checkpoint.load(found, checkpoint_id=folder, no_dist=alone)
+        dcp.set_state_dict(model, opt, model_state_dict=found["model"], optim_state_dict=found["opt"], options=asked)
+    walk(range(3, 6))
+    return weights(model), opt.memory.step
+
+
+def resumed(rank, recipe, folder, flat):
+    """Where a sharded training ends, and one that goes on from its files."""
+    ends = []
+    for is_new in (True, False):
+        ends.append(half_way(shard(network()), recipe, slice(rank, None, 2), folder, flat, is_new))
+        distributed.barrier()
+    return ends
 
 
 def accumulated(rank, style):

@@ -1,7 +1,9 @@
 """Two processes that share the weights (`fully_shard`) or the batch (`no_sync`), against one process with all of both."""
 
 import pytest
+import reference
 import sharded_training as sharded
+import torch
 
 import bisam
 from bisam.axes import Adaptive, Lp, Only
@@ -37,12 +39,20 @@ JOBS = {
     "scaled": (sharded.scaled, (1024.0,)),
 }
 
+RESUMED = [(name, flat) for name in ("sam", "vasso", "looksam", "le-sam") for flat in (False, True)]
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def found():
-    answers = sharded.run(JOBS)
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    saved = {(name, flat): (sharded.resumed, (bisam.recipe(name), folder / f"{name} {flat}", flat)) for name, flat in RESUMED}
+    answers = sharded.run(JOBS | saved)
 
     def answer(key):
         one, two = answers[key]
@@ -103,3 +113,14 @@ def test_what_cannot_be_done_is_refused_by_name(found, what, words):
 @pytest.mark.parametrize("way", sharded.ACCUMULATED)
 def test_accumulation_with_no_sync_is_one_process(found, way):
     assert max(found(f"{way} in parts")) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@pytest.mark.parametrize(("name", "flat"), RESUMED)
+def test_a_sharded_training_goes_on_from_its_files(found, folder, name, flat):
+    for (through, steps), (again, more) in found((name, flat)):
+        assert reference.bits(through) == reference.bits(again) and steps == more == 6
+    alone = sharded.half_way(sharded.network(), bisam.recipe(name), slice(None), folder / f"{name} {flat}", flat, is_new=False, alone=True)
+    assert alone[1] == 6
+    for key, value in through.items():  # the same files, in one process
+        torch.testing.assert_close(alone[0][key], value, rtol=0, atol=1e-6)
