@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -27,17 +28,22 @@ def drop_copies() -> None:
 
 def reshard(model: nn.Module) -> None:
     """The model holds its shards afterwards, also where a pass without a backward pass has left it whole."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")
-    if fsdp is None:  # nobody has asked for it
-        return
-    for module in model.modules():
+    fsdp = _fsdp()
+    for module in () if fsdp is None else model.modules():
         if isinstance(module, fsdp.FSDPModule):
             module.reshard()
 
 
 def any_sharded(parameters: Iterable[Tensor]) -> bool:
     """Whether some of the parameters are spread over workers."""
-    return any(is_sharded(parameter) for parameter in parameters)
+    return _fsdp() is not None and any(is_sharded(parameter) for parameter in parameters)
+
+
+def _fsdp() -> ModuleType | None:
+    """The module of torch that shards, where there are several workers and it has been loaded: a look at every module of a model takes time."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None
+    return sys.modules.get("torch.distributed.fsdp")
 
 
 @contextmanager
@@ -59,8 +65,10 @@ def synchronised(shared: nn.Module | None) -> Iterator[None]:
 
 def check_model(model: nn.Module) -> None:
     """An error for a model of which a worker sees a part of the weights alone, without being told."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")
-    if fsdp is not None and any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()):
+    fsdp = _fsdp()
+    if fsdp is None:
+        return
+    if any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()):
         raise TypeError(
             "model must not be a FullyShardedDataParallel, where each worker would climb by the norm of its own part; "
             "shard it with torch.distributed.fsdp.fully_shard"
