@@ -20,11 +20,16 @@ class SharpTrainer(Trainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         opt = self.optimizer.optimizer  # ours, inside that of Accelerate
-        noise = bisam.step.RNGState(self.args.device)
-        loss = super().training_step(model, dict(inputs), num_items_in_batch)
-        with opt.perturbed(model, noise):
-            super().training_step(model, dict(inputs), num_items_in_batch)
-        return loss  # the Trainer clips, and calls opt.step()
+        inputs, at_w = self._prepare_inputs(inputs), []
+
+        def ascent():
+            loss, outputs = self.compute_loss(model, dict(inputs), True, num_items_in_batch)
+            at_w.append(loss.detach())
+            return loss if opt.recipe.ascent is None else opt.recipe.ascent(outputs["logits"], inputs["labels"])
+
+        with opt.perturbed(model, ascent=ascent):  # which a step that does not climb leaves out
+            there = super().training_step(model, inputs, num_items_in_batch)
+        return at_w[0] if at_w else there  # the Trainer clips, and calls opt.step()
         # [end trainer]
 
 
