@@ -80,9 +80,10 @@ class Before:
             snapshot.restore()
         self.frozen.note()
         for now, before in self._buffers:
-            for name in now.keys() - before.keys():
+            for name in set(now.keys()) - before.keys():
                 del now[name]
-            now.update(before)
+            for name, buffer in before.items():  # those of a scripted module are no dictionary
+                now[name] = buffer
         for attributes in self._attributes:
             attributes.put_back()
 

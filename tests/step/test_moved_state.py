@@ -381,6 +381,23 @@ def test_a_compiled_encoder_is_traced_once():
     same(model, plain)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_scripted_model_counts_once(frozen):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+    model[0].requires_grad_(not frozen)
+    twin = copy.deepcopy(model)
+    scripted = torch.jit.script(model)
+    for each in (scripted, twin):
+        opt = SharpnessAware(torch.optim.SGD(each.parameters(), lr=0.1), SAM)
+        for k in range(STEPS):
+            opt.step(Batch(each, *samples(k)))
+    for a, b in zip(scripted.state_dict().values(), twin.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    assert scripted.state_dict()["1.num_batches_tracked"] == STEPS
+
+
 def test_views_of_a_flat_encoder_come_back_with_it():
     model = nn.Sequential(nn.Linear(3, 2)).requires_grad_(False)
     flat = nn.utils.parameters_to_vector(model.parameters())
