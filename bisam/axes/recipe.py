@@ -220,7 +220,7 @@ def as_recipe(recipe: Recipe | str) -> Recipe:
     if isinstance(recipe, str):
         return _tables[0](recipe)
     if not isinstance(recipe, Recipe):
-        raise TypeError(f"recipe must be a bisam.Recipe, such as bisam.SAM; got {_checks.shown(recipe)}")
+        raise TypeError(f"recipe must be a bisam.Recipe, such as bisam.SAM, or the name of one (a radius is rho=0.05); got {_checks.shown(recipe)}")
     return recipe
 
 

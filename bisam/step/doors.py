@@ -67,6 +67,16 @@ def checked_base(base: object, recipe: object, rho: float | None, theirs: Mappin
     )
 
 
+def check_state(state_dict: Mapping[str, object]) -> None:
+    """A ``ValueError`` for what another implementation has saved: its groups would be taken for balls of their own."""
+    groups = [group for group in state_dict["param_groups"] if isinstance(group, Mapping)]
+    if "sharpness_aware" not in state_dict and any("adaptive" in group and "rho" in group for group in groups):
+        raise ValueError(
+            "state_dict must be of this optimiser or of its base, and that of another SAM is neither: opt.load_state_dict(theirs.base_optimizer.state_dict()) "
+            "takes over the state of its base, after `for group in theirs.param_groups: del group['rho'], group['adaptive']`"
+        )
+
+
 def _argument(name: str, value: object, base: torch.optim.Optimizer) -> str:
     if name == "adaptive":
         instead = 'is a recipe: bisam.SharpnessAware(base, "asam-all", rho=2.0), or bisam.ASAM, which has the eta of its paper' if value else "can be left out"

@@ -64,6 +64,7 @@ class Wrapper(torch.optim.Optimizer):
         _checks.part("state_dict", state_dict, dict, "what state_dict() returns")
         if not {"state", "param_groups"} <= set(state_dict):
             raise ValueError(f"state_dict must hold state and param_groups, got {_checks.shown(list(state_dict))}")
+        doors.check_state(state_dict)
         saved, own, named = checkpoints.unloaded(state_dict, self.base)
         if own is None and self.memory.step > 0 and checkpoints.is_asked():
             raise ValueError(

@@ -1,5 +1,6 @@
 """The page for those who come from another SAM: every block runs, and the lines of others end at the weights of ours."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from torch import nn
 import bisam
 
 PAGE = (Path(__file__).resolve().parents[2] / "book" / "coming_from_another_sam.md").read_text(encoding="utf-8")
-BLOCKS = {block.partition("\n")[0].removeprefix("# "): block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)}
+ALL = {block.partition("\n")[0].removeprefix("# "): block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)}
+BLOCKS = {name: block for name, block in ALL.items() if name != "here, skorch"}  # which needs skorch
 CLASSES = 4
 
 
@@ -77,6 +79,23 @@ def test_pairs_end_at_the_same_weights(left, right):
     one, other = run(left)[0], run(right)[0]
     torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
     assert (one - run("here, BiSAM" if "BiSAM" not in left else "here")[0]).abs().max() > 1e-4
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_skorch_makes_the_steps_of_a_plain_loop():
+    skorch = pytest.importorskip("skorch", reason="skorch is not installed, so its loop cannot be run")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, CLASSES))
+    twin, x, y = copy.deepcopy(model), torch.randn(40, 6), torch.randint(CLASSES, (40,))
+    names = {"torch": torch, "bisam": bisam, "model": model, "NeuralNetClassifier": skorch.NeuralNetClassifier}
+    exec(ALL["here, skorch"], names)
+    net = names["net"].set_params(batch_size=20, max_epochs=2, train_split=None, verbose=0)
+    net.fit(x, y)
+    opt = bisam.SharpnessAware(torch.optim.SGD(twin.parameters(), lr=0.1), "sam")
+    for _ in range(2):
+        for part in ((x[:20], y[:20]), (x[20:], y[20:])):
+            opt.step(bisam.Batch(twin, *part))
+    assert all(torch.equal(a, b) for a, b in zip(net.module_.parameters(), twin.parameters(), strict=True))
 
 
 def test_batch_norm_needs_no_line_here():

@@ -230,3 +230,45 @@ def test_what_is_no_batch_is_answered(call, given, words):
 def test_a_batch_in_another_order_is_answered(given):
     with pytest.raises(TypeError, match=r"model must be callable, and comes first: Batch\(model, inputs, targets\), got tensor"):
         bisam.Batch(*given(net()))
+
+
+# -- what they have saved -------------------------------------------------------------------------------------------------
+
+
+class TheirSAM(torch.optim.Optimizer):
+    """The constructor of davda54/sam, whose groups are those of its base."""
+
+    def __init__(self, params, base_optimizer, rho=0.05, adaptive=False, **kwargs):
+        super().__init__(params, {"rho": rho, "adaptive": adaptive, **kwargs})
+        self.base_optimizer = base_optimizer(self.param_groups, **kwargs)
+        self.param_groups = self.base_optimizer.param_groups
+
+
+def test_the_state_of_another_sam_is_answered_and_that_of_its_base_goes_on():
+    model, twin = net(), net()
+    theirs, plain = TheirSAM(model.parameters(), torch.optim.SGD, lr=0.1, momentum=0.9), sgd(twin, momentum=0.9)
+    for one, base in ((model, theirs.base_optimizer), (twin, plain)):
+        nn.functional.cross_entropy(one(X), Y).backward()
+        base.step()
+        base.zero_grad()
+    opt, other = SharpnessAware(sgd(model, momentum=0.9)), SharpnessAware(plain)
+    before = opt.state_dict()
+    with pytest.raises(ValueError, match=r"state_dict must be of this optimiser or of its base, and that of another SAM is neither") as refused:
+        opt.load_state_dict(theirs.state_dict())
+    assert opt.state_dict() == before
+    line, loop = re.search(r": (opt\.load_state_dict\(.*?\)\)) .*`(.*)`", str(refused.value)).groups()
+    exec(f"{loop}\n{line}", {"opt": opt, "theirs": theirs})
+    for one, each in ((model, opt), (twin, other)):
+        each.step(bisam.Batch(one, X, Y))
+    assert same(model, twin) and not any("rho" in group for group in opt.param_groups)
+
+
+def test_a_group_with_a_radius_of_its_own_is_still_loaded():
+    opt = SharpnessAware(torch.optim.SGD([{"params": list(net().parameters()), "rho": 0.2}], lr=0.1))
+    opt.load_state_dict(opt.state_dict())
+    assert opt.param_groups[0]["rho"] == 0.2
+
+
+def test_a_radius_in_the_place_of_a_recipe_is_answered():
+    with pytest.raises(TypeError, match=r"a radius is rho=0\.05\); got 0\.1"):
+        SharpnessAware(sgd(net()), 0.1)
