@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .. import _checks
 from .held import Before, Snapshot, Watch
+from .modules import is_compiled
 
 __all__ = ["held_buffers"]
 
@@ -31,7 +32,7 @@ def held_buffers(model: nn.Module, own: Iterable[Tensor] | None = None, others: 
     Args:
         model: any module; its parameters that require a gradient are left alone.
         own: of these, the ones that an optimiser moves, if not all; the others count as frozen.
-        others: hold the buffers of other modules that run inside too, from when they do.
+        others: hold the buffers of other modules that run inside too, from when they do; not where the model is compiled, which minds that.
 
     Raises:
         RuntimeError: a frozen parameter has moved inside that had not before, so that there is no copy of it.
@@ -46,7 +47,7 @@ def held_buffers(model: nn.Module, own: Iterable[Tensor] | None = None, others: 
     before = Before(_checks.module("model", model), own)
     with ExitStack() as around:
         around.callback(before.put_back)
-        if others:
+        if others and not is_compiled(model):
             around.callback(register_module_forward_pre_hook(lambda module, _: before.meet(module)).remove)
         if before.frozen.has_unknown:
             if "torch._dynamo" in sys.modules:  # what is compiled would be compiled again for the watch

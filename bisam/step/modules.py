@@ -30,6 +30,11 @@ def is_graphed(model: nn.Module) -> bool:
     first = next(model.parameters(), None)
     if first is None or not first.is_cuda:
         return False
+    return is_compiled(model)
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a module, or one inside it, is compiled."""
     return any("_orig_mod" in module._modules or module._compiled_call_impl is not None for module in model.modules())
 
 

@@ -398,6 +398,27 @@ def test_a_scripted_model_counts_once(frozen):
     assert scripted.state_dict()["1.num_batches_tracked"] == STEPS
 
 
+@pytest.mark.parametrize("way", ["a wrapper", "in place"])
+def test_a_block_around_a_compiled_model_compiles_nothing_again_and_warns_of_nothing(way):
+    torch.compiler.reset()
+    model, plain = net("in place"), net("in place")
+    compiled = torch.compile(model, backend="aot_eager") if way == "a wrapper" else model
+    if way == "in place":
+        model.compile(backend="aot_eager")
+    opt = SharpnessAware(base(model), SAM)
+    for k in range(STEPS):
+        x, y = samples(k)
+        opt.zero_grad()
+        with torch.compiler.set_stance("default" if k < 1 else "fail_on_recompile"):
+            CROSS_ENTROPY(compiled(x), y).backward()
+            with opt.perturbed(compiled):
+                CROSS_ENTROPY(compiled(x), y).backward()
+        opt.step()
+    plain_steps(plain)
+    model._compiled_call_impl = None
+    same(model, plain)
+
+
 def test_views_of_a_flat_encoder_come_back_with_it():
     model = nn.Sequential(nn.Linear(3, 2)).requires_grad_(False)
     flat = nn.utils.parameters_to_vector(model.parameters())
