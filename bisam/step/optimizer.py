@@ -148,7 +148,7 @@ class SharpnessAware(Wrapper):
                 compute a loss: some frameworks run their hooks in one.
             ascent: returns the ascent loss, with its graph and no ``backward()``; the descent loss is raised without it.
             descent: the same of the descent loss. Where the recipe needs its gradient at w too, it is called there as well.
-            model: whose buffers are held while a closure or ``descent`` is called again; ``None`` finds the modules that run by a hook
+            model: whose state is held while a closure or ``descent`` is called again; ``None`` finds the modules that run by a hook
                 on all modules, which a compiled model should be spared.
 
         Returns:
@@ -303,7 +303,7 @@ class SharpnessAware(Wrapper):
         not climb, ``ascent`` is not called.
 
         Args:
-            model: its buffers (batch-norm statistics) are held during the block; those of your first pass are not mended if it was not finite.
+            model: with all parameters of the base that lead to the loss; its state (batch-norm statistics) is held, not mended if not finite.
             noise: a :class:`~bisam.step.rng.RNGState` taken before the first pass; the block then draws the same dropout masks.
                 Needed if the model draws noise, unless the recipe says ``same_noise=False``.
             ascent: returns the ascent loss at w, with its graph and no ``backward()``; in place of a pass of yours before the
