@@ -61,15 +61,54 @@ def by_batch(model, recipe, part, **choices):
 
 def by_block(model, recipe, part):
     opt = wrapped(model, recipe)
-    for k in range(6):
+    for x in X:
         opt.zero_grad()
-        recipe.raised(model(X[k][part]), Y[part]).backward()
-        with torch.no_grad():
-            model(X[k][part])  # leaves the weights gathered where they are not to be freed after a pass
+        recipe.raised(model(x[part]), Y[part]).backward()
+        leave_gathered(model, x[part])
         with opt.perturbed(model):
-            recipe.descent(model(X[k][part]), Y[part]).backward()
+            recipe.descent(model(x[part]), Y[part]).backward()
         opt.step()
     return opt
+
+
+def by_ascent(model, recipe, part):
+    opt = wrapped(model, recipe)
+    for x in X:
+        opt.zero_grad()
+        leave_gathered(model, x[part])
+        with opt.perturbed(model, ascent=lambda x=x: recipe.raised(model(x[part]), Y[part])):
+            recipe.descent(model(x[part]), Y[part]).backward()
+        opt.step()
+    return opt
+
+
+def by_functions(model, recipe, part):
+    opt = wrapped(model, recipe)
+    for x in X:
+        leave_gathered(model, x[part])
+        ascent, descent = (lambda loss=loss, x=x: loss(model(x[part]), Y[part]) for loss in (recipe.raised, recipe.descent))
+        opt.step(ascent=ascent, descent=descent, model=model)
+    return opt
+
+
+def by_closure(model, recipe, part):
+    opt = wrapped(model, recipe)
+    for x in X:
+
+        def closure(x=x):
+            opt.zero_grad()
+            loss = recipe.descent(model(x[part]), Y[part])
+            loss.backward()
+            return loss
+
+        opt.step(closure, model=model)
+    return opt
+
+
+def leave_gathered(model, x):
+    """A pass without a backward pass, after which weights stay gathered that are not to be freed after a pass."""
+    with torch.no_grad():
+        model(x)
 
 
 def by_accumulation(model, recipe, part):
@@ -82,7 +121,10 @@ def by_accumulation(model, recipe, part):
     return opt
 
 
-STYLES = {"batch": by_batch, "block": by_block, "accumulation": by_accumulation}
+STYLES = {
+    "batch": by_batch, "block": by_block, "ascent": by_ascent, "functions": by_functions, "closure": by_closure,
+    "accumulation": by_accumulation,
+}  # fmt: skip
 
 
 def equal(rank, recipe, style, reshard):
@@ -97,10 +139,10 @@ def returns(rank, recipe):
     """Whether the shards are back to the bit, and the climb is seen by the passes inside."""
     model = shard(network(), reshard_after_forward=False)
     opt, (x, y) = wrapped(model, recipe), (X[0][rank::2], Y[rank::2])
-    loss = recipe.raised(model(x), y)
-    loss.backward()
+    with torch.no_grad():
+        loss = recipe.raised(model(x), y)
     before = held(model)
-    with opt.perturbed(model):
+    with opt.perturbed(model, ascent=lambda: recipe.raised(model(x), y)):
         inside = recipe.raised(model(x), y).detach()
     after = held(model)
     with torch.no_grad():
@@ -146,6 +188,8 @@ def refused(rank, what):
         if what.endswith("block"):
             with opt.perturbed(model):
                 pass
+        elif what == "unknown model":
+            opt.step(lambda: None)
         else:
             opt.step(batch, validation=batch if recipe.radius.learns else None)
     except (TypeError, ValueError) as error:

@@ -19,19 +19,22 @@ MORE = {
     **{f"p = {p}": bisam.SAM.replace(geometry=Lp(p)) for p in (1, 3)},
     "norm layers, adaptive": bisam.SAM.replace(geometry=Only(Adaptive())),
 }
-BLOCK = ("sam", "bisam-log", "asam", "sam-inf", "vasso", "fsam")
+BLOCK = ("sam", "asam", "sam-inf", "vasso", "fsam")
+FUNCTIONS = ("sam", "bisam-log", "asam", "vasso", "rsam", "looksam")
 PARTS = ("sam", "bisam-log", "asam", "gsam")
 
 EQUAL = {
     **{(name, "batch", keep): (recipe, "batch", not keep) for name, recipe in (ROWS | MORE).items() for keep in (False, True)},
     **{(name, "block", True): (bisam.recipe(name), "block", False) for name in BLOCK},
+    **{(name, way, True): (bisam.recipe(name), way, False) for name in FUNCTIONS for way in ("ascent", "functions") if name != "looksam" or way != "ascent"},
+    **{(name, "closure", False): (bisam.recipe(name), "closure", True) for name in ("sam", "asam", "looksam")},
     **{(name, "accumulation", False): (bisam.recipe(name), "accumulation", True) for name in PARTS},
 }
 JOBS = {
     **{key: (sharded.equal, arguments) for key, arguments in EQUAL.items()},
     **{f"{name} returns": (sharded.returns, (bisam.recipe(name),)) for name in BLOCK},
     **{f"{name} draws": (sharded.drawn, (bisam.recipe(name),)) for name in ("sam", "asam")},
-    **{what: (sharded.refused, (what,)) for what in ("flat parameters", "flat parameters, block", "learned radius", "per worker")},
+    **{what: (sharded.refused, (what,)) for what in ("flat parameters", "flat parameters, block", "learned radius", "per worker", "unknown model")},
     **{f"{way} in parts": (sharded.accumulated, (way,)) for way in sharded.ACCUMULATED},
     "record": (sharded.record, ()),
     "accident": (sharded.accident, ()),
@@ -103,6 +106,7 @@ def test_a_scaler_with_nothing_to_save_changes_nothing(found):
         ("flat parameters, block", ("FullyShardedDataParallel", "fully_shard")),
         ("learned radius", ("Learned", "lets-sam", "DistributedDataParallel")),
         ("per worker", ("per_worker", "fully_shard")),
+        ("unknown model", ("model", "fully_shard")),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(found, what, words):
