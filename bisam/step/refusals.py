@@ -132,7 +132,7 @@ def check_moment(recipe: Recipe, base: torch.optim.Optimizer, is_inside: bool, p
     """An error where no step can begin now."""
     recipe.check_base(base)  # its groups may have changed
     if sharded.any_sharded(parameter for group in base.param_groups for parameter in group["params"]):
-        sharded.check_recipe(recipe, per_worker)
+        sharded.check_recipe(recipe, per_worker, model)
     if is_inside:
         raise RuntimeError("a `with opt.perturbed(model):` block must be left before the next step or block begins")
     if model is not None:

@@ -40,10 +40,12 @@ def any_sharded(parameters: Iterable[Tensor]) -> bool:
 
 
 def _fsdp() -> ModuleType | None:
-    """The module of torch that shards, where there are several workers and it has been loaded: a look at every module of a model takes time."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return None
-    return sys.modules.get("torch.distributed.fsdp")
+    """The module of torch that shards, where it is in use: a look at every module of a model takes time."""
+    return sys.modules.get("torch.distributed.fsdp") if _has_workers() else None
+
+
+def _has_workers() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 @contextmanager
@@ -65,10 +67,10 @@ def synchronised(shared: nn.Module | None) -> Iterator[None]:
 
 def check_model(model: nn.Module) -> None:
     """An error for a model of which a worker sees a part of the weights alone, without being told."""
-    fsdp = _fsdp()
-    if fsdp is None:
+    if not _has_workers():
         return
-    if any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()):
+    fsdp = _fsdp()
+    if fsdp is not None and any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()):
         raise TypeError(
             "model must not be a FullyShardedDataParallel, where each worker would climb by the norm of its own part; "
             "shard it with torch.distributed.fsdp.fully_shard"
@@ -80,7 +82,7 @@ def check_model(model: nn.Module) -> None:
         )
 
 
-def check_recipe(recipe: Recipe, per_worker: bool) -> None:
+def check_recipe(recipe: Recipe, per_worker: bool, model: nn.Module | None) -> None:
     """An error for what cannot be done where the weights are spread over workers."""
     if recipe.radius.learns:
         raise ValueError(
@@ -89,3 +91,5 @@ def check_recipe(recipe: Recipe, per_worker: bool) -> None:
         )
     if per_worker:
         raise ValueError("per_worker must be False for a model of fully_shard, whose backward pass averages over all workers")
+    if model is None:
+        raise ValueError("model must be given for one of fully_shard, step(closure, model=model): it is told that its weights have moved")

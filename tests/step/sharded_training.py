@@ -139,9 +139,9 @@ def returns(rank, recipe):
     """Whether the shards are back to the bit, and the climb is seen by the passes inside."""
     model = shard(network(), reshard_after_forward=False)
     opt, (x, y) = wrapped(model, recipe), (X[0][rank::2], Y[rank::2])
+    before = held(model)
     with torch.no_grad():
         loss = recipe.raised(model(x), y)
-    before = held(model)
     with opt.perturbed(model, ascent=lambda: recipe.raised(model(x), y)):
         inside = recipe.raised(model(x), y).detach()
     after = held(model)
