@@ -35,7 +35,7 @@ def held_buffers(model: nn.Module, own: Iterable[Tensor] | None = None, others: 
         others: hold the buffers of other modules that run inside too, from when they do; not where the model is compiled, which minds that.
 
     Raises:
-        RuntimeError: a frozen parameter has moved inside that had not before, so that there is no copy of it.
+        RuntimeError: a frozen parameter has moved inside that had not before: there is no copy of it, or the code of a block has moved it.
 
     Example:
         >>> norm = nn.BatchNorm1d(2)
@@ -44,7 +44,7 @@ def held_buffers(model: nn.Module, own: Iterable[Tensor] | None = None, others: 
         >>> norm.running_mean
         tensor([0., 0.])
     """
-    before = Before(_checks.module("model", model), own)
+    before = Before(_checks.module("model", model), own, in_block=others)
     with ExitStack() as around:
         around.callback(before.put_back)
         if others and not is_compiled(model):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# How frozen parameters were left by the last held pass, by module and name; ``None`` for one that is written to without a new version.
-_SEEN: WeakKeyDictionary[nn.Module, dict[str, tuple | None]] = WeakKeyDictionary()
+# How frozen parameters were left by the last held pass, and whether they have moved in one, by module and name.
+_SEEN: WeakKeyDictionary[nn.Module, dict[str, tuple[tuple, bool]]] = WeakKeyDictionary()
 
 _OF_ALL_MODULES = frozenset(vars(nn.Module()))
 _VALUES = (Tensor, int, float, str, tuple, list, dict, deque, set, type(None))
@@ -44,14 +44,15 @@ class Before:
     Args:
         model: it and the modules inside it are met now.
         own: the parameters that an optimiser moves, which are left alone unless they are frozen; ``None`` for all that require a gradient.
+        in_block: whether code of others runs inside, and not the model alone.
     """
 
-    def __init__(self, model: nn.Module, own: Iterable[Tensor] | None):
+    def __init__(self, model: nn.Module, own: Iterable[Tensor] | None, in_block: bool):
         self._met: set[nn.Module] = set()
         self._buffers: list[tuple[dict, dict]] = []
         self._attributes: list[Attributes] = []
         self._snapshots: list[Snapshot] = []
-        self.frozen = Frozen(own)
+        self.frozen = Frozen(own, in_block)
         self.meet(model, with_attributes=True)
 
     def meet(self, model: nn.Module, with_attributes: bool = False) -> None:
@@ -113,22 +114,23 @@ class Attributes:
 class Frozen:
     """Frozen parameters, which a forward pass may move all the same, as that of a momentum encoder does.
 
-    Copied are those that have moved since the last held pass, as they do in the first pass of a step. Those that were never met are
-    watched: they are copied when somebody is about to write to them. The others take no memory.
+    Copied are those that have moved since the last held pass, as they do in the first pass of a step, and those that have moved in one.
+    Those that were never met are watched: they are copied when somebody is about to write to them. The others take no memory.
     """
 
-    def __init__(self, own: Iterable[Tensor] | None):
+    def __init__(self, own: Iterable[Tensor] | None, in_block: bool):
         self._own = None if own is None else {id(parameter) for parameter in own}
+        self._in_block = in_block  # whether code of others runs inside, which may write to them beside the model
         self._met: list[tuple[dict, str, Tensor, tuple]] = []
         self._homes: dict[Tensor, Tensor] = {}  # the memory that they come back to, of those that may move
         self._watched: dict[int, list[Tensor]] = {}  # by the address of their memory
         self._caught: dict[Tensor, Snapshot] = {}
-        self._written: set[Tensor] = set()  # without a new version
+        self._movers: set[Tensor] = set()
         self._surprises: list[str] = []
 
     def meet(self, module: nn.Module) -> list[Tensor]:
         """Takes note of the frozen parameters of a module; returns those that are to be copied."""
-        moved, seen = [], None
+        copied, seen = [], None
         for name, parameter in module._parameters.items():
             if parameter is None or (parameter.requires_grad and (self._own is None or id(parameter) in self._own)):
                 continue
@@ -137,14 +139,15 @@ class Frozen:
             seen = _SEEN.setdefault(module, {}) if seen is None else seen
             state = _state(parameter)
             self._met.append((seen, name, parameter, state))
+            last, is_mover = seen.get(name, (state, False))
             if name not in seen and _is_plain(parameter):
                 self._watched.setdefault(parameter.untyped_storage()._cdata, []).append(parameter)
-            elif seen.get(name, state) != state:
-                moved.append(parameter)
+            elif is_mover or last != state:
+                copied.append(parameter)
             else:
                 continue
             self._homes[parameter] = parameter.data
-        return moved
+        return copied
 
     @property
     def has_unknown(self) -> bool:
@@ -155,29 +158,31 @@ class Frozen:
         """Copies the watched parameters in whose memory a tensor is."""
         for parameter in self._watched.pop(tensor.untyped_storage()._cdata, ()) if _is_plain(tensor) else ():
             self._caught[parameter] = Snapshot([parameter])
+            self._movers.add(parameter)  # also where it gets no new version
 
     def come_home(self) -> None:
-        """Those that may have moved are in the memory in which they were, with what was caught; says which others have moved."""
-        for _, name, parameter, state in self._met:
-            is_moved = _state(parameter) != state
-            if is_moved and parameter not in self._homes:
+        """Those that may have moved are in the memory in which they were, with what was caught; says which should not have."""
+        for seen, name, parameter, state in self._met:
+            if _state(parameter) == state:
+                continue
+            self._movers.add(parameter)
+            is_of_the_block = self._in_block and name in seen and seen[name][0] == state  # the first pass has not moved it
+            if parameter not in self._homes or is_of_the_block:
                 self._surprises.append(f"{name} of shape {tuple(parameter.shape)}")
-            elif is_moved and parameter.data_ptr() != state[-1]:
+            if parameter in self._homes and parameter.data_ptr() != state[-1]:
                 parameter.data = self._homes[parameter]
-            elif not is_moved and parameter in self._caught:
-                self._written.add(parameter)
         for snapshot in self._caught.values():
             snapshot.restore()
 
     def note(self) -> None:
         """How they are left, to find what moves until the next held pass."""
         for seen, name, parameter, _ in self._met:
-            if parameter in self._homes or name not in seen or self._surprises:
-                is_always_copied = parameter in self._written or seen.get(name, ()) is None
-                seen[name] = None if is_always_copied else _state(parameter)
+            is_mover = parameter in self._movers
+            if name not in seen or is_mover or parameter in self._homes:
+                seen[name] = _state(parameter), is_mover or (name in seen and seen[name][1])
 
     def check(self) -> None:
-        """An error where something has moved that was not copied."""
+        """An error where something has moved that was not copied, or that only the code of a block has moved."""
         if self._surprises:
             raise RuntimeError(
                 f"{self._surprises[0]} is no parameter that the optimiser moves, yet has moved between the two passes and not in the first: move it "

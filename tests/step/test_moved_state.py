@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import bisam
+import bisam.measure
 from bisam import BISAM_LOG, SAM, Batch, SharpnessAware
 from bisam.methods import LE_SAM, RSAM
 from bisam.step import RNGState, held_buffers
@@ -129,7 +130,7 @@ def encoder(self):
 
 def unfrozen(self):
     self.key = copy.deepcopy(self.layer)
-    self.key.weight.grad = self.key.bias.grad = None
+    nn.init.zeros_(self.key.weight)
 
 
 def used(self, x):
@@ -328,6 +329,43 @@ def test_passes_that_rank_start_elsewhere_or_go_by_parts_leave_no_trace_either(r
     for k in range(3):
         opt.step(Batch(model, *samples(k)))
         assert model.counts == ((k + 1) * passes,) * 4
+
+
+@pytest.mark.parametrize("name", ["rsam", "lets-sam", "esam", "e-bisam-log", "ksam", "msam"])
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoder_moves_once_a_step_whatever_passes_the_recipe_makes(kind, name):
+    """It ends where one of the passes from its place at the beginning has put it."""
+    recipe = bisam.recipe(name)
+    if recipe.micro_batch is not None:
+        recipe = recipe.replace(micro_batch=6)
+    model, moves = net(kind), []
+    move = model.move
+
+    def noted(self, x):
+        before = self.key.weight.clone()
+        out = move(self, x)
+        moves.append((before, self.key.weight.clone()))
+        return out
+
+    model.move = noted
+    opt = SharpnessAware(base(model), recipe, seed=0)
+    more = {"validation": Batch(model, *samples(9))} if recipe.radius.learns else {}
+    for k in range(STEPS):
+        moves.clear()
+        begin = model.key.weight.clone()
+        opt.step(Batch(model, *samples(k)), **more)
+        ends = [after for _, after in moves]
+        assert any(torch.equal(model.key.weight, end) for end in ends) and not torch.equal(model.key.weight, begin)
+        if recipe.micro_batch is None:
+            assert any(torch.equal(before, begin) and torch.equal(after, model.key.weight) for before, after in moves)
+
+
+def test_measures_leave_an_encoder_where_it_is():
+    model = net("lerp")
+    before = [p.clone() for p in model.key.parameters()]
+    for _ in range(3):
+        bisam.measure.m_sharpness(model, bisam.CrossEntropy(), *samples(0), rho=0.05, m=6, batch_norm="batch")
+    assert all(torch.equal(a, b) for a, b in zip(before, model.key.parameters(), strict=True))
 
 
 def test_frozen_parameters_that_stay_take_no_memory(monkeypatch):
