@@ -193,7 +193,7 @@ class Hypergradient(Learner):
         model, noise = self.pieces[0].model, self.pieces[0].random_state()
         rates = {id(p): _rate(group) for group in groups for p in group["params"]}
         named = {name: p for name, p in parameters.items() if p.requires_grad}
-        with held_buffers(model), noise.replayed():  # the random numbers of training go on undisturbed
+        with held_buffers(model, parameters.values()), noise.replayed():  # the random numbers of training go on undisturbed
             training, slope = self._loss(model, self.pieces, named)
             validation, other = self._loss(model, [self.validation], named)
         change = {name: rates[id(named[name])] * (other[name] - slope[name]) for name in slope if name in other}
