@@ -15,7 +15,7 @@ from bisam.training import own_code
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-ROOMS = ["losses", "axes", "step", "methods", "measure", "training", "evidence", "notebook", "gpu", "commands"]
+ROOMS = ["losses", "axes", "step", "methods", "measure", "testing", "training", "evidence", "notebook", "gpu", "commands"]
 
 
 def test_the_blocks_of_python_run_one_after_the_other(capsys):
