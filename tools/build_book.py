@@ -108,17 +108,23 @@ def status_table() -> str:
 
 
 def conformance_table() -> str:
-    """A row for each check, a column for each implementation: a tick, the number that was too large, or a dash where it does not apply."""
+    """A table of those that are SAM and one of its relatives, a column each."""
     outcomes = json.loads((ROOT / "book" / "conformance.json").read_text(encoding="utf-8"))
-    heads = [f"{name} {run['version']}" for name, run in outcomes.items()]
+    is_sam = {name: name.startswith("bisam") or name.endswith(", SAM") for name in outcomes}
+    tables = (_columns({name: run for name, run in outcomes.items() if is_sam[name] == wanted}) for wanted in (True, False))
+    runs = sorted({f"{run['date']} with torch {run['torch']}" for run in outcomes.values()})
+    return "\n".join(tables) + f"\nRun on {', '.join(runs)}.\n"
+
+
+def _columns(outcomes: dict) -> str:
+    """A row for each check that applies to one at least: a tick, the number that was too large, or a dash where it does not apply."""
+    heads = [f"{name.removesuffix(', SAM')} {run['version']}" for name, run in outcomes.items()]
     lines = [f"| check | {' | '.join(heads)} |", f"| --- |{' :---: |' * len(heads)}"]
     for check in next(iter(outcomes.values()))["checks"]:
-        cells = (_cell(run["checks"][check]) for run in outcomes.values())
-        lines.append(f"| `{check}` | {' | '.join(cells)} |")
+        cells = [_cell(run["checks"][check]) for run in outcomes.values()]
+        lines += [f"| `{check}` | {' | '.join(cells)} |"] if set(cells) != {"-"} else []
     cells = (f"{run['beside']['difference']:.0e}" if run["beside"] else "-" for run in outcomes.values())
-    lines.append(f"| from ours | {' | '.join(cells)} |")
-    runs = sorted({f"{run['date']} with torch {run['torch']}" for run in outcomes.values()})
-    return "\n".join(lines) + f"\n\nRun on {', '.join(runs)}.\n"
+    return "\n".join([*lines, f"| from ours | {' | '.join(cells)} |", ""])
 
 
 def _cell(check: dict) -> str:

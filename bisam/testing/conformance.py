@@ -78,6 +78,7 @@ def _outcome(invariant: Invariant, candidate: Candidate) -> Outcome:
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            torch.manual_seed(0)
             measured = float(invariant.measure(candidate))
     except NotApplicable as reason:
         return Outcome(name, NOT_APPLICABLE, said=str(reason))

@@ -39,6 +39,7 @@ OUTSIDE_THE_STEP = {
     "training/rng.py torch.cuda.set_rng_state": "the same, on a GPU",
     "training/state.py torch.manual_seed": "each of several processes draws other dropout masks",
     "measure/traces.py torch.manual_seed": "the probes of a trace come from a seed, inside fork_rng",
+    "testing/conformance.py torch.manual_seed": "each check draws the same random numbers in every run, inside fork_rng",
     "gpu/parts.py .grad": "stands for the backward pass where a step is timed without one",
     "gpu/published.py .data": "SAM as others have published it, to be timed beside ours",
     "gpu/timing.py torch.manual_seed": "what is timed is the same in each process",
