@@ -103,6 +103,25 @@ def test_batch_norm_needs_no_line_here():
     assert names["model"][1].num_batches_tracked == 4
 
 
+def test_their_lines_on_batch_norm_do_no_harm_in_a_block():
+    def train(set_momentum):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, CLASSES))
+        opt, x, y = bisam.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1)), torch.randn(12, 6), torch.randint(CLASSES, (12,))
+        for _ in range(3):
+            set_momentum(model[1], 0.1)
+            nn.functional.cross_entropy(model(x), y).backward()
+            with opt.perturbed(model):
+                set_momentum(model[1], 0)
+                nn.functional.cross_entropy(model(x), y).backward()
+            opt.step()
+            opt.zero_grad()
+        return model.state_dict()
+
+    theirs, plain = train(lambda norm, momentum: setattr(norm, "momentum", momentum)), train(lambda norm, momentum: None)
+    assert all(torch.equal(theirs[name], plain[name]) for name in plain)
+
+
 def test_one_climb_is_over_the_parameters_of_both_optimisers():
     _, names = run("here, two optimisers and one climb")
     opt = names["opt"]
