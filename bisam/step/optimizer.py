@@ -232,7 +232,7 @@ class SharpnessAware(Wrapper):
             raise
         gradients.add(parameters, earlier, weight)
         self._learner = step.learner if is_kept else None
-        self._turn.ready(all(p.grad is None for p in parameters.values()), against_scaler=UNSCALED if scaler is None else None)
+        self._turn.ready(all(p.grad is None for p in parameters.values()), against_scaler=lambda: UNSCALED if scaler is None else None)
         return step.outcome.loss
 
     def _backward_of(self, calls: Calls, model: nn.Module | None, scaler) -> object:
@@ -346,7 +346,7 @@ class SharpnessAware(Wrapper):
             self._turn.ready()
         else:
             self._judgement.wait(step, moment)
-            self._turn.ready(against_scaler=about_scaler(self.recipe, step.rho))
+            self._turn.ready(against_scaler=lambda: about_scaler(step))
 
     # -- gradients and parameters -----------------------------------------------------------------------------------
 

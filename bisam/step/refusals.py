@@ -16,6 +16,7 @@ from .doors import instead_of_a_batch
 from .groups import radii_of_groups
 from .modules import draws_noise, names_of
 from .rng import RNGState
+from .step import Step
 
 
 def checked_batch(recipe: Recipe, batch: object, validation: object, record: bool) -> list[Batch]:
@@ -116,11 +117,12 @@ def _check_passes(recipe: Recipe, where: str) -> None:
         )
 
 
-def about_scaler(recipe: Recipe, rho: float) -> str | None:
+def about_scaler(step: Step) -> str | None:
     """What is said to a ``GradScaler`` that a block was not given; ``None`` where its factor has changed nothing of the climb."""
-    one, other = (recipe.radius.length(rho, torch.tensor(size)) for size in (1e-3, 1e6))
+    recipe, device = step.recipe, next(iter(step.parameters.values())).device
+    one, other = (recipe.radius.length(step.rho, torch.tensor(size, device=device)) for size in (1e-3, 1e6))
     remembers = recipe.direction is not None or (recipe.combination is not None and recipe.combination.hands_over)
-    if rho == 0 or (recipe.geometry.is_bounded and float(one) == float(other) and not remembers):
+    if not step.climbs or (recipe.geometry.is_bounded and float(one) == float(other) and not remembers):
         return None
     return (
         f"scaler must be given to the block, opt.perturbed(model, scaler=scaler), for recipe {recipe.name!r}: "

@@ -38,13 +38,13 @@ class Turn:
         self.clear()
         _TURNS.setdefault(base, WeakSet()).add(self)
 
-    def ready(self, is_empty: bool = False, against_scaler: str | None = None) -> None:
-        """A gradient waits; none does where the step is skipped. ``against_scaler`` is what is said to a ``GradScaler`` nobody has told us of."""
+    def ready(self, is_empty: bool = False, against_scaler: Callable[[], str | None] = lambda: None) -> None:
+        """A gradient waits; none does where the step is skipped. ``against_scaler`` says what a ``GradScaler`` is told of which we were not."""
         self.is_ready, self.is_empty, self.why, self.against_scaler = True, is_empty, NOTHING, against_scaler
 
     def clear(self, why: str = NOTHING) -> None:
         """No gradient waits, and why not."""
-        self.is_ready, self.is_empty, self.why, self.against_scaler = False, False, why, None
+        self.is_ready, self.is_empty, self.why, self.against_scaler = False, False, why, lambda: None
 
     def cleared(self) -> None:
         """The gradients have been cleared by whoever writes the loop."""
@@ -94,8 +94,9 @@ class Turn:
 
     def check_scaler(self) -> None:
         """An error where a ``GradScaler`` that is about to step must not."""
-        if self.against_scaler is not None:
-            raise ValueError(self.against_scaler)
+        said = self.against_scaler()
+        if said is not None:
+            raise ValueError(said)
         if self.why is not NOTHING:
             raise RuntimeError(self.why)
 

@@ -135,6 +135,14 @@ def equal(rank, recipe, style, reshard):
     return gap(model, one)
 
 
+def spread(rank, recipe, style):
+    """The same for the parts of a batch, under ``DistributedDataParallel``."""
+    model, one = nn.parallel.DistributedDataParallel(network()), network()
+    STYLES[style](model, recipe, slice(rank, None, 2))
+    STYLES[style](one, recipe, slice(None))
+    return gap(model.module, one)
+
+
 def returns(rank, recipe):
     """Whether the shards are back to the bit, and the climb is seen by the passes inside."""
     model = shard(network(), reshard_after_forward=False)
@@ -281,7 +289,7 @@ def together(net, samples, loss):
 
 def sum_in_block(net, opt, samples):
     opt.zero_grad()
-    together(net, samples, opt.recipe.raised)
+    together(net, samples, opt.recipe.descent)
     with opt.perturbed(net):
         together(net, samples, opt.recipe.descent)
     opt.step()

@@ -30,7 +30,9 @@ EQUAL = {
     **{(name, "closure", False): (bisam.recipe(name), "closure", True) for name in ("sam", "asam", "looksam")},
     **{(name, "accumulation", False): (bisam.recipe(name), "accumulation", True) for name in PARTS},
 }
+SPREAD = [*((name, "closure") for name in ("sam", "vasso", "gsam")), *((name, style) for name in ("sam", "bisam-log") for style in ("ascent", "functions"))]
 JOBS = {
+    **{(name, style): (sharded.spread, (bisam.recipe(name), style)) for name, style in SPREAD},
     **{key: (sharded.equal, arguments) for key, arguments in EQUAL.items()},
     **{f"{name} returns": (sharded.returns, (bisam.recipe(name),)) for name in BLOCK},
     **{f"{name} draws": (sharded.drawn, (bisam.recipe(name),)) for name in ("sam", "asam")},
@@ -68,6 +70,11 @@ def found(folder):
 
 @pytest.mark.parametrize("case", EQUAL, ids=lambda case: f"{case[0]}, {case[1]}{', kept whole' if case[2] else ''}")
 def test_shards_on_two_workers_are_one_process(found, case):
+    assert max(found(case)) < 1e-6
+
+
+@pytest.mark.parametrize("case", SPREAD, ids=", ".join)
+def test_passes_of_others_on_two_workers_are_one_process(found, case):
     assert max(found(case)) < 1e-6
 
 
