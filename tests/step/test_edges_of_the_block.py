@@ -344,6 +344,26 @@ def test_an_accident_without_a_scaler_ends_at_the_step_that_names_the_scaler(on_
         opt.step()
 
 
+@pytest.mark.parametrize("on_pass", [1, 2])
+def test_a_fused_base_skips_a_block_without_anybody_looking(on_pass, monkeypatch):
+    monkeypatch.setattr("bisam._look.is_free", lambda tensor: False)  # as on a GPU
+    model = reference.net(dtype=torch.float32)
+    opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True), nonfinite="skip")
+    count = itertools.count(1)
+    model[0].weight.register_hook(lambda g: g * torch.inf if next(count) == on_pass + 4 else g)
+    before = []
+    for k in range(4):
+        x, y = reference.samples(k, dtype=torch.float32)
+        opt.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        with opt.perturbed(model):
+            nn.functional.cross_entropy(model(x), y).backward()
+        opt.step()
+        before.append(flat(model))
+    assert torch.equal(before[1], before[2]) and not torch.equal(before[2], before[3])
+    assert opt.skipped == 1 and opt.memory.step == 4
+
+
 # -- noise --------------------------------------------------------------------------------------------------------------------
 
 
