@@ -16,6 +16,13 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.detach().to_local() if is_sharded(tensor) else tensor
 
 
+def spread_as(gradient: Tensor, tensor: Tensor) -> Tensor:
+    """A gradient in the shards of its parameter, where the backward pass has left the workers a sum to make."""
+    if not is_sharded(gradient) or gradient.placements == tensor.placements:
+        return gradient
+    return gradient.redistribute(tensor.device_mesh, tensor.placements)
+
+
 def over_shards(parts: list[Tensor], tensors: list[Tensor], p: float) -> list[Tensor]:
     r"""The p-norm of each tensor, from those of what this worker holds; with p = 1 the sums. Plain tensors keep theirs.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _look
-from .shards import local, over_shards
+from .shards import is_sharded, local, over_shards
 
 __all__ = ["Tensors", "dot", "euclidean_norm", "linear"]
 
@@ -79,11 +79,11 @@ def scaled(tensors: list[Tensor], rho: float | Tensor, size: Tensor, in_place: b
     if _look.is_free(size) and size.item() == 0:
         ratio = torch.zeros_like(ratio)
     if not in_place:
-        if all(tensor.device == ratio.device for tensor in tensors):
+        if all(tensor.device == ratio.device and not is_sharded(tensor) for tensor in tensors):
             return list(torch._foreach_mul(tensors, ratio))
         return [tensor * ratio.to(tensor.device) for tensor in tensors]
     for tensor in tensors:
-        by_device.setdefault(tensor.device, []).append(tensor)
+        by_device.setdefault(tensor.device, []).append(local(tensor))
     for device, group in by_device.items():
         torch._foreach_mul_(group, ratio.to(device))
     return tensors

@@ -30,6 +30,7 @@ _NO_GRADIENT = (
     "no parameter of the base optimiser has a gradient after the first pass: "
     "the base must hold the parameters of the model, and some of those that may climb must require gradients"
 )
+_UNSYNCHRONISED = "; a model of fully_shard gives its shards none after set_requires_gradient_sync(False): call it with True before a step"
 
 
 def ranked(step: Step, pieces: list[Batch]) -> tuple[list[Batch], bool]:
@@ -76,7 +77,7 @@ def ascent_gradient(step: Step, pieces: list[Batch], is_ranked: bool) -> tuple[T
     found = found if len(pieces) > 1 else gradients.take(step.parameters)
     gradients.check_known(found)
     if not found and inputs != [] and (inputs is None or not recipe.geometry.is_drawn):
-        raise RuntimeError(_NO_GRADIENT)
+        raise RuntimeError(_NO_GRADIENT + (_UNSYNCHRONISED if step.is_sharded else ""))
     if descent_at_w:
         step.outcome.beside = euclidean_norm(descent_at_w)  # nobody else would notice that it is not finite
     return gradients.unscaled_(found, step.scaler), descent_at_w

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ..axes.shards import local, spread_as
 from ..axes.tensors import Tensors
 
 
@@ -38,7 +39,7 @@ def gradients(parameters: Tensors) -> Tensors:
     Raises:
         TypeError: a gradient is sparse or complex.
     """
-    found = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    found = {name: spread_as(p.grad, p) for name, p in parameters.items() if p.grad is not None}
     for name, gradient in found.items():
         if gradient.is_sparse:
             raise TypeError(f"parameter {name} has a sparse gradient; use sparse=False in its embedding")
@@ -102,7 +103,7 @@ def scaled(loss: Tensor, scaler) -> Tensor:
 def unscaled_(gradient: Tensors, scaler) -> Tensors:
     """Without the factor of the scaler, in place."""
     if scaler is not None and gradient:
-        torch._foreach_mul_(list(gradient.values()), 1 / _factor(gradient, scaler))
+        torch._foreach_mul_([local(g) for g in gradient.values()], 1 / _factor(gradient, scaler))
     return gradient
 
 

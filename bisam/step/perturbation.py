@@ -43,14 +43,14 @@ class Displacement:
     def add(self, parameters: list[Tensor], moves: list[Tensor]) -> None:
         """Moves parameters, all of those of :meth:`leave` the first time; the memory of the moves belongs to this object from now on."""
         if self._homes or self._is_copied:
-            torch._foreach_add_(parameters, moves)
+            _move(parameters, moves)
         elif len(parameters) == len(self._away) and _may_trade_places(parameters, moves):
             torch._foreach_add_(moves, parameters)
             self._homes = [parameter.data for parameter in parameters]
             _look_at(parameters, moves)
         else:
             self._copy()
-            torch._foreach_add_(parameters, moves)
+            _move(parameters, moves)
 
     @property
     def is_away(self) -> bool:
@@ -93,6 +93,10 @@ def are_unheld(tensors: dict[str, Tensor]) -> bool:
     return all(sys.getrefcount(tensor) <= alone for tensor in tensors.values()) and all(
         _is_alone(tensor) for tensor in tensors.values()
     )
+
+
+def _move(tensors: list[Tensor], moves: list[Tensor]) -> None:
+    torch._foreach_add_([local(tensor) for tensor in tensors], [local(move) for move in moves])
 
 
 def _write(tensors: list[Tensor], values: list[Tensor]) -> None:

@@ -12,11 +12,15 @@ import torch
 import torch.distributed.checkpoint
 from torch import distributed, multiprocessing, nn
 from torch.distributed.checkpoint import state_dict as dcp
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import bisam
 from bisam import Batch, SharpnessAware
 from bisam.axes.shards import local
+from bisam.step.gradients import take
 
 X = torch.randn(6, 12, 8, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(12) % 5
@@ -308,6 +312,47 @@ def one_list(net, opt, samples):
 
 
 ACCUMULATED = {"block": sum_in_block, "parts": sum_of_parts, "list": one_list}
+
+
+def meshed(rank, recipe, shape):
+    """Copies of shards, or shards of copies: `fully_shard` with a mesh of two axes."""
+    model, one = shard(network(), mesh=init_device_mesh("cpu", shape, mesh_dim_names=("copies", "shards"))), network()
+    by_batch(model, recipe, slice(rank, None, 2))
+    by_batch(one, recipe, slice(None))
+    return gap(model, one)
+
+
+def in_parallel(rank, recipe):
+    """Tensor parallelism: both workers see the whole batch, and one layer is whole on each, as a plain tensor."""
+    models = []
+    for is_spread in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 6), nn.LayerNorm(6), nn.Linear(6, 5))
+        if is_spread:
+            plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
+            model = parallelize_module(model, init_device_mesh("cpu", (2,)), plan)
+        by_batch(model, recipe, slice(None))
+        models.append(model)
+    return gap(*models)
+
+
+def partial(rank):
+    """A gradient whose sum over the workers is still to be made is made before the climb."""
+    mesh = init_device_mesh("cpu", (2,))
+    parameter = nn.Parameter(distribute_tensor(torch.zeros(3), mesh, [Replicate()]))
+    parameter.grad = DTensor.from_local(torch.full((3,), rank + 1.0), mesh, [Partial()])
+    return take({"w": parameter})["w"].to_local().tolist()
+
+
+def unsynchronised(rank):
+    """What is said where the shards are to get no gradients."""
+    model = shard(network())
+    opt = wrapped(model, bisam.SAM)
+    model.set_requires_gradient_sync(False)
+    try:
+        opt.step(Batch(model, X[0], Y))
+    except RuntimeError as error:
+        return str(error)
 
 
 def worker(rank, folder, jobs):

@@ -23,6 +23,9 @@ BLOCK = ("sam", "asam", "sam-inf", "vasso", "fsam")
 FUNCTIONS = ("sam", "bisam-log", "asam", "vasso", "rsam", "looksam")
 PARTS = ("sam", "bisam-log", "asam", "gsam")
 
+MESHED, SHAPES = ("sam", "sam-inf", "rsam"), ((2, 1), (1, 2))
+PARALLEL = ("sam", "bisam-log", "asam", "sam-inf", "sam-on", "gsam", "looksam", "rsam", "le-sam")
+
 EQUAL = {
     **{(name, "batch", keep): (recipe, "batch", not keep) for name, recipe in (ROWS | MORE).items() for keep in (False, True)},
     **{(name, "block", True): (bisam.recipe(name), "block", False) for name in BLOCK},
@@ -38,6 +41,10 @@ JOBS = {
     **{f"{name} draws": (sharded.drawn, (bisam.recipe(name),)) for name in ("sam", "asam")},
     **{what: (sharded.refused, (what,)) for what in ("flat parameters", "flat parameters, block", "learned radius", "per worker", "unknown model")},
     **{f"{way} in parts": (sharded.accumulated, (way,)) for way in sharded.ACCUMULATED},
+    **{(name, shape): (sharded.meshed, (bisam.recipe(name), shape)) for name in MESHED for shape in SHAPES},
+    **{f"{name} in parallel": (sharded.in_parallel, (bisam.recipe(name),)) for name in PARALLEL},
+    "partial": (sharded.partial, ()),
+    "unsynchronised": (sharded.unsynchronised, ()),
     "record": (sharded.record, ()),
     "accident": (sharded.accident, ()),
     "half": (sharded.half, ()),
@@ -135,3 +142,22 @@ def test_a_sharded_training_goes_on_from_its_files(found, folder, name, flat):
     assert alone[1] == 6
     for key, value in through.items():  # the same files, in one process
         torch.testing.assert_close(alone[0][key], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", MESHED)
+def test_copies_of_shards_are_counted_once(found, name, shape):
+    assert max(found((name, shape))) < 1e-6
+
+
+@pytest.mark.parametrize("name", PARALLEL)
+def test_tensor_parallelism_beside_plain_tensors_is_one_process(found, name):
+    assert max(found(f"{name} in parallel")) < 1e-6
+
+
+def test_a_sum_that_is_still_to_be_made_is_made(found):
+    assert found("partial") == ([3.0] * 3, [3.0] * 3)
+
+
+def test_shards_that_get_no_gradient_say_why(found):
+    assert all("set_requires_gradient_sync" in said for said in found("unsynchronised"))
