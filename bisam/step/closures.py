@@ -7,6 +7,7 @@ A closure clears the gradients, computes the loss, calls ``backward()`` and retu
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from . import bases, gradients
 from .batch import Batch
 from .block import backward_from, random_state, replayed, taken
 from .climb import climb, scatter
+from .modules import is_compiled, unwrapped
 from .passes import on_this_worker
 from .perturbation import are_unheld
 from .refusals import called, check_calls
@@ -146,19 +148,32 @@ def _climb_and_descend(step: Step, calls: Calls, noise: RNGState | None) -> Tens
 
 @contextmanager
 def modules_that_run(seen: list[nn.Module]) -> Iterator[None]:
-    """Collects the modules that are called, but for those inside one that is there already."""
+    """Collects the modules that are called, but for those inside one that is there already. What is compiled runs without the hook."""
     known: set[nn.Module] = set()
+    hooks = []
 
     def note(module: nn.Module, _) -> None:
         if module not in known:
             seen.append(module)
             known.update(module.modules())
+        if unwrapped(module) is not module and is_compiled(module):
+            hooks.pop().remove()
+            hooks.append(module.register_forward_hook(listen, always_call=True))
 
-    hook = register_module_forward_pre_hook(note)
+    def listen(*_) -> None:
+        if hooks:
+            hooks.pop().remove()
+        hooks.append(register_module_forward_pre_hook(note))
+
+    listen()
     try:
         yield
+    except Exception as error:
+        if "torch._dynamo" in sys.modules:
+            error.add_note("a model that is compiled in place must be given: opt.step(..., model=model)")
+        raise
     finally:
-        hook.remove()
+        hooks.pop().remove()
 
 
 def joined(seen: list[nn.Module]) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .. import _look
 from ..axes.memory import Memory
 from ..axes.tensors import Tensors
 from . import gradients
@@ -56,7 +57,9 @@ class Judgement:
         """Leaves it for later: a scaler that we were not told of may come first, and has to see an overflow of either pass."""
         found = gradients.gradients(step.parameters)
         self._note(step, found)
-        tell_the_scaler(step.outcome.first_norm, found)
+        size = step.outcome.first_norm
+        if size is not None and (is_known_not_finite(size) or not _look.is_free(size)):
+            tell_the_scaler(size, found)
         self._waiting = step, moment
 
     def look_at_last(self, turn: Turn) -> None:

@@ -597,6 +597,25 @@ def test_the_modules_that_run_are_those_outside():
     assert len(joined([])) == 0 and not nn.modules.module._global_forward_pre_hooks
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("is_given", [True, False])
+def test_the_closure_of_a_compiled_model_makes_one_graph(is_given):
+    torch.compiler.reset()
+    graphs, model, twin = [], reference.net("norm"), reference.net("norm")
+    compiled = torch.compile(model, backend=lambda graph, _: (graphs.append(graph), graph.forward)[1])
+    decoder, decoder_2 = (nn.Sequential(nn.BatchNorm1d(3)).double() for _ in range(2))
+    opt, opt_2 = wrapped(nn.ModuleList([model, decoder])), wrapped(nn.ModuleList([twin, decoder_2]))
+    for k in range(4):
+        x, y = reference.samples(k)
+        loss, loss_2 = (lambda n=n, d=d, x=x, y=y: CE(d(n(x)), y) for n, d in ((compiled, decoder), (twin, decoder_2)))
+        opt.step(closing(opt, loss), model=nn.ModuleList([compiled, decoder]) if is_given else None)
+        opt_2.step(closing(opt_2, loss_2))
+    torch.testing.assert_close(flat(model), flat(twin), rtol=0, atol=1e-10)
+    assert len(graphs) == 1 and model[1].num_batches_tracked == decoder[0].num_batches_tracked == 4
+    assert not nn.modules.module._global_forward_pre_hooks
+
+
 @pytest.mark.parametrize("recipe", [VASSO, FSAM, LOOKSAM], ids=lambda recipe: recipe.name)
 def test_what_is_remembered_goes_by_the_names_of_the_model_in_every_form(recipe):
     model, twin = reference.net(), reference.net()
