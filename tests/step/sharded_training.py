@@ -268,6 +268,38 @@ def resumed(rank, recipe, folder, flat):
     return ends
 
 
+def overflow(rank, way):
+    """One worker overflows: both skip the step and lower the scale, and the next step is made."""
+    model, scaler, loss = shard(network()), torch.amp.GradScaler("cpu", init_scale=1024.0), nn.functional.cross_entropy
+    opt, before = wrapped(model, bisam.recipe("vasso")), held(model)
+    x, y = X[0][rank::2].clone(), Y[rank::2]
+    x[0, 0] = torch.inf if rank == 1 else 0.0
+    if way == "block":
+        with opt.perturbed(model, ascent=lambda: loss(model(x), y), scaler=scaler):
+            scaler.scale(loss(model(x), y)).backward()
+        scaler.step(opt)
+    else:
+        opt.step(Batch(model, x, y), scaler=scaler)
+    scaler.update()
+    is_skipped, scale = before == held(model), scaler.get_scale()
+    opt.zero_grad()
+    opt.step(Batch(model, X[1][rank::2], y), scaler=scaler)
+    return is_skipped, scale, before != held(model), opt.memory.step
+
+
+def two_bases(rank):
+    """Two optimisers and one climb, of shards and in one process."""
+    models = []
+    for model, part in ((shard(network()), slice(rank, None, 2)), (network(), slice(None))):
+        matrices, others = ([p for p in model.parameters() if (p.ndim == 2) == is_matrix] for is_matrix in (True, False))
+        bases = [torch.optim.SGD(matrices, lr=0.1, momentum=0.9), torch.optim.AdamW(others, lr=0.01)]
+        opt = SharpnessAware(bases, bisam.recipe("asam"))
+        for x in X:
+            opt.step(Batch(model, x[part], Y[part]))
+        models.append(model)
+    return gap(*models)
+
+
 def accumulated(rank, style):
     """`DistributedDataParallel` with `no_sync` in all but the last part of a batch, against one process."""
     model, one, recipe = nn.parallel.DistributedDataParallel(network()), network(), bisam.SAM

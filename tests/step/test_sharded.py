@@ -43,6 +43,8 @@ JOBS = {
     **{f"{way} in parts": (sharded.accumulated, (way,)) for way in sharded.ACCUMULATED},
     **{(name, shape): (sharded.meshed, (bisam.recipe(name), shape)) for name in MESHED for shape in SHAPES},
     **{f"{name} in parallel": (sharded.in_parallel, (bisam.recipe(name),)) for name in PARALLEL},
+    **{f"overflow, {way}": (sharded.overflow, (way,)) for way in ("batch", "block")},
+    "two bases": (sharded.two_bases, ()),
     "partial": (sharded.partial, ()),
     "unsynchronised": (sharded.unsynchronised, ()),
     "record": (sharded.record, ()),
@@ -161,3 +163,12 @@ def test_a_sum_that_is_still_to_be_made_is_made(found):
 
 def test_shards_that_get_no_gradient_say_why(found):
     assert all("set_requires_gradient_sync" in said for said in found("unsynchronised"))
+
+
+@pytest.mark.parametrize("way", ["batch", "block"])
+def test_an_overflow_on_one_worker_is_a_skipped_step_of_all(found, way):
+    assert found(f"overflow, {way}") == ((True, 512.0, True, 1),) * 2
+
+
+def test_several_bases_of_shards_are_one_process(found):
+    assert max(found("two bases")) < 1e-6
