@@ -48,9 +48,9 @@ class SharpnessAware(Wrapper):
     .. math:: w_{t+1} = \mathrm{base}\big(w_t, \nabla L(w_t + \epsilon_t)\big), \qquad
         \epsilon_t = \arg\max_{\|\epsilon\| \le \rho} \langle \nabla A(w_t), \epsilon\rangle
 
-    Three styles. :meth:`step` takes a :class:`~bisam.step.batch.Batch` and does all. :meth:`backward` does all but the base's step, as
-    ``loss.backward()`` would, so that gradients can be clipped, accumulated or unscaled before ``step()``. And in
-    :meth:`perturbed` the loop is yours: it is the block in which the weights stand at :math:`w_t + \epsilon_t`.
+    Three styles. :meth:`step` takes a :class:`~bisam.step.batch.Batch`, a closure or a function for each loss, and does all. :meth:`backward`
+    does all but the base's step, as ``loss.backward()`` would, so that gradients can be clipped, accumulated or unscaled before ``step()``.
+    And in :meth:`perturbed` the loop is yours: it is the block in which the weights stand at :math:`w_t + \epsilon_t`.
 
     The wrapper stores no weights and shares the base's parameter groups and state, so schedulers attach to either. A
     group with a ``"rho"`` of its own is a ball of its own: its part of the climb has that length.
