@@ -157,12 +157,16 @@ class Hidden(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["sam", "rsam", "esam-code", "vasso", "asam"])
-def test_a_parameter_that_the_model_does_not_name_comes_back_too(name):
+def test_a_parameter_that_the_model_does_not_name_is_refused_and_is_where_it_was(name):
     model = Hidden()
     base = torch.optim.SGD([*model.parameters(), *model.extra[0].parameters()], lr=0.1)
-    opt, before = SharpnessAware(base, bisam.recipe(name), seed=0), bits(model.extra[0])
+    opt, before = SharpnessAware(base, bisam.recipe(name), seed=0), (bits(model), bits(model.extra[0]))
+    with pytest.raises(ValueError, match=r"model must hold all parameters of the base that lead to the loss.*ModuleList"):
+        opt.backward(batch(model))
+    assert (bits(model), bits(model.extra[0])) == before
+    model.extra = nn.ModuleList(model.extra)
     opt.backward(batch(model))
-    assert bits(model.extra[0]) == before
+    assert bits(model.extra[0]) == before[1]
     assert all(p.grad is not None for p in model.extra[0].parameters())
 
 

@@ -124,7 +124,10 @@ def test_float64_is_used_when_asked_for():
     coarse, fine = (
         landscape(model, line, axis, X.float(), Y, METRICS, dtype=dtype)["ce"] for dtype in (None, torch.float64)
     )
-    assert coarse[0] == coarse[1] and fine[0] != fine[1]
+    far = landscape(model.double(), line, [torch.tensor([-1e-6, 1e-6], dtype=torch.float64)], X, Y, METRICS, dtype=torch.float64)["ce"]
+    slope = (far[1] - far[0]) / 2e-6
+    assert abs((fine[1] - fine[0]) / 1e-9 / slope - 1) < 1e-3
+    assert abs((coarse[1] - coarse[0]) / 1e-9 / slope - 1) > 0.1  # the last bit of the loss, or none
     assert coarse.dtype == fine.dtype == torch.float64
 
 
