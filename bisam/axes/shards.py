@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)  # a look for what they do not have takes time
+
+
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a tensor is spread over workers: a ``DTensor``, known by its mesh, so that nothing is imported for the others."""
-    return type(tensor) is not Tensor and hasattr(tensor, "device_mesh")
+    return type(tensor) not in _PLAIN and hasattr(tensor, "device_mesh")
 
 
 def local(tensor: Tensor) -> Tensor:

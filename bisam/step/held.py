@@ -57,8 +57,10 @@ class Before:
 
     def meet(self, model: nn.Module, with_attributes: bool = False) -> None:
         """Remembers a module and those inside it, unless it was met before."""
+        if model in self._met:
+            return  # the quick answer in a block, at every call of every module
         tensors: list[Tensor] = []
-        modules = [] if model in self._met else list(model.modules())
+        modules = list(model.modules())
         for module in modules:  # it grows
             if module in self._met:
                 continue
