@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
 _PLAIN = (Tensor, torch.nn.Parameter)  # a look for what they do not have takes time
+
+
+def are_workers() -> bool:
+    """Whether there are several processes, without which nothing is spread."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -17,6 +21,11 @@ def is_sharded(tensor: Tensor) -> bool:
 def local(tensor: Tensor) -> Tensor:
     """What this worker holds of a tensor, in the same memory."""
     return tensor.detach().to_local() if is_sharded(tensor) else tensor
+
+
+def locals_of(tensors: list[Tensor]) -> list[Tensor]:
+    """:func:`local` of each, at one go."""
+    return [local(tensor) for tensor in tensors] if are_workers() else tensors
 
 
 def spread_as(gradient: Tensor, tensor: Tensor) -> Tensor:
@@ -34,7 +43,7 @@ def over_shards(parts: list[Tensor], tensors: list[Tensor], p: float) -> list[Te
     The workers meet once for all tensors that are spread in the same way, and all find the same bits.
     """
     alike: dict[tuple, list[int]] = {}
-    for k, tensor in enumerate(tensors):
+    for k, tensor in enumerate(tensors if are_workers() else ()):
         if is_sharded(tensor):
             alike.setdefault((tensor.device_mesh, tensor.placements), []).append(k)
     found = list(parts)

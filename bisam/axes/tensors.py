@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _look
-from .shards import is_sharded, local, over_shards
+from .shards import is_sharded, local, locals_of, over_shards
 
 __all__ = ["Tensors", "dot", "euclidean_norm", "linear"]
 
@@ -160,7 +160,7 @@ def norms_of(values: list[Tensor], dtype: torch.dtype | None = None) -> list[Ten
     """The Euclidean norm of each tensor, in one type and on the device of the first."""
     if not values:
         return []
-    norms = torch._foreach_norm([local(value) for value in values], 2, dtype=dtype or _wide(values))
+    norms = torch._foreach_norm(locals_of(values), 2, dtype=dtype or _wide(values))
     return over_shards([norm.to(values[0].device) for norm in norms], values, p=2)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..axes.shards import local, spread_as
+from ..axes.shards import are_workers, locals_of, spread_as
 from ..axes.tensors import Tensors
 
 
@@ -39,7 +39,9 @@ def gradients(parameters: Tensors) -> Tensors:
     Raises:
         TypeError: a gradient is sparse or complex.
     """
-    found = {name: spread_as(p.grad, p) for name, p in parameters.items() if p.grad is not None}
+    found = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    if are_workers():
+        found = {name: spread_as(gradient, parameters[name]) for name, gradient in found.items()}
     for name, gradient in found.items():
         if gradient.is_sparse:
             raise TypeError(f"parameter {name} has a sparse gradient; use sparse=False in its embedding")
@@ -103,7 +105,7 @@ def scaled(loss: Tensor, scaler) -> Tensor:
 def unscaled_(gradient: Tensors, scaler) -> Tensors:
     """Without the factor of the scaler, in place."""
     if scaler is not None and gradient:
-        torch._foreach_mul_([local(g) for g in gradient.values()], 1 / _factor(gradient, scaler))
+        torch._foreach_mul_(locals_of(list(gradient.values())), 1 / _factor(gradient, scaler))
     return gradient
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..axes.shards import local
+from ..axes.shards import locals_of
 
 # Below so many entries in all, copying costs less than finding out whether it can be avoided.
 WORTH_A_LOOK = 1_000_000
@@ -96,11 +96,11 @@ def are_unheld(tensors: dict[str, Tensor]) -> bool:
 
 
 def _move(tensors: list[Tensor], moves: list[Tensor]) -> None:
-    torch._foreach_add_([local(tensor) for tensor in tensors], [local(move) for move in moves])
+    torch._foreach_add_(locals_of(tensors), locals_of(moves))
 
 
 def _write(tensors: list[Tensor], values: list[Tensor]) -> None:
-    torch._foreach_copy_([local(tensor) for tensor in tensors], [local(value) for value in values])
+    torch._foreach_copy_(locals_of(tensors), locals_of(values))
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..axes.recipe import Recipe
-from ..axes.shards import is_sharded
+from ..axes.shards import are_workers, is_sharded
 
 
 def weights_have_moved(model: nn.Module) -> None:
@@ -41,11 +41,7 @@ def any_sharded(parameters: Iterable[Tensor]) -> bool:
 
 def _fsdp() -> ModuleType | None:
     """The module of torch that shards, where it is in use: a look at every module of a model takes time."""
-    return sys.modules.get("torch.distributed.fsdp") if _has_workers() else None
-
-
-def _has_workers() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    return sys.modules.get("torch.distributed.fsdp") if are_workers() else None
 
 
 @contextmanager
@@ -67,7 +63,7 @@ def synchronised(shared: nn.Module | None) -> Iterator[None]:
 
 def check_model(model: nn.Module) -> None:
     """An error for a model of which a worker sees a part of the weights alone, without being told."""
-    if not _has_workers():
+    if not are_workers():
         return
     fsdp = _fsdp()
     if fsdp is not None and any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()):
