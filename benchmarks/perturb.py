@@ -75,6 +75,7 @@ def _climb(model: nn.Module, name: str, inside: Callable[[], None] = lambda: Non
 
     def run() -> None:
         with optimizer.perturbed(model):
-            inside()
+            pass
+        inside()
 
     return run

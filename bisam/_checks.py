@@ -313,7 +313,7 @@ def in_range(targets: torch.Tensor, classes: int, name: str = "targets") -> None
     """Every target in 0 .. classes - 1 (read from the device: call it where that is cheap)."""
     low, high = (bound.item() for bound in torch.aminmax(targets.detach()))
     if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
+        wrong = f"{low if low < 0 else high}{'; task=bisam.Multiclass(ignore_index=...) leaves a label out' if low < 0 or high == 255 else ''}"
         raise ValueError(f"{name} must be in 0 .. {classes - 1} (the logits have {classes} columns), got {wrong}")
 
 

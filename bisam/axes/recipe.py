@@ -183,6 +183,8 @@ class Recipe:
 
     def replace(self, **changes) -> Recipe:
         """A copy with some fields changed."""
+        if "rho" in changes:
+            raise TypeError("rho is changed by recipe.with_rho(rho), or given as radius=bisam.Constant(rho)")
         return dataclasses.replace(self, **changes)
 
     def __call__(self, *_, **__):

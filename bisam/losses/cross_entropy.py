@@ -23,6 +23,7 @@ __all__ = ["CONVENTIONS", "CrossEntropy", "zero_one"]
 
 # How the smoothed mass is shared out: over all K classes (PyTorch, timm) or over the K - 1 wrong ones (BiSAM's code).
 CONVENTIONS = ("all", "others")
+NEVER = -(2**62)  # torch would leave out -100 in silence, and divide by what is left; what is left out is said by the task
 
 
 @kind("CrossEntropy")
@@ -86,17 +87,25 @@ class CrossEntropy(Loss):
         return self.weighted(logits, targets, None)
 
     def weighted(self, logits: Tensor, targets: Tensor, weight: Tensor | None) -> Tensor:
-        """:meth:`values` with the weights of the classes in each term of the sum, as PyTorch has them; ``weight`` has shape ``(K,)``."""
+        """:meth:`values` with the weights of the classes in each term of the sum, as PyTorch has them.
+
+        ``weight`` has shape ``(K,)``, or ``(n, K)`` for distributions.
+        """
         scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        targets = targets.to(scores.dtype) if are_soft(targets) else targets.long()
         smoothing = self._over_all(logits.shape[1])
-        return functional.cross_entropy(scores, targets, weight, reduction="none", label_smoothing=smoothing)
+        if not are_soft(targets):
+            return functional.cross_entropy(scores, targets.long(), weight, ignore_index=NEVER, reduction="none", label_smoothing=smoothing)
+        targets = targets.to(scores.dtype)
+        if weight is not None:
+            targets, smoothing = (targets * (1 - smoothing) + smoothing / logits.shape[1]) * weight, 0.0
+        return functional.cross_entropy(scores, targets, reduction="none", label_smoothing=smoothing)
 
     def mean(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean of :meth:`values` as one operation where nothing is smoothed; its last digit may differ, its gradient does not."""
         if self.smoothing or are_soft(targets):
             return self.values(logits, targets).mean()
-        return functional.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets.long())
+        scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return functional.cross_entropy(scores, targets.long(), ignore_index=NEVER)
 
     def _over_all(self, classes: int) -> float:
         """The factor of the convention "all" that gives the same targets."""

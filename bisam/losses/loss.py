@@ -46,7 +46,7 @@ class Loss(Protocol):
         return None
 
     def weighted(self, logits: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-        """The loss of each sample times the weight of its class; ``weight`` has shape ``(K,)``."""
+        """The loss of each sample times the weight of its class; ``weight`` has shape ``(K,)``, or ``(n, K)`` for distributions."""
         if targets.is_floating_point():
             return self.values(logits, targets * weight)
-        return self.values(logits, targets) * weight[targets]
+        return self.values(logits, targets) * weight[targets.long()]

@@ -32,7 +32,8 @@ class Rows:
         logits: scores f, shape ``(m, K)``.
         targets: true classes, shape ``(m,)``, or distributions over them, shape ``(m, K)``.
         weights: how much each row counts, s, shape ``(m,)``; ``None`` counts all alike. A row of weight 0 is left out.
-        classes: weights c of the classes, shape ``(K,)``, as PyTorch's cross-entropy has them; ``None`` weighs all alike.
+        classes: weights c of the classes, shape ``(K,)``, as PyTorch's cross-entropy has them, for distributions also one set a row, shape
+            ``(m, K)``; ``None`` weighs all alike.
 
     Example:
         >>> from bisam import CrossEntropy
@@ -87,7 +88,7 @@ class Rows:
     def _each(self) -> Tensor:
         if self.classes is None:
             return self.weights
-        of_class = self.classes.new_ones(len(self.targets)) if are_soft(self.targets) else self.classes[self.targets]
+        of_class = self.classes.new_ones(len(self.targets)) if are_soft(self.targets) else self.classes[self.targets.long()]
         return of_class if self.weights is None else of_class * self.weights
 
 
@@ -121,6 +122,10 @@ class Task(Protocol):
         """The weights of the classes, shape ``(K,)``, in float32 at least and on the device of a tensor."""
         return None
 
+    def weight_shape(self, targets: Tensor) -> tuple[int, ...]:
+        """The shape of weights of the rows, where they are not those of the samples."""
+        return tuple(targets.shape)
+
     def check(self, targets: Tensor) -> None:
         """A ``TypeError`` or ``ValueError`` for targets that are none of this task, before the model runs."""
 
@@ -140,6 +145,6 @@ class Task(Protocol):
         if not isinstance(logits, Tensor) or not logits.is_floating_point():
             raise TypeError(f"logits must be a tensor of floating point, got {_checks.shown(logits)}")
         self.check(targets)
-        rows = self.rows(logits, targets, None if weights is None else checked_weights(weights, targets))
+        rows = self.rows(logits, targets, None if weights is None else checked_weights(weights, targets, self.weight_shape(targets)))
         check_logits(rows.logits, rows.targets)
         return rows.mean(loss)

@@ -71,14 +71,14 @@ def slots(targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     yield from zip(*(part.split(max(1, ENTRIES // math.prod(targets.shape)), dim=1) for part in (true, share)), strict=True)
 
 
-def checked_weights(weights: Tensor, targets: Tensor) -> Tensor:
+def checked_weights(weights: Tensor, targets: Tensor, rows: tuple[int, ...]) -> Tensor:
     """Weights of the samples or of the entries of the targets, as numbers of floating point."""
     _checks.part("weights", weights, Tensor, "a tensor, one weight a sample")
-    if weights.requires_grad or weights.is_complex() or tuple(weights.shape) not in {tuple(targets.shape), (len(targets),)}:
+    if weights.requires_grad or weights.is_complex() or tuple(weights.shape) not in {rows, (len(targets),)}:
         raise ValueError(
-            f"weights must have shape ({len(targets)},), one number a sample, or that of the targets, {tuple(targets.shape)}, and no graph; "
+            f"weights must have shape ({len(targets)},), one number a sample, or {rows}, one a row, and no graph; "
             f"got {_checks.shown(weights)}"
         )
     if _look.is_free(weights) and not (float(weights.amin()) >= 0 and float(weights.sum()) > 0):
         raise ValueError(f"weights must be 0 or greater, and not all 0; got a smallest one of {float(weights.amin()):.4g}")
-    return weights if weights.is_floating_point() else weights.float()
+    return weights.to(torch.promote_types(weights.dtype, torch.float32))  # half precision cannot count to a hundred thousand

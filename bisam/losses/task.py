@@ -59,6 +59,12 @@ class Multiclass(Task):
             object.__setattr__(self, "weight", self.weight.tolist())
         _checks.keep(self, _checks.optional, "weight", of=_checks.each, each_of=_checks.nonnegative)
 
+    def weight_shape(self, targets: Tensor) -> tuple[int, ...]:
+        if not are_soft(targets):
+            return tuple(targets.shape)
+        axis = (self.axis or 1) % targets.ndim
+        return tuple(n for k, n in enumerate(targets.shape) if k != axis)
+
     def check(self, targets: Tensor) -> None:
         if not isinstance(targets, Tensor):
             raise TypeError(f"targets must be a tensor of class numbers, got {type(targets).__name__}")
@@ -123,7 +129,8 @@ class Multiclass(Task):
             raise ValueError(f"axis must be given, 1 or -1: logits of shape {shape} and targets of shape {wanted} can be read in both ways")
         rest = "".join(f", {n}" for n in wanted[1:])
         other = f" or ({wanted[0]}{rest}, K) for targets of shape {wanted}" if rest else ""
-        raise ValueError(f"the model must return logits of shape ({wanted[0]}, K{rest}){other}, got {shape}")
+        squeeze = ": squeeze(1) the targets" if len(wanted) > 2 and wanted[1] == 1 else ""
+        raise ValueError(f"the model must return logits of shape ({wanted[0]}, K{rest}){other}, got {shape}{squeeze}")
 
     def classes(self, like: Tensor) -> Tensor | None:
         return None if self.weight is None else _vector(self.weight, torch.promote_types(like.dtype, torch.float32), like.device)
@@ -163,6 +170,11 @@ class Binary(Task):
     def __post_init__(self):
         if self.ignore_index is not None:
             _checks.real("ignore_index", self.ignore_index)
+        if isinstance(self.pos_weight, Tensor) and self.pos_weight.ndim > 1:
+            raise ValueError(
+                "pos_weight must be a number, or one number for each label, the last axis of the logits; "
+                f"got {_checks.shown(self.pos_weight)}: flatten it, and move the labels last"
+            )
         if isinstance(self.pos_weight, Tensor):
             object.__setattr__(self, "pos_weight", self.pos_weight.tolist())
         if isinstance(self.pos_weight, (list, tuple)):
@@ -184,23 +196,27 @@ class Binary(Task):
         y = targets.to(torch.promote_types(targets.dtype, torch.float32)) if are_soft(targets) else targets.float()
         counts = None if self.ignore_index is None else (targets != self.ignore_index).reshape(-1)
         y = y if counts is None else y.masked_fill(targets == self.ignore_index, 0.0)
-        one = y if self.pos_weight is None else y * self._factor(y)
         weights = _of_rows(weights, y.numel())
         if counts is not None:
             weights = counts.float() if weights is None else weights * counts
-        return torch.stack([1 - y, one], -1).reshape(-1, 2), weights
+        return torch.stack([1 - y, y], -1).reshape(-1, 2), weights
 
-    def _factor(self, y: Tensor) -> Tensor | float:
+    def classes(self, like: Tensor) -> Tensor | None:
+        """The weights of the two answers: one pair for all rows, shape ``(2,)``, or one a row, shape ``(m, 2)``."""
+        if self.pos_weight is None:
+            return None
+        dtype = torch.promote_types(like.dtype, torch.float32)
         if not isinstance(self.pos_weight, tuple):
-            return self.pos_weight
-        if len(self.pos_weight) != y.shape[-1]:
-            raise ValueError(f"pos_weight must hold one number for each of the {y.shape[-1]} labels, got {len(self.pos_weight)}")
-        return _vector(self.pos_weight, y.dtype, y.device)
+            return _vector((1.0, self.pos_weight), dtype, like.device)
+        of_labels = _vector(self.pos_weight, dtype, like.device).repeat(len(like) // len(self.pos_weight))
+        return torch.stack([torch.ones_like(of_labels), of_labels], -1)
 
     def scores(self, logits: Tensor, targets: Tensor) -> Tensor:
         columns = {(*targets.shape, 1), tuple(targets.shape[:-1]) if targets.ndim > 1 and targets.shape[-1] == 1 else None}
         if logits.shape != targets.shape and tuple(logits.shape) not in columns:
             raise ValueError(f"the model must return logits of the shape of the targets, {tuple(targets.shape)}, got {tuple(logits.shape)}")
+        if isinstance(self.pos_weight, tuple) and len(self.pos_weight) != targets.shape[-1]:
+            raise ValueError(f"pos_weight must hold one number for each of the {targets.shape[-1]} labels, got {len(self.pos_weight)}")
         z = logits.reshape(-1)
         return torch.stack([torch.zeros_like(z), z], -1)
 

@@ -39,7 +39,7 @@ class Batch:
         task: what the logits mean, :class:`~bisam.losses.task.Multiclass` or :class:`~bisam.losses.task.Binary`, with class weights and an ignored label.
         forward: how the logits are reached, ``forward(model, inputs)``, where it is not as above: it returns logits, or a dictionary with
             ``"logits"`` and what ``extra`` needs.
-        weights: how much each sample counts, shape ``(n,)``, or each pixel or token, shape of the targets; 0 or greater. The mean is divided by their sum.
+        weights: how much each sample counts, shape ``(n,)``, or each pixel, token or label, shape of the targets (of shares without the axis of the classes); 0 or greater. The mean is divided by their sum.
         extra: terms of the descent loss beside it, ``extra(outputs, batch)``: a scalar with a graph, the mean over the samples of this ``batch``, which may
             be a part of yours; ``outputs`` is what the model or ``forward`` has returned.
 
@@ -70,7 +70,9 @@ class Batch:
         forward: Callable[[nn.Module, object], object] | None = None,
         weights: Tensor | None = None,
         extra: Callable[[object, Batch], Tensor] | None = None,
+        **theirs,
     ):
+        structure.check_names(theirs, autocast)
         _checks.function("model", model, "callable, and comes first: Batch(model, inputs, targets)")
         structure.check_inputs(inputs, forward is not None)
         if autocast is not None and autocast is not torch.bfloat16 and autocast is not torch.float16:
@@ -81,7 +83,7 @@ class Batch:
         self.task.check(targets)
         structure.check_lengths(inputs, targets)
         self.model, self.inputs, self.targets, self.autocast = model, inputs, targets, autocast
-        self.weights = None if weights is None else checked_weights(weights, targets)
+        self.weights = None if weights is None else checked_weights(weights, targets, self.task.weight_shape(targets))
         self.at_w: Tensor | None = None
         self.at_worst: Tensor | None = None
         self.chosen: Batch | None = None
@@ -89,6 +91,7 @@ class Batch:
         self.terms: dict[str, Tensor] = {}  # the extra terms at w and at the worst point
         self._classes: int | None = None  # of the logits, once they have been seen
         self._is_part = False
+        self.tilt: float | Tensor = 1.0  # of the extra terms, which are means over samples where the losses are means over weights
 
     def logits(self) -> Tensor:
         """Scores of the samples as the model gives them, with the graph that leads to the weights."""
@@ -160,7 +163,7 @@ class Batch:
         found = self.extra(outputs, self)
         if not isinstance(found, Tensor) or found.numel() != 1:
             raise ValueError(f"extra must return a scalar tensor, got {_checks.shown(found)}")
-        return found.reshape(())
+        return found.reshape(()) * self.tilt
 
     def _wanted(self) -> str:
         n = len(self.targets)
@@ -179,7 +182,7 @@ class Batch:
             part = self._part(lambda tensor: tensor[places])
         except IndexError as error:
             raise ValueError(f"places must be below {len(self)}, the number of samples: {error}") from None
-        part.drawn = self.drawn
+        part.drawn, part.tilt = self.drawn, self.tilt
         return part
 
     def split(self, size: int) -> list[Batch]:
@@ -213,7 +216,7 @@ class Batch:
     def _copy(self) -> Batch:
         found = copy.copy(self)
         found.forget()
-        found.drawn = None
+        found.drawn, found.tilt = None, 1.0
         return found
 
     @staticmethod

@@ -89,6 +89,8 @@ def backward_from(step: Step, name: str, function: Callable[[], Tensor]) -> Tens
 def taken(step: Step) -> Tensors:
     """The gradients that a pass has left, without the factor of the scaler; the parameters have none afterwards."""
     gradient = gradients.take(step.parameters)
+    for parameter in step.others:
+        parameter.grad = None  # of the last pass alone, as the base's have
     if step.is_graphed or step.scaler is not None:  # in memory of their own
         gradient = {name: g.clone() for name, g in gradient.items()}
     return gradients.unscaled_(gradient, step.scaler)

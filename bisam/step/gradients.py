@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,28 @@ def take(parameters: Tensors) -> Tensors:
     for parameter in parameters.values():
         parameter.grad = None
     return found
+
+
+def own_and_others(groups: list[dict], names: dict[Tensor, str]) -> tuple[Tensors, list[Tensor]]:
+    """The parameters of an optimiser by name, and those of the model that are not among them and require a gradient."""
+    own = dict(named_parameters(groups, names))
+    if len(names) <= len(own):
+        return own, []
+    known = {id(parameter) for parameter in own.values()}
+    return own, [parameter for parameter in names if parameter.requires_grad and id(parameter) not in known]
+
+
+@contextmanager
+def left_alone(others: list[Tensor]) -> Iterator[None]:
+    """Around a first pass: parameters that the base does not hold keep the gradients that they have, and get none of this pass."""
+    before = [parameter.grad for parameter in others]
+    for parameter in others:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in zip(others, before, strict=True):
+            parameter.grad = gradient
 
 
 def put(parameters: Tensors, gradient: Tensors) -> None:

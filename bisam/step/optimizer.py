@@ -256,6 +256,7 @@ class SharpnessAware(Wrapper):
             away=self.displacement,
             per_worker=self.per_worker,
             record=self.record,
+            others=self._others,
             hold=self.hold,
             **more,
         )
@@ -333,9 +334,9 @@ class SharpnessAware(Wrapper):
         """
         check_block(self.recipe, self.param_groups, model, noise, ascent)
         check_moment(self.recipe, self.base, self._turn.is_inside, self.per_worker, model)
+        self._turn.begin_block()
         step = self._new_step(model, self._parameters(model), scaler=enabled(scaler))
         self._judgement.clear()
-        self._turn.clear()
         with self._judgement.taken_back(is_cleared=False) as moment, self._turn.inside(), at_worst_point(step, ascent, noise):
             yield
         if not gradients.gradients(step.parameters):  # the block was there to look
@@ -348,8 +349,6 @@ class SharpnessAware(Wrapper):
             self._judgement.wait(step, moment)
             self._turn.ready(against_scaler=lambda: about_scaler(step))
 
-    # -- gradients and parameters -----------------------------------------------------------------------------------
-
     def _checked(self, batch: object, validation: object) -> list[Batch]:
         pieces = checked_batch(self.recipe, batch, validation, self.record)
         check_moment(self.recipe, self.base, self._turn.is_inside, self.per_worker, pieces[0].model)
@@ -357,7 +356,8 @@ class SharpnessAware(Wrapper):
 
     def _parameters(self, model: nn.Module) -> Tensors:
         """The base's parameters by the names that the model gives them; by place for those that it does not hold."""
-        return dict(gradients.named_parameters(self.param_groups, names_of(model)))
+        found, self._others = gradients.own_and_others(self.param_groups, names_of(model))
+        return found
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clears the gradients of all parameters."""
@@ -391,7 +391,7 @@ class SharpnessAware(Wrapper):
         self._judgement = Judgement(self._nonfinite, self.memory)
         self.displacement = Displacement()
         self._turn = Turn(self.base)
-        self._learner, self._given = None, {}
+        self._learner, self._given, self._others = None, {}, []
         self._turn.hang_on(self.base, self, self._before_base, self._after_base)
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..axes.memory import Memory
 from ..axes.radius import Learner
@@ -35,6 +35,7 @@ class Step:
         weight: factor of the gradient that is added.
         per_worker: every worker climbs by itself.
         record: note what happens.
+        others: parameters of the model that require a gradient and are not the base's.
         hold: around the passes that leave no trace, for state that is in no module.
     """
 
@@ -49,6 +50,7 @@ class Step:
     weight: float = 1.0
     per_worker: bool = False
     record: bool = False
+    others: list[Tensor] = field(default_factory=list)
     hold: Callable[[], AbstractContextManager] = nullcontext
     outcome: Outcome = field(default_factory=Outcome)
 

@@ -59,6 +59,19 @@ def check_inputs(inputs: object, has_forward: bool) -> None:
         )
 
 
+def check_names(theirs: dict, autocast: object) -> None:
+    """An error for what belongs elsewhere, with the place."""
+    for name in theirs:
+        if name in ("weight", "ignore_index", "pos_weight"):
+            task = "Binary" if name == "pos_weight" else "Multiclass"
+            raise TypeError(f"{name} belongs to the task: Batch(model, inputs, targets, task=bisam.{task}({name}=...)); weights=... are those of samples")
+        if name in ("label_smoothing", "smoothing", "loss", "loss_fn", "criterion"):
+            raise TypeError(f"{name} belongs to the recipe: recipe.replace(descent=bisam.CrossEntropy(smoothing=...))")
+        raise TypeError(f"{name} is no argument of a Batch, which takes model, inputs, targets, autocast, task, forward, weights and extra")
+    if callable(autocast):
+        raise TypeError(f"autocast must be a dtype, got {_checks.shown(autocast)}: the losses are those of the recipe, recipe.replace(descent=...)")
+
+
 def check_lengths(inputs: object, targets: Tensor) -> None:
     """One entry of the targets a sample, and no graph."""
     if targets.ndim == 0:

@@ -20,6 +20,10 @@ EMPTY = (
     "no gradient was left by the `with opt.perturbed(model):` block: call backward() on the descent loss inside it, "
     "with gradients enabled, and zero_grad() before the first pass"
 )
+INSIDE = (
+    "the base must be stepped after the `with opt.perturbed(model):` block, not inside it: "
+    "the weights stand elsewhere there and are put back at its end"
+)
 UNSCALED = "scaler must be given to backward(batch, scaler=scaler), whose gradients a GradScaler would divide by its factor otherwise"
 
 _TURNS: WeakKeyDictionary[torch.optim.Optimizer, WeakSet[Turn]] = WeakKeyDictionary()
@@ -71,16 +75,24 @@ class Turn:
 
     def check(self) -> None:
         """An error where no gradient waits for the base."""
+        if self.is_inside:
+            raise RuntimeError(INSIDE)
         if not self.is_ready:
             raise RuntimeError(self.why)
+
+    def begin_block(self) -> None:
+        """Nothing waits any more; an error where a block would take a gradient that does for a part of the ascent gradient."""
+        if self.is_ready and not self.is_empty:
+            raise RuntimeError(
+                "a gradient waits already, which the block would use up as one of the ascent loss: call opt.step() or opt.zero_grad() first; "
+                "to accumulate, opt.backward([part, part]), opt.backward(part, weight=...), or several backward() in one block"
+            )
+        self.clear()
 
     def check_base(self, recipe: Recipe) -> None:
         """An error where the base must not move the weights now, whoever has asked it to."""
         if self.is_inside:
-            raise RuntimeError(
-                "the base must be stepped after the `with opt.perturbed(model):` block, not inside it: "
-                "the weights stand elsewhere there and are put back at its end"
-            )
+            raise RuntimeError(INSIDE)
         if self.is_ready:
             if not self.is_empty and all(p.grad is None for group in self._base().param_groups for p in group["params"]):
                 self.clear(CLEARED)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .. import _look
 from ..axes.tensors import Tensors, linear
 from . import gradients
 from .batch import Batch
@@ -47,6 +48,8 @@ def gradient_at_worst_point(step: Step, pieces: list[Batch]) -> None:
     step.statistics = SharedStatistics(step.model) if sum(map(len, balls)) > 1 else None
     step.total, step.outcome.has_losses = sum(len(piece) for piece in pieces), True
     step.mass = step.total if all(piece.is_plain for piece in pieces) else sum(piece.mass for piece in pieces)
+    for ball in balls:
+        balance(step, ball, is_one=len(balls) == 1 and len(ball) == 1)
     one_ball = climb_and_descend if step.climbs else descend_at_w
     gradient: Tensors = {}
     for ball in balls:
@@ -64,6 +67,16 @@ def gradient_at_worst_point(step: Step, pieces: list[Batch]) -> None:
     tell_all(step)
 
 
+def balance(step: Step, pieces: list[Batch], is_one: bool) -> None:
+    """Each piece will count by the weights of its samples; its extra terms are means over samples, and shall count by their number."""
+    for piece in pieces:
+        if piece.extra is None or piece.is_plain or is_one:
+            continue
+        if _look.is_free(piece.targets) and float(piece.mass) == 0:
+            raise ValueError("no target of a part of the batch counts, so that its extra terms would be lost: give the samples in one batch")
+        piece.tilt = len(piece) / step.total / (piece.mass / step.mass)
+
+
 def climb_and_descend(step: Step, pieces: list[Batch], share: float) -> None:
     """Lines 3 to 5 for the samples of one ball; the weights are back at w afterwards, come what may."""
     pieces, is_ranked = ranked(step, pieces)
@@ -71,11 +84,12 @@ def climb_and_descend(step: Step, pieces: list[Batch], share: float) -> None:
         if step.recipe.start is not None:
             look_at_w(step, pieces, is_ranked)
             scatter(step, away)
-        ascent, descent_at_w = ascent_gradient(step, pieces, is_ranked)  # line 3
+        with gradients.left_alone(step.others):
+            ascent, descent_at_w = ascent_gradient(step, pieces, is_ranked)  # line 3
         at_w = ascent if step.recipe.gradient_at_w == "ascent" else descent_at_w
         step.keeps_ascent = step.keeps_ascent or not are_unheld(ascent)  # a hook may have kept them
         climb(step, away, ascent, share)  # line 4
-        with step.held():
+        with step.held(others=any(piece.forward or piece.extra for piece in pieces)):
             for piece, part in parts_of(pieces):
                 descend(step, piece, part, share)  # line 5
             if step.learner is not None:

@@ -385,3 +385,167 @@ def test_mixed_precision_rounds_last():
         loss = opt.step(Batch(model, A.float(), autocast=torch.float16, **told), scaler=scaler)
         scaler.update()
         assert torch.isfinite(loss) and not torch.equal(before, model.weight)
+
+
+# -- what strangers found ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_class_numbers_of_any_whole_type_have_their_weights(dtype):
+    model, losses = nn.Linear(5, K).double(), []
+    for y in (Y, Y.to(dtype)):
+        opt = bisam.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), bisam.BISAM_LOG)
+        opt.zero_grad()
+        losses.append((opt.backward(Batch(model, A, y, task=bisam.Multiclass(weight=WEIGHT))), model.weight.grad.clone()))
+    assert losses[0][0] == losses[1][0] and torch.equal(losses[0][1], losses[1][1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_can_count(dtype):
+    pixels = torch.zeros(2, 256, 256, dtype=torch.int64)
+    batch = Batch(nn.Conv2d(1, K, 1), torch.zeros(2, 1, 256, 256), pixels, weights=torch.ones(pixels.shape, dtype=dtype))
+    assert batch.mass == pixels.numel()
+
+
+@pytest.mark.parametrize("pos_weight", [3.0, (3.0, 0.5, 2.0)])
+def test_smoothing_and_the_weight_of_yes_go_together(pos_weight):
+    z, y = drawn(20, N, 3), (drawn(21, N, 3) > 0).double()
+    expected = functional.binary_cross_entropy_with_logits(z, 0.8 * y + 0.1, pos_weight=torch.tensor(pos_weight, dtype=torch.float64))
+    torch.testing.assert_close(bisam.Binary(pos_weight=pos_weight).mean(bisam.CrossEntropy(0.2), z, y), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["a list", "micro_batch"])
+@pytest.mark.parametrize("told", [{"task": bisam.Multiclass(ignore_index=-100)}, {"weights": torch.tensor([1.0, 1, 1, 2, 9, 9, 9, 9])}])
+def test_extra_terms_count_by_samples_where_losses_count_by_weights(how, told):
+    y = torch.tensor([0, 1, 2, -100, -100, 3, -100, -100]) if "task" in told else Y
+    model, ends = nn.Linear(5, K).double(), []
+    whole = Batch(model, {"input": A}, y, extra=lambda outputs, batch: outputs.square().mean() * 3 + batch.inputs["input"].mean(), **told)
+    for recipe, batch in ((bisam.SGD, whole), (bisam.SGD, whole.split(4)) if how == "a list" else (bisam.SAM.replace(micro_batch=4).with_rho(1e-12), whole)):
+        opt = bisam.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), recipe)
+        opt.zero_grad()
+        ends.append([opt.backward(batch), model.weight.grad.clone()])
+    for a, b in zip(*ends, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_extra_terms_of_a_part_without_labels_are_not_lost_in_silence():
+    model, task = nn.Linear(5, K).double(), bisam.Multiclass(ignore_index=-100)
+    parts = [Batch(model, A, y, task=task, extra=lambda outputs, batch: outputs.square().mean()) for y in (Y, torch.full((N,), -100))]
+    with pytest.raises(ValueError, match="its extra terms would be lost"):
+        bisam.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1)).backward(parts)
+
+
+@pytest.mark.parametrize("style", ["batch", "functions", "block", "ascent", "closure"])
+def test_parameters_of_another_optimiser_have_the_gradient_of_the_last_pass(style):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, K)).double()
+    opt = bisam.SharpnessAware(torch.optim.SGD(model[0].parameters(), lr=0.1), bisam.SAM, record=True)
+    held = []
+    model[2].register_full_backward_hook(lambda module, gradient, _: held.append(gradient))
+
+    def loss():
+        return functional.cross_entropy(model(A), Y)
+
+    def closure():
+        model.zero_grad()
+        found = loss()
+        found.backward()
+        return found
+
+    if style == "batch":
+        opt.step(Batch(model, A, Y))
+    elif style == "functions":
+        opt.step(descent=loss)
+    elif style == "closure":
+        opt.step(closure)
+    else:
+        if style == "block":
+            loss().backward()
+        with opt.perturbed(model, **({"ascent": loss} if style == "ascent" else {})):
+            loss().backward()
+        opt.step()
+    twin = copy.deepcopy(model)  # one step of SAM by hand, with the weights of before
+    with torch.no_grad():
+        for p in twin[0].parameters():
+            p.zero_()
+    torch.manual_seed(0)
+    twin = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, K)).double()
+    slope = torch.autograd.grad(functional.cross_entropy(twin(A), Y), list(twin[0].parameters()))
+    size = torch.cat([g.flatten() for g in slope]).norm()
+    with torch.no_grad():
+        for p, g in zip(twin[0].parameters(), slope, strict=True):
+            p.add_(0.05 / size * g)
+    functional.cross_entropy(twin(A), Y).backward()
+    torch.testing.assert_close(model[2].weight.grad, twin[2].weight.grad)
+
+
+def test_a_batch_keeps_what_another_optimiser_has_accumulated():
+    model = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, K)).double()
+    opt = bisam.SharpnessAware(torch.optim.SGD(model[0].parameters(), lr=0.1))
+    model[1].bias.grad = torch.full((K,), 7.0, dtype=torch.float64)
+    opt.backward(Batch(model, A, Y))
+    assert (model[1].bias.grad - 7).abs().max() < 1
+
+
+@pytest.mark.parametrize("place", ["forward", "extra"])
+@pytest.mark.parametrize("recipe", [bisam.SAM, bisam.BISAM_LOG], ids=["sam", "bisam-log"])
+def test_statistics_outside_of_the_model_move_once(place, recipe):
+    model, norm = nn.Linear(5, K).double(), nn.BatchNorm1d(5, affine=False).double()
+    told = {"forward": lambda m, x: m(norm(x))} if place == "forward" else {"extra": lambda outputs, batch: norm(batch.inputs).mean()}
+    bisam.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), recipe).step(Batch(model, A, Y, **told))
+    assert norm.num_batches_tracked == 1
+
+
+def test_a_second_block_before_the_step_is_refused():
+    model = nn.Linear(5, K).double()
+    opt = bisam.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1))
+
+    def block(part):
+        functional.cross_entropy(model(A[part]), Y[part]).backward()
+        with opt.perturbed(model):
+            functional.cross_entropy(model(A[part]), Y[part]).backward()
+
+    block(slice(4))
+    with pytest.raises(RuntimeError, match=r"a gradient waits already.*opt\.backward\(\[part, part\]\)"):
+        block(slice(4, 8))
+    opt.zero_grad()
+    block(slice(4, 8))
+    opt.step()
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_shares_of_tokens_have_weights_of_tokens(axis):
+    shares = drawn(22, N, 6, K).softmax(-1)
+    mask = (drawn(23, N, 6) > 0).double()
+    f = drawn(24, N, 6, K)
+    expected = ((-(shares * f.log_softmax(-1)).sum(-1)) * mask).sum() / mask.sum()
+    given = (f, shares) if axis == -1 else (f.movedim(-1, 1), shares.movedim(-1, 1))
+    torch.testing.assert_close(bisam.Multiclass(axis).mean(bisam.CrossEntropy(), *given, mask), expected)
+    with pytest.raises(ValueError, match=r"weights must have shape \(8,\).*or \(8, 6\)"):
+        Batch(nn.Linear(K, K), f, given[1], task=bisam.Multiclass(axis), weights=torch.ones(given[1].shape))
+
+
+def test_a_label_that_is_left_out_elsewhere_is_an_error_also_where_nobody_looks(monkeypatch):
+    monkeypatch.setattr("bisam._look.is_free", lambda tensor: False)
+    model = nn.Linear(5, K).double()
+    for name in ("sgd", "sam"):
+        opt = bisam.SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1), bisam.recipe(name))
+        with pytest.raises((IndexError, ValueError, RuntimeError)):
+            opt.backward(Batch(model, A, Y.masked_fill(Y == 1, -100)))
+
+
+ELSEWHERE = {
+    "weight": ({"weight": WEIGHT}, r"weight belongs to the task: .*bisam\.Multiclass\(weight=\.\.\.\)"),
+    "pos_weight": ({"pos_weight": 2.0}, r"pos_weight belongs to the task: .*bisam\.Binary"),
+    "label_smoothing": ({"label_smoothing": 0.1}, r"label_smoothing belongs to the recipe"),
+    "nonsense": ({"nonsense": 1}, "nonsense is no argument of a Batch"),
+    "a loss": ({"autocast": nn.CrossEntropyLoss()}, "the losses are those of the recipe"),
+}
+
+
+@pytest.mark.parametrize("told, message", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_what_belongs_elsewhere_is_refused_with_the_place(told, message):
+    with pytest.raises(TypeError, match=message):
+        Batch(nn.Linear(5, K), A.float(), Y, **told)
+    with pytest.raises(TypeError, match=r"recipe\.with_rho"):
+        bisam.SAM.replace(rho=0.1)
