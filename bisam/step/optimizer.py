@@ -139,7 +139,7 @@ class SharpnessAware(Wrapper):
         """One update of the weights.
 
         Args:
-            batch: what to descend on; several batches are the parts of one. Or a closure. Without one this is the last line of
+            batch: what to descend on; several batches are the parts of one. Gradients from before are cleared. Or a closure. Without one this is the last line of
                 the other two styles: the base moves the weights by the gradients that they have left.
             validation: the batch for a learned radius, and only for that.
             scaler: a ``GradScaler`` for float16; call its ``update()`` afterwards.
