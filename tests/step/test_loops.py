@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import reference
 import torch
+from blocks import climbed
 from torch import nn
 
 import bisam
@@ -20,7 +21,6 @@ import bisam.training.data
 from bisam import SAM, Batch, Constant, SharpnessAware
 from bisam.losses.loss import Loss
 from bisam.methods.lets import Learned
-from bisam.step import RNGState
 
 CODE = Path(__file__).resolve().parents[2] / "book" / "code"
 NAMES = ("sam", "bisam-log", "asam", "esam", "gsam", "looksam", "vasso", "lets-sam")
@@ -54,15 +54,6 @@ def take_steps(opt, model, numbers=range(6), n=8, dtype=torch.float64, each_step
 
 def flat(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-def climbed(opt, model, x, y):
-    """The block, after a pass of ours or, where another loss is raised, around it."""
-    if opt.recipe.ascent is not None:
-        return opt.perturbed(model, ascent=lambda: opt.recipe.ascent(model(x), y))
-    noise = RNGState()
-    opt.recipe.descent(model(x), y).backward()
-    return opt.perturbed(model, noise)
 
 
 def weights_of(model):

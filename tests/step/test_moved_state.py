@@ -260,15 +260,16 @@ def by_block_with_ascent(model):
         opt.step()
 
 
-def by_block(model):
+def by_block(model, steps=STEPS):
     opt = SharpnessAware(base(model), SAM)
-    for k in range(STEPS):
+    for k in range(steps):
         x, y = samples(k)
         opt.zero_grad()
         CROSS_ENTROPY(model(x), y).backward()
         with opt.perturbed(model):
             CROSS_ENTROPY(model(x), y).backward()
         opt.step()
+    return opt
 
 
 def same(one, other):
@@ -387,15 +388,8 @@ def test_frozen_parameters_that_stay_take_no_memory(monkeypatch):
 
 
 def test_a_parameter_that_moves_in_the_other_pass_alone_is_named_and_the_weights_are_back():
-    model = net("lerp")
-    opt = SharpnessAware(base(model), SAM)
-    for k in range(2):
-        x, y = samples(k)
-        opt.zero_grad()
-        CROSS_ENTROPY(model(x), y).backward()
-        with opt.perturbed(model):
-            CROSS_ENTROPY(model(x), y).backward()
-        opt.step()
+    model, (x, y) = net("lerp"), samples(1)
+    opt = by_block(model, steps=2)
     model.move = used
     opt.step(Batch(model, *samples(2)))
     weights = [p.clone() for p in own(model)]

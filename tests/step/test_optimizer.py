@@ -8,12 +8,12 @@ import pickle
 import pytest
 import reference
 import torch
+from blocks import climbed
 from torch import nn
 from torch.optim import lr_scheduler
 
 from bisam import BISAM_LOG, BISAM_TANH, SAM, SGD, Batch, Constant, CrossEntropy, SharpnessAware
 from bisam.losses.loss import Loss
-from bisam.step import RNGState
 
 TWO_PASS = {"sam": SAM, "bisam-log": BISAM_LOG, "bisam-tanh": BISAM_TANH}
 each_recipe = pytest.mark.parametrize("recipe", TWO_PASS.values(), ids=TWO_PASS)
@@ -55,15 +55,6 @@ def spelled_out(opt, model, x, y):
     with climbed(opt, model, x, y):
         opt.recipe.descent(model(x), y).backward()
     opt.step()
-
-
-def climbed(opt, model, x, y):
-    """The block, after a pass of ours or, where another loss is raised, around it."""
-    if opt.recipe.ascent is not None:
-        return opt.perturbed(model, ascent=lambda: opt.recipe.ascent(model(x), y))
-    noise = RNGState()
-    opt.recipe.descent(model(x), y).backward()
-    return opt.perturbed(model, noise)
 
 
 def take_steps(opt, model, style="two lines", numbers=range(4)):
