@@ -19,6 +19,7 @@ the random state as it found them, also when it fails, and these conventions hol
 Eigenvalues of more than 64 weights, and densities, need SciPy, which the extra ``measure`` brings: ``pip install "bisam[measure]"``.
 """
 
+from .coins import kl_inverse
 from .directions import gaussian, normalised, weights_of
 from .eigenvalues import top_eigenvalues
 from .flips import Flips, misclassified
@@ -29,6 +30,6 @@ from .traces import trace
 from .worst_point import climb, loss_rise, m_sharpness
 
 __all__ = [
-    "Flips", "Subspace", "climb", "gaussian", "landscape", "line_between", "loss_rise", "m_sharpness", "misclassified",
+    "Flips", "Subspace", "climb", "gaussian", "kl_inverse", "landscape", "line_between", "loss_rise", "m_sharpness", "misclassified",
     "normalised", "plane_through", "spectral_density", "top_eigenvalues", "trace", "weights_of",
 ]  # fmt: skip

@@ -309,6 +309,7 @@ GOOD = {
     "bisam.SharpnessAware.perturbed": (perturbed, {"model": ..., "noise": None}),
     "bisam.SharpnessAware.load_state_dict": (lambda state_dict: wrapped()[0].load_state_dict(state_dict), {"state_dict": wrapped()[0].state_dict()}),
     "bisam.axes.memory.Memory": (lambda base, seed: bisam.axes.memory.Memory(base, seed), {"base": sgd(net()), "seed": 0}),
+    "bisam.measure.kl_inverse": (bisam.measure.kl_inverse, {"share": 0.2, "budget": 0.1}),
     "bisam.measure.loss_rise": (bisam.measure.loss_rise, RISE),
     "bisam.measure.loss_rise of mean squares": (bisam.measure.loss_rise, {**SAMPLES, "model": net, "loss": nn.MSELoss(), "y": LOGITS, "rho": 0.1}),
     "bisam.measure.m_sharpness": (bisam.measure.m_sharpness, {**RISE, "m": 3}),
