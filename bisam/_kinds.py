@@ -8,6 +8,8 @@ import numbers
 
 from . import _checks
 
+# Of a field that a part was given after records had been made of it: records do not name its default, so that the older ones are still of that part.
+LATER = {"later": True}
 KINDS: dict[str, type] = {}  # of the parts that records name, by kind
 
 
@@ -32,7 +34,8 @@ def plain(value):
         return int(value) if isinstance(value, numbers.Integral) else float(value)
     if not dataclasses.is_dataclass(value):
         return value
-    fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    said = [field for field in dataclasses.fields(value) if not (field.metadata.get("later") and getattr(value, field.name) == field.default)]
+    fields = {field.name: plain(getattr(value, field.name)) for field in said}
     return {"kind": getattr(type(value), "kind", type(value).__name__), **fields}
 
 

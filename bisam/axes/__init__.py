@@ -2,7 +2,7 @@
 
 from .balls import L2, Adaptive, Lp, Unnormalised
 from .combination import Combination, Decomposed, LookSAM
-from .direction import Averaged, Direction
+from .direction import Averaged, Direction, RandomDirection
 from .geometry import Ball, Geometry
 from .masks import Masked, Only
 from .memory import Memory
@@ -14,6 +14,6 @@ from .start import RandomStart, Start
 
 __all__ = [
     "L2", "Adaptive", "Averaged", "Ball", "ByLearningRate", "Combination", "Constant", "Decomposed", "Direction", "Geometry", "LookSAM",
-    "LossBudget", "Lp", "Masked", "Memory", "MostSensitive", "Only", "Phase", "Radius", "RandomStart", "Recipe", "Schedule", "Selection",
-    "Start", "TopK", "Unnormalised",
+    "LossBudget", "Lp", "Masked", "Memory", "MostSensitive", "Only", "Phase", "Radius", "RandomDirection", "RandomStart", "Recipe", "Schedule",
+    "Selection", "Start", "TopK", "Unnormalised",
 ]  # fmt: skip

@@ -6,14 +6,16 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from .. import _checks
 from .._kinds import kind
 from .memory import Memory
+from .shards import like
 from .tensors import Tensors
 
-__all__ = ["Averaged", "Direction"]
+__all__ = ["Averaged", "Direction", "RandomDirection"]
 
 
 class Direction(Protocol):
@@ -35,6 +37,33 @@ class Direction(Protocol):
     @abstractmethod
     def filtered(self, gradient: Tensors, memory: Memory) -> Tensors:
         """The direction of this step, by name; what has to be remembered is kept in ``memory.state("direction")``."""
+
+
+@kind("RandomDirection")
+@dataclass(frozen=True)
+class RandomDirection(Direction):
+    r"""Climbs nowhere in particular: the control that has the length of a climb and none of its aim.
+
+    .. math:: d_t \sim \mathcal N(0, I)
+
+    A new direction is drawn at every step, the same for all samples of a ball; the gradient says no more than which tensors climb.
+
+    Source:
+        No method; the usual control. With the round ball it is one draw of the noise that the bound behind SAM averages over.
+
+    Example:
+        >>> memory = Memory(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), seed=0)
+        >>> RandomDirection().filtered({"w": torch.zeros(3)}, memory)["w"].shape
+        torch.Size([3])
+    """
+
+    def filtered(self, gradient: Tensors, memory: Memory) -> Tensors:
+        return {name: like(_noise(g, memory), g) for name, g in gradient.items()}
+
+
+def _noise(g: Tensor, memory: Memory) -> Tensor:
+    wide = torch.promote_types(g.dtype, torch.float32)
+    return torch.randn(g.shape, generator=memory.generator(g.device), device=g.device, dtype=wide).to(g.dtype)
 
 
 @kind("Averaged")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from .. import _checks
-from .._kinds import built, kind, plain
+from .._kinds import LATER, built, kind, plain
 from ..losses.cross_entropy import CrossEntropy
 from ..losses.loss import Loss
 from .balls import L2
@@ -30,6 +30,7 @@ from .start import Start
 
 __all__ = ["SAM", "Recipe"]
 
+FACTORS = ("both", "jacobian")
 # The share of a forward and of a backward pass in a forward-backward pass: the backward pass has two products
 # of matrices where the forward pass has one.
 FORWARD, BACKWARD = 1 / 3, 2 / 3
@@ -51,6 +52,9 @@ class Recipe:
         selection: which samples the gradients are taken on, if not on all.
         micro_batch: samples that share one climb, if not the whole batch does; the gradients of the parts are averaged.
         combination: what is made of the gradients at the two points, if not that at :math:`w + \epsilon` alone.
+        ascent_steps: gradients that the climb takes in turn, each at the point that the one before led to; every one of these points is in the ball.
+        factors: of the descent gradient :math:`J(w)^\top \ell'(f_w)`, with the Jacobian J of the logits, those that are taken at
+            :math:`w + \epsilon`: ``"both"``, or ``"jacobian"``, which leaves the slope of the loss for the logits as it is at w.
         same_noise: both passes draw the same dropout masks. The published runs drew fresh ones: turn it off
             to do as they did.
 
@@ -74,6 +78,8 @@ class Recipe:
     micro_batch: int | None = None
     combination: Combination | None = None
     same_noise: bool = True
+    ascent_steps: int = dataclasses.field(default=1, metadata=LATER)
+    factors: str = dataclasses.field(default="both", metadata=LATER)
 
     def __post_init__(self):
         _checks.line("name", self.name)
@@ -86,6 +92,8 @@ class Recipe:
             _checks.share("selection: fraction", self.selection.fraction)
         _checks.keep(self, _checks.optional, "micro_batch", of=_checks.whole)
         _checks.flag("same_noise", self.same_noise)
+        _checks.keep(self, _checks.whole, "ascent_steps")
+        _checks.choice("factors", self.factors, FACTORS)
         self._check_products()
 
     def _check_products(self) -> None:
@@ -103,7 +111,21 @@ class Recipe:
                 f"radius must climb in every step with combination {type(self.combination).__name__}, which leaves steps out itself; "
                 f"got {_short(self.radius)}"
             )
+        if self.ascent_steps > 1:
+            self._check_alone("ascent_steps", "start", "direction", "combination")
+            if self.geometry.is_drawn:
+                raise ValueError(f"geometry must be the same at every point with ascent_steps={self.ascent_steps}, got {_short(self.geometry)}")
+        if self.factors == "jacobian":
+            self._check_alone("factors", "selection")
         self.radius.check_recipe(self)
+
+    def _check_alone(self, field: str, *others: str) -> None:
+        """Refuses the choices that a field does not go with; a radius that is learned goes with none of these."""
+        for other in others:
+            if getattr(self, other) is not None:
+                raise ValueError(f"{other} must be None with {field}={getattr(self, field)!r}, got {_short(getattr(self, other))}")
+        if self.radius.at_w is not None or self.radius.learns:
+            raise ValueError(f"radius must need no gradient at w with {field}={getattr(self, field)!r}, got {_short(self.radius)}")
 
     @property
     def raised(self) -> Loss:
@@ -132,7 +154,7 @@ class Recipe:
         selection = self.selection
         chosen = 1.0 if selection is None else selection.fraction
         seen = chosen if selection is not None and selection.when == "before" else 1.0  # by the first pass
-        first, second = seen, chosen
+        first, second = seen * self.ascent_steps, chosen
         first += FORWARD * (seen < 1)  # the ranking before the climb sees the whole batch
         second += FORWARD * (chosen < 1 and seen == 1)  # and so does the ranking after it
         if self.start is not None:  # the first pass is elsewhere; what is said of w takes a forward pass there

@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass, field
 
 from .. import _checks
+from ..axes.direction import RandomDirection
 from ..axes.recipe import Recipe
-from ..losses.bounds import Identity
+from ..losses.bounds import Identity, Tanh
 from ..losses.cross_entropy import CrossEntropy
 from ..losses.surrogate import Surrogate
 from ..methods.table import BISAM_LOG, RECIPES, SAM, SGD, is_recipe, recipe
@@ -26,13 +27,20 @@ EQUAL_EPOCHS = "sgd-equal-epochs"  # SGD under a name of its own, whose epochs a
 DATA_AXES = ("data", "train_images", "test_images", "split_seed", "pool")  # what the fingerprint of the data depends on
 MOST_SEEDS, MOST_RUNS = 10_000, 100_000  # all runs of an experiment are held in memory
 # What lies between SAM and BiSAM (-log) beside the bound: its ascent has no label smoothing, and a temperature. A control
-# changes one of the two. And SGD with the epochs of a two-pass method, beside the SGD that has its passes.
+# changes one of the two. And SGD with the epochs of a two-pass method, beside the SGD that has its passes. Then the bounds that the chapter
+# "Two other lower bounds" proves, and climbs that are blind or nearer to the maximum, for "Does a better climb help?".
 CONTROLS = {
     control.name: control
     for control in (
         SAM.replace(name="sam-unsmoothed", ascent=CrossEntropy()),
         BISAM_LOG.replace(name="sam-temperature", ascent=Surrogate(Identity(), mu=BISAM_LOG.ascent.mu)),
         SGD.replace(name=EQUAL_EPOCHS),
+        BISAM_LOG.replace(name="log-sharper", ascent=Surrogate(BISAM_LOG.ascent.phi, BISAM_LOG.ascent.mu, form="boltzmann")),
+        BISAM_LOG.replace(name="log-rivals", ascent=Surrogate(BISAM_LOG.ascent.phi, BISAM_LOG.ascent.mu, over="rivals")),
+        BISAM_LOG.replace(name="tanh-rivals", ascent=Surrogate(Tanh(alpha=1.0), mu=10.0, over="rivals")),
+        SAM.replace(name="sam-random", direction=RandomDirection()),
+        SAM.replace(name="sam-3-steps", ascent_steps=3),
+        SAM.replace(name="sam-10-steps", ascent_steps=10),
     )
 }
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .bounds import Bound
-from .formula import at_least_float32, value_and_gradient
+from .formula import at_least_float32
 from .fused import cast, near_margins
 from .targets import slots
 
@@ -43,7 +42,7 @@ class ExpectedQ(torch.autograd.Function):
     def backward(ctx, upstream: Tensor):
         logits, targets, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
-            gradient = mean_over_classes(logits, targets, ctx.surrogate.phi, ctx.surrogate.mu)[1]
+            gradient = mean_over_classes(ctx.surrogate, logits, targets)[1]
         return cast(logits.dtype, gradient * upstream.unsqueeze(-1)), None, None
 
 
@@ -53,10 +52,10 @@ def _one_class_each(logits: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
     return true.reshape(-1, 1), copies.reshape(-1, logits.shape[-1])
 
 
-def mean_over_classes(logits: Tensor, targets: Tensor, phi: Bound, mu: float) -> tuple[Tensor, Tensor]:
+def mean_over_classes(surrogate: Surrogate, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The expected q and its gradient in float64, differentiable themselves."""
     every = torch.arange(logits.shape[-1], device=logits.device).expand(logits.shape)
     true, rows = _one_class_each(logits, every)
-    value, gradient = value_and_gradient(rows, true.squeeze(-1), phi, mu)
+    value, gradient = surrogate.by_formula(rows, true.squeeze(-1))
     share = targets.double()
     return (value.view(share.shape) * share).sum(1), (gradient.view(*share.shape, -1) * share.unsqueeze(-1)).sum(1)

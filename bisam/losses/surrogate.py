@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from .._kinds import kind
+from .._kinds import LATER, kind
 from .bounds import Bound, NegLog
 from .expected import ExpectedQ, mean_over_classes, sum_over_classes
-from .formula import at_least_float32, value_and_gradient
+from .formula import FORMS, OVER, at_least_float32, value_and_gradient
 from .fused import cast, few_operations, few_passes, is_taken_apart, near_margins, reach_of
 from .loss import Loss
 from .targets import are_soft, check_shapes, check_values
@@ -86,7 +86,18 @@ class Surrogate(Loss):
         \frac{\partial q_i}{\partial f_j} = \pi_{ij}\,\phi'(F_{ij}) \quad (j \ne y_i), \qquad
         \pi_{ij} = \frac{e^{\mu\phi(F_{ij})}}{\sum_k e^{\mu\phi(F_{ik})}}
 
-    The derivative with respect to the true score is minus the sum of the others. Of a distribution :math:`t_i` over the classes the bound is the
+    The derivative with respect to the true score is minus the sum of the others. Two choices make other lower bounds of it. With
+    ``form="boltzmann"`` it is the mean of the :math:`\phi(F_{ij})` by their shares, at or above the published bound by as much as the entropy of the
+    shares lies below its largest value,
+
+    .. math::
+        q_i = \sum_j \pi_{ij}\,\phi(F_{ij}), \qquad
+        \frac{\partial q_i}{\partial f_j} = \pi_{ij}\,\big(1 + \mu\,(\phi(F_{ij}) - q_i)\big)\,\phi'(F_{ij}) \quad (j \ne y_i)
+
+    With ``over="rivals"`` the sums, the shares and the K in front leave the true class out, so that a single rival has the share 1 and the pull
+    :math:`\phi'(F_{ij})`.
+
+    Of a distribution :math:`t_i` over the classes the bound is the
     mean, :math:`q_i = \sum_k t_{ik}\,q(f(x_i), k)`, at or below the expected 0-1 loss. Every entry has a relative error below
     :math:`3 \cdot 10^{-6}` in float32, at any margin, for any ``phi`` and :math:`10^{-8} \le \mu \le 10^8`: margins are taken in float64 where float32
     would round too much of them away. Values are at least float32; the gradient has the dtype of the logits and is rounded to it last,
@@ -95,12 +106,16 @@ class Surrogate(Loss):
     Args:
         phi: lower bound of the step, :class:`~bisam.losses.bounds.NegLog` or :class:`~bisam.losses.bounds.Tanh` or an object like them.
         mu: inverse temperature, greater than 0; the larger, the closer to the maximum over classes.
+        form: the smooth maximum, ``"mellowmax"``, the logarithm of a mean of exponentials, as published; or ``"boltzmann"``, the mean weighted by the
+            shares. The two names are those of Asadi and Littman (2017).
+        over: ``"classes"``, all K of them, as published; or ``"rivals"``, all but the true one.
 
     Raises:
-        TypeError, ValueError: ``mu`` is not a finite number above 0, or ``phi`` has no ``derivative``.
+        TypeError, ValueError: ``mu`` is not a finite number above 0, ``phi`` has no ``derivative``, ``form`` or ``over`` is unknown; later, logits of
+            one class where only rivals count.
 
     Source:
-        Xie et al. (2024), Lemma 3.1 and eq. 14 of the early version.
+        Xie et al. (2024), Lemma 3.1 and eq. 14 of the early version. The other forms are of this project, see the chapter "Two other lower bounds".
 
     Example:
         >>> logits = torch.tensor([[0.0, 8.0], [8.0, 0.0]])
@@ -109,15 +124,22 @@ class Surrogate(Loss):
         tensor([ 0.6717, -0.4621])
         >>> q(logits, torch.tensor([0, 0]))
         tensor(0.1048)
+        >>> Surrogate(phi=NegLog(), mu=1.5, form="boltzmann")(logits, torch.tensor([0, 0]))
+        tensor(0.4084)
     """
 
     phi: Bound = field(default_factory=NegLog)
     mu: float = 1.5
+    form: str = field(default="mellowmax", metadata=LATER)
+    over: str = field(default="classes", metadata=LATER)
 
     def __post_init__(self):
         _checks.positive("mu", self.mu)
         _checks.part("phi", self.phi, ("__call__", "derivative"), "a bound with a derivative, such as NegLog() or Tanh()")
-        object.__setattr__(self, "reach", reach_of(self.phi, self.mu))
+        _checks.choice("form", self.form, FORMS)
+        _checks.choice("over", self.over, OVER)
+        is_published = self.form == FORMS[0] and self.over == OVER[0]
+        object.__setattr__(self, "reach", reach_of(self.phi, self.mu) if is_published else None)
         # Twice mu, where the power mu is made of roots: a compiler that takes mu for any number would not branch on it.
         object.__setattr__(self, "_halves", round(2 * min(self.mu, 10)))
 
@@ -168,14 +190,20 @@ class Surrogate(Loss):
 
     def _of_distributions(self, logits: Tensor, targets: Tensor) -> Tensor:
         if is_taken_apart(logits) or torch.compiler.is_compiling():
-            return cast(at_least_float32(logits), mean_over_classes(logits, targets, self.phi, self.mu)[0])
+            return cast(at_least_float32(logits), mean_over_classes(self, logits, targets)[0])
         return ExpectedQ.apply(logits, targets, self)
 
     def _found(self, logits: Tensor, true: Tensor, near: Tensor | None, mean: bool) -> Tensor:
         if near is None and is_taken_apart(logits):
-            value = value_and_gradient(logits, true.squeeze(-1), self.phi, self.mu)[0]
+            value = self.by_formula(logits, true.squeeze(-1))[0]
             return cast(at_least_float32(logits), value.mean() if mean else value)
         return _Q.apply(logits, true, self, near, mean)
+
+    def by_formula(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """q of each sample and its gradient in float64, differentiable themselves."""
+        if self.over == "rivals" and logits.shape[-1] < 2:
+            raise ValueError(f"logits must have 2 classes at least for over='rivals', got {logits.shape[-1]}")
+        return value_and_gradient(logits, targets, self.phi, self.mu, self.form, self.over)
 
     def parts(self, logits: Tensor, true: Tensor, near: Tensor | None, mean: bool | None) -> tuple[Tensor | None, Tensor, Tensor, float]:
         """q, and its gradient as pull / total * rate, of shapes (n, K), (n, 1) and a number, without a graph.
@@ -186,7 +214,7 @@ class Surrogate(Loss):
             return few_operations(near, true, self.phi, self.mu, self._halves, mean)
         if self.reach is not None and logits.dtype != torch.float64 and torch.compiler.is_compiling():
             return few_passes(logits, true, self.phi, self.mu, self._halves, mean)
-        value, gradient = value_and_gradient(logits, true.squeeze(-1), self.phi, self.mu)
+        value, gradient = self.by_formula(logits, true.squeeze(-1))
         return value.mean() if mean else value, gradient, torch.ones_like(gradient[:, :1]), 1.0
 
 
@@ -203,9 +231,9 @@ class _Q(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream: Tensor):
         logits, true, pull, total = ctx.saved_tensors
-        upstream = upstream if ctx.mean else upstream.unsqueeze(-1)
+        upstream = cast(total.dtype, upstream if ctx.mean else upstream.unsqueeze(-1))  # no factor is rounded before the last
         if torch.is_grad_enabled():  # create_graph=True: write the gradient again as a function of the logits
-            gradient = value_and_gradient(logits, true.squeeze(-1), ctx.surrogate.phi, ctx.surrogate.mu)[1]
+            gradient = ctx.surrogate.by_formula(logits, true.squeeze(-1))[1]
             gradient = gradient * (upstream / len(logits) if ctx.mean else upstream)
         else:
             gradient = pull / (total / (upstream * ctx.rate))  # in the order of `gradient`, for the same bits

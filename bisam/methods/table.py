@@ -21,7 +21,7 @@ from .lets import Learned
 
 __all__ = [
     "ASAM", "ASAM_ALL", "A_BISAM_LOG", "A_BISAM_TANH", "BISAM_LOG", "BISAM_TANH", "BSAM", "ESAM", "ESAM_CODE", "E_BISAM_LOG",
-    "E_BISAM_LOG_PRINTED", "E_BISAM_TANH", "E_BISAM_TANH_PRINTED", "FSAM", "GSAM", "KSAM", "LATE_SAM", "LETS_ASAM", "LETS_BISAM_LOG",
+    "E_BISAM_LOG_PRINTED", "E_BISAM_TANH", "E_BISAM_TANH_PRINTED", "FSAM", "GSAM", "J_SAM", "KSAM", "LATE_SAM", "LETS_ASAM", "LETS_BISAM_LOG",
     "LETS_BISAM_TANH", "LETS_SAM", "LE_SAM", "LOOKSAM", "MSAM", "M_BISAM_LOG", "M_BISAM_TANH", "RECIPES", "RSAM", "SAM", "SAM_EVERY_K",
     "SAM_INF", "SAM_ON", "SGD", "VASSO", "is_recipe", "recipe",
 ]  # fmt: skip
@@ -132,6 +132,10 @@ SAM_EVERY_K = SAM.replace(name="sam-every-k", radius=Phase(rho=0.05, every=5))
 # Liu et al. 2022: k = 5 and alpha = 0.7. Their rho is for large batches; this is SAM's.
 LOOKSAM = SAM.replace(name="looksam", combination=LookSAM(every=5, alpha=0.7))
 
+# Baek et al. 2024: the Jacobian of the logits at w + epsilon, the slope of the loss for the logits at w. The control that tells
+# whether SAM acts on wrong labels through the weights that the samples get or through the features; rho is SAM's.
+J_SAM = SAM.replace(name="j-sam", factors="jacobian")
+
 # Moellenhoff and Khan 2023, CIFAR with a ResNet-18; the base must be bisam.Variational.
 BSAM = SAM.replace(
     name="bsam", geometry=Precision(), start=Posterior(), combination=FirstGradientToBase(), radius=Constant(0.01)
@@ -141,7 +145,7 @@ _ROWS = (
     SGD, SAM, BISAM_LOG, BISAM_TANH, SAM_INF, ASAM, ASAM_ALL, A_BISAM_LOG, A_BISAM_TANH,
     ESAM, ESAM_CODE, E_BISAM_LOG, E_BISAM_TANH, E_BISAM_LOG_PRINTED, E_BISAM_TANH_PRINTED,
     MSAM, M_BISAM_LOG, M_BISAM_TANH, LETS_SAM, LETS_ASAM, LETS_BISAM_LOG, LETS_BISAM_TANH,
-    GSAM, RSAM, KSAM, FSAM, VASSO, SAM_ON, LE_SAM, LATE_SAM, SAM_EVERY_K, LOOKSAM, BSAM,
+    GSAM, RSAM, KSAM, FSAM, VASSO, SAM_ON, LE_SAM, LATE_SAM, SAM_EVERY_K, LOOKSAM, BSAM, J_SAM,
 )  # fmt: skip
 RECIPES = {row.name: row for row in _ROWS}
 

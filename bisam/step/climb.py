@@ -18,24 +18,43 @@ from .step import Step
 
 def climb(step: Step, away: Displacement, gradient: Tensors, share: float = 1.0) -> None:
     """Moves the weights to the worst point that the ascent gradient points to."""
-    recipe, names = step.recipe, step.active()
-    direction = {name: g for name, g in gradient.items() if names is None or name in names}
-    if recipe.direction is not None:
-        direction = recipe.direction.filtered(direction, step.memory)
+    recipe = step.recipe
     if step.record:
         step.outcome.ascent_gradient = linear(step.outcome.ascent_gradient, 1, gradient, share)
+    moves, shared_moves = moves_of(step, away, gradient)
+    if step.record:
+        step.outcome.length = euclidean_norm(moves)
+    if step.learner is not None:
+        step.learner.climbed(shared_moves, step.rho)
+    if recipe.ascent_steps > 1 or (recipe.start is not None and not recipe.start.kept):
+        away.back()
+    move(step, away, moves)
+
+
+def climb_again(step: Step, away: Displacement, gradient: Tensors) -> None:
+    """Moves the weights from w to the point that leads to the next ascent gradient."""
+    moves, _ = moves_of(step, away, gradient)
+    away.back()
+    move(step, away, moves)
+
+
+def moves_of(step: Step, away: Displacement, gradient: Tensors) -> tuple[Tensors, Tensors]:
+    """The perturbation that the ascent gradient points to, and the part of it that the radius of the recipe sizes."""
+    names = step.active()
+    direction = {name: g for name, g in gradient.items() if names is None or name in names}
+    if step.recipe.direction is not None:
+        direction = step.recipe.direction.filtered(direction, step.memory)
     moves: Tensors = {}
     shared_moves: Tensors = {}  # those that the radius of the recipe has a part in
     for g, rho, is_own in _balls(step, direction):
         found = _perturbation(step, g, {name: away.original(step.parameters[name]) for name in g}, rho, is_own)
         shared_moves.update({} if is_own else found)
         moves.update(found)
-    if step.record:
-        step.outcome.length = euclidean_norm(moves)
-    if step.learner is not None:
-        step.learner.climbed(shared_moves, step.rho)
-    if recipe.start is not None and not recipe.start.kept:
-        away.back()
+    return moves, shared_moves
+
+
+def move(step: Step, away: Displacement, moves: Tensors) -> None:
+    """Moves the weights by name."""
     if not moves:
         return
     moved = [step.parameters[name] for name in moves]

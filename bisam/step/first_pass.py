@@ -83,6 +83,15 @@ def ascent_gradient(step: Step, pieces: list[Batch], is_ranked: bool) -> tuple[T
     return gradients.unscaled_(found, step.scaler), descent_at_w
 
 
+def ascent_gradient_nearby(step: Step, pieces: list[Batch]) -> Tensors:
+    """The ascent gradient where an earlier one has led to; what is known of w, and the statistics and random numbers of its pass, stay."""
+    seen = [(piece.at_w, piece.terms) for piece in pieces]
+    found, _ = ascent_gradient(step, pieces, is_ranked=True)
+    for piece, (at_w, terms) in zip(pieces, seen, strict=True):
+        piece.at_w, piece.terms = at_w, terms
+    return found
+
+
 def _backward_from_ascent(
     step: Step, logits: Tensor, term: Tensor | None, piece: Batch, part: float | Tensor, inputs: list[Tensor] | None
 ) -> Tensor | None:

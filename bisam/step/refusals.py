@@ -110,6 +110,7 @@ def _check_passes(recipe: Recipe, where: str) -> None:
         return
     extra = [field for field in ("selection", "micro_batch") if getattr(recipe, field) is not None]
     extra += ["radius"] if recipe.radius.learns else []
+    extra += [field for field, neutral in (("ascent_steps", 1), ("factors", "both")) if getattr(recipe, field) != neutral]
     if extra:
         raise ValueError(
             f"the {extra[0]} of recipe {recipe.name!r} needs the batch itself, which {where} does not see; "

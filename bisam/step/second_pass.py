@@ -3,8 +3,10 @@ r"""Line 5 of Algorithm 1: the gradient of the descent loss at the worst point, 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ..axes.tensors import Tensors
+from ..losses.loss import Loss
 from . import gradients
 from .batch import Batch
 from .passes import backward, chosen, kept, note_rise, weighted, with_terms
@@ -12,7 +14,7 @@ from .sharded import drop_copies
 from .step import Step
 
 
-def descend(step: Step, piece: Batch, part: float | torch.Tensor, share: float | torch.Tensor) -> None:
+def descend(step: Step, piece: Batch, part: float | Tensor, share: float | Tensor) -> None:
     """Backward from the descent loss at the worst point, on the samples that are chosen."""
     recipe, selection = step.recipe, step.recipe.selection
     if selection is not None and selection.when == "after" and selection.fraction < 1:
@@ -25,11 +27,20 @@ def descend(step: Step, piece: Batch, part: float | torch.Tensor, share: float |
         piece = chosen(step, piece)
     with piece.replayed():
         logits, term = piece.passed()
-    loss = with_terms(piece, piece.mean(recipe.descent, logits), term, "at_worst")
+    mean = piece.mean(recipe.descent, logits) if recipe.factors == "both" else with_slope_at_w(recipe.descent, piece, logits)
+    loss = with_terms(piece, mean, term, "at_worst")
     if piece.at_w is not None:
         piece.at_worst = kept(logits)
         note_rise(step, piece, part * share)
     backward(step, weighted(loss, part))
+
+
+def with_slope_at_w(loss: Loss, piece: Batch, logits: Tensor) -> Tensor:
+    r"""The linear function :math:`\langle \ell'(f_w), f_{w + \epsilon} \rangle`, whose gradient is the Jacobian at the worst point times the slope at w."""
+    with torch.enable_grad():
+        at_w = piece.at_w.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(piece.mean(loss, at_w), at_w)
+    return (slope * logits).sum()
 
 
 def combine(step: Step, at_w: Tensors, share: float) -> None:

@@ -16,8 +16,8 @@ from ..axes.tensors import Tensors, linear
 from . import gradients
 from .batch import Batch
 from .buffers import SharedStatistics
-from .climb import climb, scatter
-from .first_pass import ascent_gradient, look_at_w, ranked
+from .climb import climb, climb_again, scatter
+from .first_pass import ascent_gradient, ascent_gradient_nearby, look_at_w, ranked
 from .passes import (
     backward,
     counted,
@@ -86,6 +86,9 @@ def climb_and_descend(step: Step, pieces: list[Batch], share: float) -> None:
             scatter(step, away)
         with gradients.left_alone(step.others):
             ascent, descent_at_w = ascent_gradient(step, pieces, is_ranked)  # line 3
+            for _ in range(step.recipe.ascent_steps - 1):
+                climb_again(step, away, ascent)
+                ascent = ascent_gradient_nearby(step, pieces)
         at_w = ascent if step.recipe.gradient_at_w == "ascent" else descent_at_w
         step.keeps_ascent = step.keeps_ascent or not are_unheld(ascent)  # a hook may have kept them
         climb(step, away, ascent, share)  # line 4
