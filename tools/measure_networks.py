@@ -189,7 +189,7 @@ def rounded(value):
 
 def write(name: str, networks: list[dict], rows: list[dict], seconds: float, folder: Path = RESULTS) -> None:
     """One file, one line a row."""
-    head = {"what": WHAT[name], "environment": environment("cpu", seconds, "float64"), "networks": table(networks), "rows": table(rows)}
+    head = {"what": WHAT[name], "environment": environment("cpu", seconds), "networks": table(networks), "rows": table(rows)}
     parts = []
     for key, value in head.items():
         if key in ("networks", "rows"):
