@@ -67,7 +67,7 @@ def draw_effects(axes, found: Sequence[Effect], which: str) -> None:
             axes.barh(row, 2 * result.detectable, left=-result.detectable, height=0.7, color="0.9", zorder=0)
         style = style_of(each.method)
         axes.plot(ends(result), [row, row], color=style.color)
-        axes.plot(mean, row, style.marker, color=style.color, markersize=6)
+        axes.plot(mean, row, marker=style.marker, color=style.color, markersize=6)
         drawn += 1
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(found)), [each.label for each in found])
@@ -110,7 +110,7 @@ def draw_curves(
         if marked:
             at = [entry["final"]["selected_epoch"] for entry in entries]
             chosen = [run[epochs.index(epoch)] for run, epoch in zip(runs, at, strict=True)]
-            axes.plot([epoch / length for epoch in at], chosen, style.marker, color=style.color, alpha=0.5)
+            axes.plot([epoch / length for epoch in at], chosen, marker=style.marker, linestyle="none", color=style.color, alpha=0.5)
     axes.set(xlabel="share of the training", xlim=(0, 1))
     if axes.lines:
         axes.legend(fontsize=8.5)

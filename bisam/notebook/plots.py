@@ -52,6 +52,14 @@ STYLES = {
     "esam": MethodStyle("ESAM", "#0072B2", "-", "<"),
     "e-bisam-log": MethodStyle("E-BiSAM (-log)", "#D55E00", "--", ">"),
     "e-bisam-tanh": MethodStyle("E-BiSAM (tanh)", "#009E73", "-.", "*"),
+    # Climbs that are blind or take several steps, and the other two bounds.
+    "sam-random": MethodStyle("random direction", "#666666", "--", "2"),
+    "sam-3-steps": MethodStyle("SAM, 3 steps", "#0072B2", "-.", "3"),
+    "sam-10-steps": MethodStyle("SAM, 10 steps", "#0072B2", ":", "4"),
+    "log-sharper": MethodStyle("BiSAM (-log), sharper bound", "#D55E00", "-.", "|"),
+    "log-rivals": MethodStyle("BiSAM (-log), rivals only", "#D55E00", ":", "_"),
+    "tanh-rivals": MethodStyle("BiSAM (tanh, slope 1), rivals only", "#009E73", ":", "."),
+    "j-sam": MethodStyle("J-SAM", "#56B4E9", "-", "$J$"),
     # A learned radius stands beside a held one, in the lighter colour.
     "lets-sam": MethodStyle("LETS-SAM", "#56B4E9", ":", "h"),
     "lets-asam": MethodStyle("LETS-ASAM", "#56B4E9", ":", "+"),
