@@ -144,7 +144,7 @@ def dropped_rows(point: Point) -> Iterator[dict]:
         yield {"radius": radius, "climb": climb, "kept": change, "dropped": left, "share": left / change}
 
 
-def climb_rows(point: Point, x: Tensor, y: Tensor, climbs: tuple[str, ...] = CLIMBS, radii: tuple[float, ...] = RADII) -> Iterator[dict]:
+def climb_rows(point: Point, x: Tensor, y: Tensor, climbs: tuple[str, ...], radii: tuple[float, ...]) -> Iterator[dict]:
     """The rows of one network; ``x``, ``y`` are the held-back samples."""
     here = torch.tensor([*point.value(), *point.value(0.0, x, y)], dtype=torch.float64)
     for radius in radii:
@@ -161,7 +161,7 @@ def run_of(trained_by: str, label_noise: float, seed: int) -> Run:
     return Run(method(trained_by).with_rho(RHO) if trained_by != "sgd" else method("sgd"), epochs=EPOCHS, label_noise=label_noise, seed=seed)
 
 
-def networks(trained_by: str, label_noise: float, seed: int, stops: tuple[int, ...] = STOPS) -> Iterator[tuple[int, Point]]:
+def networks(trained_by: str, label_noise: float, seed: int, stops: tuple[int, ...]) -> Iterator[tuple[int, Point]]:
     """A training, stopped at some epochs; the network there, at the first samples of the training set with the labels that it was given."""
     run = run_of(trained_by, label_noise, seed)
     seen = labelled(run, data.digits())
@@ -221,11 +221,11 @@ def measure(folder: Path, progress: bool) -> None:
             if all((seed, trained_by, noise, stop) in done for stop in STOPS):
                 continue
             began = time.perf_counter()
-            for stop, point in networks(trained_by, noise, seed):
+            for stop, point in networks(trained_by, noise, seed, STOPS):
                 if (key := (seed, trained_by, noise, stop)) in done:
                     continue
                 which = dict(zip(NETWORK, key, strict=True))
-                fresh = {"dropped_term": dropped_rows(point), "climbs": climb_rows(point, held_back.inputs, held_back.targets)}
+                fresh = {"dropped_term": dropped_rows(point), "climbs": climb_rows(point, held_back.inputs, held_back.targets, CLIMBS, RADII)}
                 network = {**which, **of_network(point, held_back.inputs, held_back.targets)}
                 for name, rows in fresh.items():
                     before, old, seconds = found[name]
