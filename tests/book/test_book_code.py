@@ -385,8 +385,8 @@ def test_the_numbers_in_the_table_of_methods_are_those_of_the_rows():
     for phrase in (
         rf"= {rows['fsam'].direction.decay:g}\, m_{{t-1}} + 0.1\, g_t",
         rf"= {rows['vasso'].direction.decay:g}\, m_{{t-1}} + 0.4\, g_t",
-        rf"\lVert\delta_l\rVert = {rows['rsam'].start.scale:g}\,",
-        rf"$\sigma = {rows['le-sam'].radius.budget:g}$",
+        rf"\lVert\xi_l\rVert = {rows['rsam'].start.scale:g}\,",
+        f"with a budget of {rows['le-sam'].radius.budget:g} for",
         f"none before step {rows['late-sam'].radius.start}",
         rf"$\alpha = {rows['gsam'].combination.alpha:g}$",
         f"learning rate to {rows['gsam'].radius.least:g}",
