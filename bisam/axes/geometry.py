@@ -42,7 +42,7 @@ class Geometry(Protocol):
 
     @abstractmethod
     def prepared(self, weights: Tensors, memory) -> Ball:
-        """The set of this step around these weights, those that climb, where they stood before the step; once a ball and a part of the batch."""
+        """The set of this step around these weights, those that climb, where they stood before the step; once a ball, an ascent step and a part of the batch."""
 
     def active(self, model: nn.Module, memory) -> set[str] | None:
         """The names of the parameters that may move in this step, or ``None`` for all; called more than once, and so it draws nothing."""

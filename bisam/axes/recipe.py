@@ -22,6 +22,7 @@ from ..losses.cross_entropy import CrossEntropy
 from ..losses.loss import Loss
 from .balls import L2
 from .combination import Combination
+from .cost import passes_of
 from .direction import Direction
 from .geometry import Geometry
 from .radius import Constant, Radius
@@ -31,9 +32,6 @@ from .start import Start
 __all__ = ["SAM", "Recipe"]
 
 FACTORS = ("both", "jacobian")
-# The share of a forward and of a backward pass in a forward-backward pass: the backward pass has two products
-# of matrices where the forward pass has one.
-FORWARD, BACKWARD = 1 / 3, 2 / 3
 
 
 @kind("Recipe")
@@ -52,7 +50,8 @@ class Recipe:
         selection: which samples the gradients are taken on, if not on all.
         micro_batch: samples that share one climb, if not the whole batch does; the gradients of the parts are averaged.
         combination: what is made of the gradients at the two points, if not that at :math:`w + \epsilon` alone.
-        ascent_steps: gradients that the climb takes in turn, each at the point that the one before led to; every one of these points is in the ball.
+        ascent_steps: gradients that the climb takes in turn, each at the point that the one before led to; every one of these points is in the ball, and a mask
+            over coordinates is drawn for each.
         factors: of the descent gradient :math:`J(w)^\top \ell'(f_w)`, with the Jacobian J of the logits, those that are taken at
             :math:`w + \epsilon`: ``"both"``, or ``"jacobian"``, which leaves the slope of the loss for the logits as it is at w.
         same_noise: both passes draw the same dropout masks. The published runs drew fresh ones: turn it off
@@ -113,8 +112,6 @@ class Recipe:
             )
         if self.ascent_steps > 1:
             self._check_alone("ascent_steps", "start", "direction", "combination")
-            if self.geometry.is_drawn:
-                raise ValueError(f"geometry must be the same at every point with ascent_steps={self.ascent_steps}, got {_short(self.geometry)}")
         if self.factors == "jacobian":
             self._check_alone("factors", "selection")
         self.radius.check_recipe(self)
@@ -149,23 +146,7 @@ class Recipe:
 
         A forward pass counts a third, a backward pass two thirds; passes over a part of the batch count that part.
         """
-        if self.radius.rho == 0:
-            return 1
-        selection = self.selection
-        chosen = 1.0 if selection is None else selection.fraction
-        seen = chosen if selection is not None and selection.when == "before" else 1.0  # by the first pass
-        first, second = seen * self.ascent_steps, chosen
-        first += FORWARD * (seen < 1)  # the ranking before the climb sees the whole batch
-        second += FORWARD * (chosen < 1 and seen == 1)  # and so does the ranking after it
-        if self.start is not None:  # the first pass is elsewhere; what is said of w takes a forward pass there
-            first += FORWARD * seen
-        if self.gradient_at_w != "ascent":  # half of a backward pass are the gradients of the weights
-            first -= (1 - self.geometry.drawn_share) * FORWARD * seen
-        if self.gradient_at_w == "descent":
-            second += BACKWARD * seen
-        every = 1 / (self.radius.climbing_share * (1 if self.combination is None else self.combination.climbing_share))
-        total = (first + second + every - 1) / every + self.radius.extra_passes
-        return int(total) if total == int(total) else total
+        return passes_of(self)
 
     @property
     def choices(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from .. import _checks
 from .._kinds import kind
 from ..axes.memory import Memory
 from ..axes.radius import Learner, Radius
-from ..axes.recipe import BACKWARD
+from ..axes.cost import BACKWARD
 from ..axes.tensors import Tensors, dot, linear
 from ..losses.loss import Loss
 from ..step.batch import Batch

@@ -52,7 +52,7 @@ def test_defaults_are_those_of_the_published_runs():
     assert bisam.methods.BSAM.radius.rho == 0.01
 
 
-FAMILY = ["gsam", "rsam", "ksam", "fsam", "vasso", "sam-on", "le-sam", "late-sam", "sam-every-k", "looksam", "bsam"]
+FAMILY = ["gsam", "rsam", "ksam", "fsam", "vasso", "sam-on", "le-sam", "late-sam", "sam-every-k", "looksam", "bsam", "j-sam"]
 NAMES = [
     *("sgd", "sam", "bisam-log", "bisam-tanh", "sam-inf", "asam", "asam-all", "a-bisam-log", "a-bisam-tanh"),
     *("esam", "esam-code", "e-bisam-log", "e-bisam-tanh", "e-bisam-log-printed", "e-bisam-tanh-printed"),

@@ -132,7 +132,11 @@ def test_every_recipe_makes_the_step_of_the_losses_as_they_are_written(recipe, k
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("recipe", WHOLE, ids=[r.name for r in WHOLE])
+# J-SAM takes of a loss its slope for the logits, and a loss that reads the weights has more than that: there only the extra term is exact.
+READ_WEIGHTS = [r for r in WHOLE if r.factors == "both"]
+
+
+@pytest.mark.parametrize("recipe", READ_WEIGHTS, ids=[r.name for r in READ_WEIGHTS])
 def test_extra_terms_are_part_of_the_descent_loss_alone(recipe):
     """A penalty of the weights, given as an extra term and as a part of the loss."""
     held = {}
