@@ -83,9 +83,9 @@ def m_sharpness(
 
     .. math:: \sum_k \frac{n_k}{n} \Big[\max_{\|\epsilon\| \le \rho} L_k(w + \epsilon) - L_k(w)\Big]
 
-    The maxima stand for what the climb finds. At m = n it is :func:`loss_rise`; for smaller m the exact value can only be
-    larger, because a perturbation for all is worse than one for each. Parts are taken in the order of the samples; the last one
-    may be smaller.
+    The maxima stand for what the climb finds. At m = n it is :func:`loss_rise`. Where parts are cut into smaller ones, as by an m
+    that divides the old one, the exact value cannot fall, because a perturbation for all is a compromise; by another m it can.
+    Parts are taken in the order of the samples; the last one may be smaller.
 
     Args:
         model, loss, x, y, rho, geometry, steps, samples_at_a_time, batch_norm, progress: as in :func:`loss_rise`.

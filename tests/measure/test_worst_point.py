@@ -104,6 +104,13 @@ def test_m_sharpness():
     assert m_sharpness(model, CE, x, y, 0.3, m=5) == pytest.approx(uneven, rel=1e-12)
 
 
+def test_m_sharpness_falls_only_where_parts_are_not_nested():
+    """Of linear losses with slopes +1, -1, +1, -1, +1, -1 a part rises by rho times the size of its mean slope."""
+    model, slopes = nn.Linear(1, 1, bias=False).double(), torch.tensor([1.0, -1.0] * 3).double().unsqueeze(1)
+    found = [m_sharpness(model, lambda outputs, _: outputs.mean(), slopes, slopes, 0.3, m=m) for m in (6, 3, 2, 1)]
+    assert found == pytest.approx([0, 0.1, 0, 0.3], abs=1e-12)
+
+
 def rescaled(model, factor):
     """Layer 0 times the factor, layer 2 divided by it: the same function, for rectifiers."""
     other = copy.deepcopy(model)
