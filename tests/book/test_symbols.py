@@ -16,7 +16,7 @@ ONLY_ON = {
     r"\gamma": "notation bisam slides/deck lemma lower_bounds surrogate wrong_maximiser",  # the shift of -log
     r"\delta": "notation sam generalisation_bound surrogate",  # the probability with which a bound may fail
     "h": "notation sam bisam slides/deck generalisation_bound",  # the increasing function of the bound
-    "c": "notation sam slides/deck two_minima flat_minima when_sam_does_not_help convergence generalisation_bound sharpness surrogate",  # a curvature
+    "c": "notation sam slides/deck two_minima flat_minima when_sam_does_not_help convergence generalisation_bound sharpness surrogate not_a_gradient",  # a curvature
     r"\nu": "notation bisam reproduce_label_noise convergence",  # the share of wrong labels
     r"\beta": "",  # momentum, kept shares and rates in papers: nothing here
 }
