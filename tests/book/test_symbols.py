@@ -14,10 +14,10 @@ MAIN, _, SECOND = NOTATION.partition("(second-meanings)=")
 # Where a letter may stand in a formula. A page that is not named has to take another letter, or the list grows on purpose.
 ONLY_ON = {
     r"\gamma": "notation bisam slides/deck lemma lower_bounds surrogate wrong_maximiser",  # the shift of -log
-    r"\delta": "notation sam generalisation_bound surrogate",  # the probability with which a bound may fail
+    r"\delta": "notation sam generalisation_bound",  # the probability with which a bound may fail
     "h": "notation sam bisam slides/deck generalisation_bound",  # the increasing function of the bound
-    "c": "notation sam slides/deck two_minima flat_minima when_sam_does_not_help convergence generalisation_bound sharpness surrogate not_a_gradient",  # a curvature
-    r"\nu": "notation bisam reproduce_label_noise convergence",  # the share of wrong labels
+    "c": "notation sam slides/deck two_minima flat_minima when_sam_does_not_help convergence not_a_gradient",  # a curvature
+    r"\nu": "notation bisam reproduce_label_noise",  # the share of wrong labels
     r"\beta": "",  # momentum, kept shares and rates in papers: nothing here
 }
 WORDS = {  # what the book said once and can not hold, or says with another word now
@@ -32,7 +32,7 @@ WORDS = {  # what the book said once and can not hold, or says with another word
 
 
 def sources():
-    """Name and text of every page; of notebooks the markdown, and the code with what figures say."""
+    """Name and text of every page; of notebooks the markdown with the captions, and the code."""
     for path in [*(ROOT / "book").glob("*.md"), ROOT / "book" / "slides" / "deck.md", ROOT / "README.md"]:
         text = path.read_text(encoding="utf-8")
         yield path.relative_to(ROOT / "book" if path.name != "README.md" else ROOT).with_suffix("").as_posix(), text, ""
@@ -42,6 +42,7 @@ def sources():
             if cell["cell_type"] == "markdown":
                 text += "".join(cell["source"]) + "\n\n"
             else:
+                text += cell["metadata"].get("mystnb", {}).get("figure", {}).get("caption", "") + "\n\n"
                 code += "".join(cell["source"]) + "\n" + json.dumps(cell["metadata"], ensure_ascii=False) + "\n"
         yield path.stem, text, code
 
