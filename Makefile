@@ -52,12 +52,11 @@ lab: install ## open the notebooks in JupyterLab, each with a form of its parame
 	@BISAM_FORM=1 $(BIN)/jupyter-lab notebooks $(ARGS)
 
 test: lint ## all tests: style, units, doctests, notebooks, book, browser
-	@echo "==> unit tests, doctests and properties"
-	@$(SIDE_BY_SIDE) -q -m "not book"
-	@echo "==> notebooks: every cell executed, tagged outputs compared"
-	@$(SIDE_BY_SIDE) -q --nbval-lax $(NBVAL_LIMITS) notebooks
-	@echo "==> book: strict build, links, headless browser"
-	@$(BIN)/python tools/build_book.py
+	@echo "==> notebooks: every cell executed, tagged outputs compared; unit tests, doctests and properties; meanwhile the strict build of the book"
+	@mkdir -p _build; $(BIN)/python tools/build_book.py > _build/book.log 2>&1 & book=$$!; \
+	$(SIDE_BY_SIDE) -q -m "not book" --nbval-lax $(NBVAL_LIMITS) notebooks tests || { kill $$book; exit 1; }; \
+	wait $$book; built=$$?; cat _build/book.log; exit $$built
+	@echo "==> book: links, headless browser"
 	@$(RUN_TESTS) -q -m book
 
 unit: install ## the quick part of the tests (about 155 s of CPU, half of it on each of two cores)

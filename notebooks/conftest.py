@@ -3,8 +3,10 @@
 The outputs in the notebooks themselves are those of scale laptop: ``--scale laptop`` executes and compares those, which takes up to an hour.
 """
 
+import contextlib
 import functools
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,28 @@ def pytest_addoption(parser):
     parser.addoption("--scale", choices=("smoke", "laptop"), default="smoke", help="scale at which nbval executes the notebooks")
 
 
+def pytest_configure(config):
+    """Kernels are forks of one process, which has imported torch and the like."""
+    if not config.pluginmanager.hasplugin("nbval") or not hasattr(os, "fork"):
+        return
+    from nbval.kernel import NbvalKernelspecManager
+
+    opened, usual = contextlib.ExitStack(), NbvalKernelspecManager.get_kernel_spec
+    config.add_cleanup(opened.close)
+    words = functools.cache(lambda: opened.enter_context(_tool("warm_kernels").kernels()))
+
+    def forked(self, name):
+        spec = usual(self, name)
+        spec.argv = [*words(), "{connection_file}"]
+        return spec
+
+    NbvalKernelspecManager.get_kernel_spec = forked
+    config.add_cleanup(lambda: setattr(NbvalKernelspecManager, "get_kernel_spec", usual))
+
+
 @functools.cache
-def _tool():
-    spec = importlib.util.spec_from_file_location("execute_notebooks", ROOT / "tools" / "execute_notebooks.py")
+def _tool(name="execute_notebooks"):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
