@@ -110,6 +110,8 @@ def inputs_digest(path: Path, notebook: dict) -> str:
         files += sorted((ROOT / "book" / "code").glob("*.py"))
     if PACKAGE / "evidence" / "listing.py" in files:
         files += [ROOT / "results" / "claims.toml", *sorted((ROOT / "results" / "runs").rglob("*.json"))]
+    if PACKAGE / "evidence" / "measured.py" in files:
+        files += sorted(path for path in (ROOT / "results" / "measured").iterdir() if path.is_file())
     if PACKAGE / "evidence" / "published.py" in files or "published.csv" in json.dumps(cells):
         files.append(ROOT / "results" / "published.csv")
     if "benchmarks.json" in json.dumps(cells):
