@@ -53,11 +53,11 @@ lab: install ## open the notebooks in JupyterLab, each with a form of its parame
 
 test: lint ## all tests: style, units, doctests, notebooks, book, browser
 	@echo "==> notebooks: every cell executed, tagged outputs compared; unit tests, doctests and properties; meanwhile the strict build of the book"
-	@mkdir -p _build; $(BIN)/python tools/build_book.py > _build/book.log 2>&1 & book=$$!; \
-	$(SIDE_BY_SIDE) -q -m "not book" --nbval-lax $(NBVAL_LIMITS) notebooks tests || { kill $$book; exit 1; }; \
-	wait $$book; built=$$?; cat _build/book.log; exit $$built
+	@mkdir -p _build; $(BIN)/python tools/build_book.py > _build/said.txt 2>&1 & book=$$!; \
+	$(SIDE_BY_SIDE) -q -m "not book" --nbval-lax $(NBVAL_LIMITS) tests notebooks || { kill $$book; exit 1; }; \
+	wait $$book; built=$$?; cat _build/said.txt; exit $$built
 	@echo "==> book: links, headless browser"
-	@$(RUN_TESTS) -q -m book
+	@$(RUN_TESTS) -q -m book tests/book
 
 unit: install ## the quick part of the tests (about 155 s of CPU, half of it on each of two cores)
 	@$(SIDE_BY_SIDE) -q -m "not book and not slow"

@@ -43,7 +43,7 @@ def _sample(run: Callable[[], object], count: int, stage: Stage) -> float:
 
 @functools.lru_cache(maxsize=2)
 def _images(tiny: bool) -> data.Data:
-    return task(32, 256 if tiny else EPOCH, others=50)
+    return task(16 if tiny else 32, 256 if tiny else EPOCH, others=50)
 
 
 def state_of(stage: Stage, run: Run, graphs: bool = True) -> State:
