@@ -54,8 +54,8 @@ lab: install ## open the notebooks in JupyterLab, each with a form of its parame
 test: lint ## all tests: style, units, doctests, notebooks, book, browser
 	@echo "==> notebooks: every cell executed, tagged outputs compared; unit tests, doctests and properties; meanwhile the strict build of the book"
 	@mkdir -p _build; $(BIN)/python tools/build_book.py > _build/said.txt 2>&1 & book=$$!; \
-	$(SIDE_BY_SIDE) -q -m "not book" --nbval-lax $(NBVAL_LIMITS) tests notebooks || { kill $$book; exit 1; }; \
-	wait $$book; built=$$?; cat _build/said.txt; exit $$built
+	$(SIDE_BY_SIDE) -q -m "not book" --nbval-lax $(NBVAL_LIMITS) tests notebooks; tested=$$?; \
+	wait $$book; built=$$?; cat _build/said.txt; exit $$((tested + built))
 	@echo "==> book: links, headless browser"
 	@$(RUN_TESTS) -q -m book tests/book
 
