@@ -2,8 +2,8 @@
 
 Networks are trained as the experiments on digits are (``results/claims.toml``) and stopped on the way. On one batch of training samples each is
 perturbed by every climb of the chapter "Does a better climb help?", in float64, with the batch statistics of the samples at hand. The rows go to
-``results/measured/dropped_term.json`` and ``climbs.json`` after every network; a run that was cut goes on where it was. What was predicted before the
-first row is in ``results/measured/predictions.toml``; with ``--outcomes`` the verdicts are printed and nothing is measured.
+``results/measured/dropped_term.json``, ``climbs.json`` and ``one_step.json`` after every network; a run that was cut goes on where it was. What was
+predicted before the first row is in ``results/measured/predictions.toml``; with ``--outcomes`` the verdicts are printed and nothing is measured.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ CLIMBS = (
     "tanh-rivals-10-steps", "exact",
 )  # fmt: skip
 RADII = (0.05, 0.1, 0.3)
+WIDTHS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6)  # of one step of SAM
 DRAWS = 10  # random directions that are averaged
 SEARCH = 100  # steps of each of the two climbs of "exact"
 NETWORK = ("seed", "trained_by", "label_noise", "epoch")
@@ -50,6 +51,7 @@ WHAT = {
     "climbs": "One row a network, radius and climb: what cross-entropy and the mistakes (in percent) rise by from w to w + e, on the 100 training "
     "samples that the climb saw and on the 297 held-back ones with right labels; aim: the cosine between the gradient of cross-entropy at w + e and "
     "the perturbation of the climb 'exact'. 'none' stays at w, 'sam-random' is the mean of 10 directions.",
+    "one_step": "One row a network and radius: the same rises for one step of SAM at the radii of the search for its radius. No prediction is about them.",
 }  # fmt: skip
 
 DESCENT = CrossEntropy()
@@ -157,6 +159,11 @@ def climb_rows(point: Point, x: Tensor, y: Tensor, climbs: tuple[str, ...], radi
             yield {"radius": radius, "climb": climb, **dict(zip(names, rises.tolist(), strict=True)), "aim": sum(aims) / len(aims)}
 
 
+def one_step_rows(point: Point, x: Tensor, y: Tensor) -> Iterator[dict]:
+    for row in climb_rows(point, x, y, ("sam",), WIDTHS):
+        yield {name: value for name, value in row.items() if name != "aim"}
+
+
 def run_of(trained_by: str, label_noise: float, seed: int) -> Run:
     return Run(method(trained_by).with_rho(RHO) if trained_by != "sgd" else method("sgd"), epochs=EPOCHS, label_noise=label_noise, seed=seed)
 
@@ -211,30 +218,33 @@ def so_far(name: str, folder: Path) -> tuple[list[dict], list[dict], float]:
 
 def measure(folder: Path, progress: bool) -> None:
     torch.set_num_threads(1)
-    held_back = data.digits().validation
-    found = {name: so_far(name, folder) for name in WHAT}
-    done = {tuple(row[key] for key in NETWORK) for row in found["climbs"][0]}
+    split = data.digits().validation
+    rows_of = {
+        "dropped_term": dropped_rows,
+        "climbs": lambda point: climb_rows(point, split.inputs, split.targets, CLIMBS, RADII),
+        "one_step": lambda point: one_step_rows(point, split.inputs, split.targets),
+    }
+    found = {name: so_far(name, folder) for name in rows_of}
+    done = {name: {tuple(row[key] for key in NETWORK) for row in nets} for name, (nets, *_) in found.items()}
     plan = list(itertools.product(SEEDS, TRAINED_BY, NOISES))
-    total = len(plan) * len(STOPS)
-    with bar("networks", total, "networks", progress, done=len(done), line="{done} of {total} networks") as advance:
+    there = len(set.intersection(*done.values()))
+    with bar("networks", len(plan) * len(STOPS), "networks", progress, done=there, line="{done} of {total} networks") as advance:
         for seed, trained_by, noise in plan:
-            if all((seed, trained_by, noise, stop) in done for stop in STOPS):
+            if all((seed, trained_by, noise, stop) in keys for stop in STOPS for keys in done.values()):
                 continue
             began = time.perf_counter()
             for stop, point in networks(trained_by, noise, seed, STOPS):
-                if (key := (seed, trained_by, noise, stop)) in done:
-                    continue
+                key = (seed, trained_by, noise, stop)
+                lacking = [name for name, keys in done.items() if key not in keys]
                 which = dict(zip(NETWORK, key, strict=True))
-                fresh = {"dropped_term": dropped_rows(point), "climbs": climb_rows(point, held_back.inputs, held_back.targets, CLIMBS, RADII)}
-                network = {**which, **of_network(point, held_back.inputs, held_back.targets)}
-                for name, rows in fresh.items():
-                    before, old, seconds = found[name]
-                    found[name] = [*before, network], [*old, *({**which, **row} for row in rows)], seconds
-                spent, began = time.perf_counter() - began, time.perf_counter()
-                for name, (nets, rows, seconds) in found.items():
-                    found[name] = nets, rows, seconds + spent
+                for name in lacking:
+                    nets, rows, seconds = found[name]
+                    more = [{**which, **row} for row in rows_of[name](point)]
+                    spent, began = time.perf_counter() - began, time.perf_counter()
+                    found[name] = [*nets, {**which, **of_network(point, split.inputs, split.targets)}], [*rows, *more], seconds + spent
                     write(name, *found[name], folder)
-                advance(1)
+                if lacking:
+                    advance(1)
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from bisam.measure.held import held
 from bisam.training import data, environment
 
 TOOL = tool("measure_networks")
-DROPPED, CLIMBS = measured.load("dropped_term"), measured.load("climbs")
+DROPPED, CLIMBS, ONE = (measured.load(name) for name in ("dropped_term", "climbs", "one_step"))
 KEYS = {*itertools.product(TOOL.SEEDS, TOOL.TRAINED_BY, TOOL.NOISES, TOOL.STOPS)}
 
 
@@ -40,7 +40,8 @@ def early():
 
 
 def test_every_network_radius_and_climb_is_there_once():
-    for found, radii, climbs in ((DROPPED, TOOL.DROPPED["radii"], TOOL.DROPPED["climbs"]), (CLIMBS, TOOL.RADII, TOOL.CLIMBS)):
+    kinds = (DROPPED, TOOL.DROPPED["radii"], TOOL.DROPPED["climbs"]), (CLIMBS, TOOL.RADII, TOOL.CLIMBS), (ONE, TOOL.WIDTHS, ("sam",))
+    for found, radii, climbs in kinds:
         assert len(found.networks) == len(KEYS) and {network(row) for row in found.networks} == KEYS
         places = [(*network(row), row["radius"], row["climb"]) for row in found.rows]
         assert len(places) == len(set(places))
@@ -63,6 +64,14 @@ def test_the_rows_fit_together():
     rises = {(*network(row), row["radius"], row["climb"]): row["loss_rise"] for row in CLIMBS.rows}
     for (*place, climb), rise in rises.items():
         assert climb != "sam-10-steps" or rise <= rises[(*place, "exact")], "the search begins where ten steps end"
+
+
+def test_one_step_is_the_same_climb_in_both_files():
+    rises = {(*network(row), row["radius"]): row["loss_rise"] for row in CLIMBS.rows if row["climb"] == "sam"}
+    both = [(row, rises[(*network(row), row["radius"])]) for row in ONE.rows if row["radius"] in TOOL.RADII]
+    assert len(both) == 2 * len(KEYS)
+    for row, rise in both:
+        assert row["loss_rise"] == pytest.approx(rise, rel=1e-3, abs=1e-6)
 
 
 def test_the_tool_gives_a_network_again(early):
@@ -186,12 +195,12 @@ def test_a_file_of_another_form_is_an_error_that_names_it(tmp_path):
 
 
 def test_a_run_that_was_cut_goes_on_where_it_was(tmp_path, monkeypatch):
-    small = {"SEEDS": (1, 2), "TRAINED_BY": ("sgd",), "NOISES": (0.4,), "STOPS": (1,), "EPOCHS": 1, "RADII": (0.1,), "SEARCH": 1}
+    small = {"SEEDS": (1, 2), "TRAINED_BY": ("sgd",), "NOISES": (0.4,), "STOPS": (1,), "EPOCHS": 1, "RADII": (0.1,), "WIDTHS": (0.1,), "SEARCH": 1}
     for name, value in {**small, "CLIMBS": ("none", "sam", "exact"), "DROPPED": {"climbs": ("sam",), "radii": (0.1,)}}.items():
         monkeypatch.setattr(TOOL, name, value)
     TOOL.measure(tmp_path, progress=False)
     whole = {name: measured.load(name, tmp_path) for name in TOOL.WHAT}
-    assert [len(whole[name].rows) for name in ("dropped_term", "climbs")] == [2, 6]
+    assert [len(whole[name].rows) for name in ("dropped_term", "climbs", "one_step")] == [2, 6, 2]
     shutil.rmtree(tmp_path / "measured")
     monkeypatch.setattr(TOOL, "SEEDS", (1,))
     TOOL.measure(tmp_path, progress=False)
