@@ -51,6 +51,17 @@ def test_the_bound_fails_no_more_often_than_it_may(draws, risk):
         assert binom.pmf(counts, draws, e)[bounds < e].sum() <= risk
 
 
+@pytest.mark.parametrize("risk", [0.3, 0.05])
+def test_draws_with_different_chances_are_covered_too(risk):
+    """Every image has a chance of its own to be classified wrongly: all 64 outcomes of six coins, for random chances."""
+    random = numpy.random.default_rng(0)
+    outcomes = (numpy.arange(64)[:, None] >> numpy.arange(6)) & 1
+    bounds = numpy.array([kl_inverse(k / 6, math.log(1 / risk) / 6) for k in range(7)])[outcomes.sum(1)]
+    for chances in random.beta(0.3, 0.3, (2000, 6)):
+        likely = numpy.where(outcomes == 1, chances, 1 - chances).prod(1)
+        assert likely[bounds < chances.mean()].sum() <= risk + 1e-12
+
+
 def test_a_plain_mean_and_a_two_sided_root_are_no_such_bound():
     """What a bound by the mean alone would be worth: it fails in about half of all cases."""
     counts = numpy.arange(11)
