@@ -23,7 +23,7 @@ def kl_inverse(share: float, budget: float) -> float:
         budget: the most that the divergence may be, B, 0 or greater.
 
     Returns:
-        The share, rounded upwards: it is never below the exact value by more than rounding in float64.
+        The largest such share, rounded upwards, so that it is below the exact value by no more than rounding in float64.
 
     Raises:
         TypeError, ValueError: an argument that is no finite real number or out of range.
