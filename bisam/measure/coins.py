@@ -29,7 +29,7 @@ def kl_inverse(share: float, budget: float) -> float:
         TypeError, ValueError: an argument that is no finite real number or out of range.
 
     Source:
-        Langford and Caruana (2001), theorem 2.5, for the use with draws; Maurer (2004) for that with a divergence of weights.
+        Langford and Caruana (2001) for the use with draws; Maurer (2004) for that with a divergence of weights.
 
     Example:
         >>> import math
