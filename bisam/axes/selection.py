@@ -1,7 +1,7 @@
 r"""Which samples the gradients are taken on: all, those that the climb hits hardest, or those with the largest loss.
 
 .. math:: \mathcal B^+ = \text{the } k \text{ samples of the batch with the largest } s_i, \qquad
-    k = \max\big(1, \operatorname{round}(\gamma\,n)\big)
+    k = \max\big(1, \operatorname{round}(f\,n)\big)
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class MostSensitive(Selection):
     Ranking costs one more forward pass, at :math:`w + \epsilon`; the descent pass then sees the chosen samples only.
 
     Args:
-        fraction: share :math:`\gamma` of the samples that descend, in (0, 1].
+        fraction: share f of the samples that descend, in (0, 1].
 
     Raises:
         TypeError, ValueError: ``fraction`` is not a number in (0, 1].

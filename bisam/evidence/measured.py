@@ -17,6 +17,7 @@ from .places import RESULTS, LedgerError
 __all__ = ["Measured", "Outcome", "Prediction", "cells", "load", "outcomes", "predictions"]
 
 CELL = ("trained_by", "label_noise", "epoch", "radius")  # what the networks of a cell have in common
+ROW = (*CELL, "climb")
 SIDES = ("climb", "radius")
 
 
@@ -170,7 +171,7 @@ def predictions(folder: Path = RESULTS) -> list[Prediction]:
         raise LedgerError(f"{path} does not have the form of a list of predictions: {error}") from None
 
 
-def cells(rows: list[dict], of: str, by: tuple[str, ...] = (*CELL, "climb")) -> dict[tuple, float]:
+def cells(rows: list[dict], of: str, by: tuple[str, ...] = ROW) -> dict[tuple, float]:
     """The median of a column over the rows that agree in other columns.
 
     Args:
