@@ -179,12 +179,17 @@ def cells(rows: list[dict], of: str, by: tuple[str, ...] = ROW) -> dict[tuple, f
         of: the column.
         by: the columns that make a cell.
 
+    Raises:
+        TypeError, ValueError: rows that are no dictionaries, or a column that they do not have.
+
     Example:
         >>> cells([{"climb": "a", "x": 1.0}, {"climb": "a", "x": 3.0}, {"climb": "b", "x": 5.0}], of="x", by=("climb",))
         {('a',): 2.0, ('b',): 5.0}
     """
     found: dict[tuple, list[float]] = {}
-    for row in rows:
+    for row in _checks.sequence("rows", rows):
+        for name, column in (("of", of), *(("a column of by", each) for each in by)):
+            _checks.choice(name, column, tuple(_checks.part("rows", row, dict, "rows of a measured file")))
         found.setdefault(tuple(row[column] for column in by), []).append(row[of])
     return {cell: statistics.median(values) for cell, values in found.items()}
 

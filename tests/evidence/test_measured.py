@@ -172,6 +172,15 @@ def test_a_wrong_prediction_is_refused_by_the_name_of_its_field(changes, words):
         prediction(**changes)
 
 
+def test_a_column_that_rows_do_not_have_is_refused_by_name():
+    with pytest.raises(ValueError, match="of must be one of"):
+        measured.cells(rows(a=(1.0, 4.0)), "y")
+    with pytest.raises(ValueError, match="a column of by must be one of"):
+        measured.cells(rows(a=(1.0, 4.0)), "x", by=("seed",))
+    with pytest.raises(TypeError, match="rows"):
+        measured.cells(5, "x")
+
+
 def test_a_file_of_another_form_is_an_error_that_names_it(tmp_path):
     place = tmp_path / "measured"
     place.mkdir()
