@@ -6,10 +6,12 @@ import stat
 from pathlib import Path
 
 from .. import _files as files
+from . import measured
+from .places import LedgerError
 from .published import TableError, read_rows
 
 LINK = "is a link; a ledger holds files"
-BESIDE = ("claims.toml", "published.csv", "benchmarks.json", "runs")  # what a ledger holds; and a text that says what it is
+BESIDE = ("claims.toml", "published.csv", "benchmarks.json", "runs", "measured")  # what a ledger holds; and a text that says what it is
 LEFT = (".part", ".probe", ".tmp", ".lock", "~", ".swp")  # endings of what writers and editors leave behind
 
 
@@ -26,6 +28,22 @@ def table_faults(path: Path) -> list[str]:
     except TableError as error:
         return [str(error)]
     return []
+
+
+def measured_faults(folder: Path) -> list[str]:
+    """What is wrong with the measured rows of a ledger, and with what was predicted of them; it need not have any."""
+    faults: list[str] = []
+    for path in _inside(folder / "measured", "measured:", faults) or ():
+        try:
+            if fault := _fault(path, "file" if path.suffix in (".json", ".toml") else None):
+                faults.append(f"measured/{_shown(path.name)}: {fault}")
+            elif path.suffix == ".json":
+                measured.load(path.stem, folder)
+            else:
+                measured.predictions(folder)
+        except (LedgerError, ValueError) as error:
+            faults.append(f"measured/{_shown(path.name)}: {error}")
+    return faults
 
 
 def strays(folder: Path, faults: list[str]) -> None:

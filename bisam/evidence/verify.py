@@ -20,7 +20,7 @@ from .listing import listed
 from .places import RESULTS, LedgerError, check_there
 from .published import TableError
 from .record import run_of
-from .strays import books, strays, table_faults
+from .strays import books, measured_faults, strays, table_faults
 
 __all__ = ["Verified", "verify"]
 
@@ -94,6 +94,7 @@ def verify(folder: Path = RESULTS, progress: bool = False) -> Verified:
         found.faults.append(f"claims.toml: {str(error).removeprefix(str(folder / 'claims.toml')).strip()}")
         wrongly_described = None  # nothing can be said of what is planned
     strays(folder, found.faults)
+    found.faults += measured_faults(folder)
     files = books(folder, found.faults)
     records: dict[str, dict] = {}
     with bar("", sum(map(len, files.values())), "records", progress) as advance:
