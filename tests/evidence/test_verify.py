@@ -121,6 +121,15 @@ PLANTED = {
     "a stray file": (lambda f: (f / "runs" / "notes.txt").write_text(""), "runs/notes.txt: is no file of a ledger"),
     "a stray file beside the list": (lambda f: (f / "old.toml").write_text(""), "old.toml: is no file of a ledger"),
     "a stray file beside records": (lambda f: (f / "runs/one/plot.png").write_text(""), "runs/one/plot.png: is no file of a ledger"),
+    "measured rows that are none": (
+        lambda f: ((f / "measured").mkdir(), (f / "measured/climbs.json").write_text("{}")), "measured/climbs.json: ",
+    ),
+    "predictions that are none": (
+        lambda f: ((f / "measured").mkdir(), (f / "measured/predictions.toml").write_text("")), "measured/predictions.toml: ",
+    ),
+    "a stray file beside measured rows": (
+        lambda f: ((f / "measured").mkdir(), (f / "measured/notes.txt").write_text("")), "measured/notes.txt: is no file of a ledger",
+    ),
     "a draft": (lambda f: (f / "runs/one/.x.json.7-0123456789abcdef.part").write_text("{"), "runs/one/.x.json.7-0123456789abcdef.part: was left behind"),
     "a lock": (lambda f: (f / "runs/one/x.lock").write_text(""), "runs/one/x.lock: was left behind"),
     "a copy of an editor": (lambda f: (f / "runs/one/x.json~").write_text(""), "runs/one/x.json~: was left behind"),
