@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from .. import _checks
 from .._kinds import kind
+from ..axes.cost import BACKWARD
 from ..axes.memory import Memory
 from ..axes.radius import Learner, Radius
-from ..axes.cost import BACKWARD
 from ..axes.tensors import Tensors, dot, linear
 from ..losses.loss import Loss
 from ..step.batch import Batch

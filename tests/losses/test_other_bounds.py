@@ -9,7 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bisam import BISAM_LOG, Batch, Binary, CrossEntropy, Multiclass, NegLog, Recipe, SharpnessAware, Surrogate, Tanh
+from bisam import (
+    BISAM_LOG,
+    Batch,
+    Binary,
+    CrossEntropy,
+    Multiclass,
+    NegLog,
+    Recipe,
+    SharpnessAware,
+    Surrogate,
+    Tanh,
+)
 from bisam.losses import margins, zero_one
 from bisam.losses.bounds import GAMMA
 
