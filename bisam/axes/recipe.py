@@ -50,12 +50,13 @@ class Recipe:
         selection: which samples the gradients are taken on, if not on all.
         micro_batch: samples that share one climb, if not the whole batch does; the gradients of the parts are averaged.
         combination: what is made of the gradients at the two points, if not that at :math:`w + \epsilon` alone.
-        ascent_steps: gradients that the climb takes in turn, each at the point that the one before led to; every one of these points is in the ball, and a mask
-            over coordinates is drawn for each.
-        factors: of the descent gradient :math:`J(w)^\top \ell'(f_w)`, with the Jacobian J of the logits, those that are taken at
-            :math:`w + \epsilon`: ``"both"``, or ``"jacobian"``, which leaves the slope of the loss for the logits as it is at w.
         same_noise: both passes draw the same dropout masks. The published runs drew fresh ones: turn it off
             to do as they did.
+        ascent_steps: gradients that the climb takes in turn, each at the point that the one before led to; every one of these points is in the ball, and a mask
+            over coordinates is drawn for each. A hook that keeps gradients has to copy them: those before the last are written over.
+        factors: of the descent gradient :math:`J(w)^\top \ell'(f_w)`, with the Jacobian J of the logits, those that are taken at
+            :math:`w + \epsilon`: ``"both"``, or ``"jacobian"``, which leaves the slope of the loss for the logits as it is at w. That slope has the
+            dtype of the logits: in float16 its smallest entries are rounded to 0 before a ``GradScaler`` scales them; bfloat16 and float32 keep them.
 
     Raises:
         TypeError, ValueError: a field that is not of its axis, or fields that exclude each other.

@@ -12,12 +12,7 @@ BOOK = Path(__file__).resolve().parents[2] / "book"
 DRAWS = 20_000
 
 
-@pytest.fixture(autouse=True)
-def double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield torch.Generator().manual_seed(0)
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def distributions(classes, generator):

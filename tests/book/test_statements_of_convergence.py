@@ -7,13 +7,7 @@ import torch
 
 import bisam
 
-
-@pytest.fixture(autouse=True)
-def double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield torch.Generator().manual_seed(0)
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def uniform(generator, low, high):

@@ -24,14 +24,6 @@ def network(row):
     return tuple(row[name] for name in TOOL.NETWORK)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def early():
     """A network of the first training, after the first stop."""
