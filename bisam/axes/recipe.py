@@ -53,10 +53,9 @@ class Recipe:
         same_noise: both passes draw the same dropout masks. The published runs drew fresh ones: turn it off
             to do as they did.
         ascent_steps: gradients that the climb takes in turn, each at the point that the one before led to; every one of these points is in the ball, and a mask
-            over coordinates is drawn for each. A hook that keeps gradients has to copy them: those before the last are written over.
+            over coordinates is drawn for each.
         factors: of the descent gradient :math:`J(w)^\top \ell'(f_w)`, with the Jacobian J of the logits, those that are taken at
-            :math:`w + \epsilon`: ``"both"``, or ``"jacobian"``, which leaves the slope of the loss for the logits as it is at w. That slope has the
-            dtype of the logits: in float16 its smallest entries are rounded to 0 before a ``GradScaler`` scales them; bfloat16 and float32 keep them.
+            :math:`w + \epsilon`: ``"both"``, or ``"jacobian"``, which leaves the slope of the loss for the logits as it is at w.
 
     Raises:
         TypeError, ValueError: a field that is not of its axis, or fields that exclude each other.

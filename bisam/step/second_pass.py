@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..axes.tensors import Tensors
+from ..losses.formula import at_least_float32
 from ..losses.loss import Loss
 from . import gradients
 from .batch import Batch
@@ -36,11 +37,14 @@ def descend(step: Step, piece: Batch, part: float | Tensor, share: float | Tenso
 
 
 def with_slope_at_w(loss: Loss, piece: Batch, logits: Tensor) -> Tensor:
-    r"""The linear function :math:`\langle \ell'(f_w), f_{w + \epsilon} \rangle`, whose gradient is the Jacobian at the worst point times the slope at w."""
+    r"""The linear function :math:`\langle \ell'(f_w), f_{w + \epsilon} \rangle`, whose gradient is the Jacobian at the worst point times the slope at w.
+
+    The slope is in float32 at least: in float16 that of a far margin would vanish before a scaler's factor comes.
+    """
     with torch.enable_grad():
-        at_w = piece.at_w.detach().requires_grad_()
+        at_w = piece.at_w.detach().to(at_least_float32(piece.at_w)).requires_grad_()
         (slope,) = torch.autograd.grad(piece.mean(loss, at_w), at_w)
-    return (slope * logits).sum()
+    return (slope * logits.to(slope.dtype)).sum()
 
 
 def combine(step: Step, at_w: Tensors, share: float) -> None:

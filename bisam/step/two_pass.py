@@ -87,10 +87,11 @@ def climb_and_descend(step: Step, pieces: list[Batch], share: float) -> None:
         with gradients.left_alone(step.others):
             ascent, descent_at_w = ascent_gradient(step, pieces, is_ranked)  # line 3
             for _ in range(step.recipe.ascent_steps - 1):
+                look_who_holds(step, ascent)
                 climb_again(step, away, ascent)
                 ascent = ascent_gradient_nearby(step, pieces)
         at_w = ascent if step.recipe.gradient_at_w == "ascent" else descent_at_w
-        step.keeps_ascent = step.keeps_ascent or not are_unheld(ascent)  # a hook may have kept them
+        look_who_holds(step, ascent)
         climb(step, away, ascent, share)  # line 4
         with step.held(others=any(piece.forward or piece.extra for piece in pieces)):
             for piece, part in parts_of(pieces):
@@ -98,6 +99,11 @@ def climb_and_descend(step: Step, pieces: list[Batch], share: float) -> None:
             if step.learner is not None:
                 teach(step, pieces, share, at_w)
     combine(step, at_w, share)
+
+
+def look_who_holds(step: Step, ascent: Tensors) -> None:
+    """A hook may have kept the gradients of a pass: then the climb must not write over them."""
+    step.keeps_ascent = step.keeps_ascent or not are_unheld(ascent)
 
 
 def descend_at_w(step: Step, pieces: list[Batch], share: float) -> None:

@@ -8,6 +8,7 @@ from torch.nn import functional
 import bisam
 from bisam import SAM, Batch, Constant, CrossEntropy, SharpnessAware
 from bisam.axes import RandomDirection
+from bisam.step.second_pass import with_slope_at_w
 
 RHO = 0.3
 
@@ -100,6 +101,32 @@ def test_more_steps_go_with_other_axes(changes):
     model = reference.net()
     one_step(recipe.replace(ascent_steps=1), model, x, y)
     assert several.isfinite().all() and not torch.equal(several, before) and (several - flat(model.parameters())).abs().max() > 1e-8
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_gradients_that_a_hook_keeps_are_not_written_over(steps):
+    model, (x, y) = reference.net(), reference.samples()
+    kept = []
+    for p in model.parameters():
+        p.register_post_accumulate_grad_hook(lambda p: kept.append((p.grad, p.grad.clone())))
+    one_step(SAM.replace(ascent_steps=steps), model, x, y)
+    assert len(kept) == (steps + 1) * len(list(model.parameters())) and all(torch.equal(*pair) for pair in kept)
+
+
+def test_j_sam_keeps_small_slopes_of_half_precision():
+    """Of logits of one sample far right and others far wrong, the slopes of the first are below what float16 has."""
+    logits = torch.zeros(64, 10, dtype=torch.float16)
+    logits[:, 0] = 13.0
+    model = torch.nn.Linear(1, 10, bias=True)
+    piece = Batch(model, torch.ones(64, 1), torch.zeros(64, dtype=torch.int64))
+    piece.at_w = logits
+    there = logits.clone().requires_grad_()
+    scale = 2.0**12
+    (scale * with_slope_at_w(CrossEntropy(), piece, there)).backward()
+    w = logits.double().requires_grad_()
+    (exact,) = torch.autograd.grad(functional.cross_entropy(w, piece.targets), w)
+    assert exact.abs().max() < torch.finfo(torch.float16).smallest_normal
+    torch.testing.assert_close(there.grad.double() / scale, exact, rtol=2e-3, atol=0)
 
 
 def test_more_steps_reach_a_higher_loss():
