@@ -89,7 +89,7 @@ class Memory:
         for axis, values in self._kept.items():
             homes = moment.get(axis, {})
             there = [name for name, value in values.items() if isinstance(value, torch.Tensor) and name in homes]
-            values.update({name: torch.where(bad, homes[name], values[name]) for name in there})
+            values.update({name: torch.where(bad, homes[name].to(values[name]), values[name]) for name in there})
 
     def can_be_restored_where(self, moment: dict[str, dict]) -> bool:
         """Whether :meth:`restore_where` would leave what was there then: whatever has changed since is a tensor that was there."""
@@ -109,11 +109,17 @@ class Memory:
         return {"step": self.step, "seed": self.seed, "kept": self.snapshot(), "generators": states}
 
     def load(self, saved: dict) -> None:
-        """Takes over what :meth:`save` wrote; tensors are copied."""
+        """Takes over what :meth:`save` wrote; tensors are copied, to where the weights are."""
         self.step, self.seed = saved.get("step", 0), saved.get("seed", self.seed)
-        self._kept = copy.deepcopy(saved.get("kept", {}))
+        self._kept = {axis: {name: self._placed(value) for name, value in values.items()} for axis, values in saved.get("kept", {}).items()}
         self._generators = {}
         self._states = dict(saved.get("generators", {}))
+
+    def _placed(self, value: object) -> object:
+        """A copy, on the device of the weights; of weights on several devices each is left to what first uses it."""
+        devices = {parameter.device for group in self.base.param_groups for parameter in group["params"]}
+        copied = copy.deepcopy(value)
+        return copied.to(devices.pop()) if isinstance(copied, torch.Tensor) and len(devices) == 1 else copied
 
 
 def _is_like(value: object, before: object) -> bool:
