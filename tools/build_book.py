@@ -1,8 +1,8 @@
 """Builds the book strictly (nitpicky, warnings are errors) from what the notebooks have stored.
 
 Before the build it writes what pages include: the tables of the pages on status and conformance, the tables of the pages for teachers and of
-records, the index of terms, and the pictures that chapters borrow from notebooks. After it the slides go beside the pages. It needs no
-torch.
+records, the index of terms, and the pictures that chapters borrow from notebooks. After it the slides and both editions of the
+notebooks go beside the pages. It needs no torch.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ FIGURES = ROOT / "book" / "figures"
 
 def main() -> int:
     import build_slides
+    import editions
     import teaching
 
     try:
@@ -46,7 +47,8 @@ def main() -> int:
         return 1
     try:
         build_slides.build(build_slides.IN_BOOK, book="..")
-    except build_slides.DeckError as error:
+        editions.build(site=editions.ways.site())
+    except (build_slides.DeckError, editions.EditionError) as error:
         print(f"==> failed: {error}", file=sys.stderr)
         return 1
     print(f"==> the book is {ROOT / '_build' / 'html' / 'index.html'}")
@@ -55,8 +57,9 @@ def main() -> int:
 
 def forget_if_settings_changed() -> None:
     """Starts afresh when something changed that Sphinx does not notice: settings, contents, styles, installed tools."""
-    files = [ROOT / "_config.yml", ROOT / "_toc.yml", *sorted((ROOT / "book" / "_static").rglob("*.*"))]
-    content = b"".join(file.read_bytes() for file in files) + sys.executable.encode()
+    files = [ROOT / "_config.yml", ROOT / "_toc.yml", ROOT / "pyproject.toml"]
+    files += sorted(file for folder in ("_static", "_ext") for file in (ROOT / "book" / folder).rglob("*.*") if file.suffix != ".pyc")
+    content = b"".join(file.read_bytes() for file in files) + sys.executable.encode() + os.environ.get("BISAM_PUBLISHED", "").encode()
     mark, digest = ROOT / "_build" / "settings", hashlib.sha256(content).hexdigest()
     if not mark.exists() or mark.read_text() != digest:
         shutil.rmtree(ROOT / "_build" / "html", ignore_errors=True)
