@@ -22,7 +22,7 @@ from .. import _checks
 from .. import _files as files
 from ..evidence import schema
 from ..evidence.places import RESULTS
-from ..gpu import claimed, correctness, evidence, speed, tiny, trust
+from ..gpu import claimed, correctness, evidence, home, speed, tiny, trust
 from ..training import data, environment, processes
 from .lines import SESSION, Stage, of_this_session
 
@@ -172,6 +172,8 @@ def _results(path: Path) -> Counter:
 
 
 def _summary(out: Path, minutes: float) -> list[str]:
+    """What is said at the end, after what is to be brought home has been packed."""
+    packed = home.pack(out)
     counts = {name: [f"{count} {word}" for word, count in _results(out / f"{name}.jsonl").items() if word] for name in MAIN}
     found = [f"{name}: {', '.join(words) or 'see the file'}" for name, words in counts.items()]
     kept = sorted(path for path in out.rglob("*") if path.is_file() and (out / "data") not in path.parents and not path.name.endswith(".lock"))
@@ -182,7 +184,8 @@ def _summary(out: Path, minutes: float) -> list[str]:
         f"-- {minutes:g} minutes are over --", *found, *_still_to_do(out), *_found_too_late(out),
         f"bring home {out}: {len(kept)} files, {sum(groups.values()) / 1e6:.1f} MB in all",
         *(f"  {size / 1e3:10.1f} kB  {name}" for name, size in sorted(groups.items())),
-        f"at home: bisam pool {out}; the same --out goes on from checkpoints/ on the next machine",
+        f"first of all {packed}, {packed.stat().st_size / 1e3:.0f} kB: all records and lines; only the checkpoints are not in it",
+        f"at home: tar xzf {home.NAME} && bisam pool out; the same --out goes on from checkpoints/ on the next machine",
     ]  # fmt: skip
 
 

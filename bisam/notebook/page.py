@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .. import _checks
 from .._checks import plain, shown
-from . import parameters
+from . import parameters, results
 from .declarations import LINE, TYPES, Parameter, ParameterError, declared
 from .find import NotebookError, find
 from .lines import table
@@ -67,7 +67,7 @@ class Page:
         return {name: self.declared[name].default for name in names}
 
     def claims(self, rows: Mapping[str, tuple[object, object]]) -> None:
-        """Prints what the text states; in another setting what this run gives beside it.
+        """Shows what the text states; in another setting what this run gives beside it.
 
         Args:
             rows: a sentence to two values, the one that this run has computed and the one that the text states: True or False, a
@@ -86,17 +86,52 @@ class Page:
             stated for seeds = 10
         """
         found = [_claim(sentence, pair) for sentence, pair in _checks.part("rows", rows, Mapping, "a dictionary").items()]
-        differ = sum(not row["agrees"] for row in found)
-        if self.is_stated and not differ:
-            print(table(("", ""), [(row["claim"], row["stated"]) for row in found], ("<", "  >")).partition("\n")[2])
-        else:
-            cells = [(row["claim"], row["yours"], row["stated"]) for row in found]
-            print(table(("", "yours", "stated"), cells, ("<", "  >", "  >")))
-            setting = self._defaults(self.changed or self.declared)
-            print(f"stated for {_assignments(setting)}")
-        if self.is_stated and differ:
-            print(f"{differ} of {len(found)} do not come out as stated in a run of the very setting of the text")
+        lines = self._in_lines(found)
+        columns = ("claim", "yours") if self._comes_out(found) else ("claim", "yours", "stated")
+        names = {"yours": "in this run"} if len(columns) == 2 else {}
+        cells = [{names.get(key, key): row[key] for key in columns} for row in found]
+        results.display(results.Results(cells, " ".join(["What this page states, computed again.", *lines[1:], self._setting()])), lines[0])
         publish("claims", found)
+
+    def table(self, rows: Iterable[Mapping[str, object]], caption: str, formats: Mapping[str, str] | None = None) -> None:
+        """Displays what this run has computed as a table, whose caption ends with the scale and the device of the run.
+
+        Args:
+            rows: one dictionary a row, see :class:`~bisam.notebook.results.Results`.
+            caption: what is shown, in whole sentences. Of recorded runs use :func:`bisam.notebook.results.show`, and say which.
+            formats: name of a column to the format of its numbers.
+
+        Raises:
+            TypeError, ValueError: as :class:`~bisam.notebook.results.Results`.
+
+        Example:
+            >>> scale = Parameter("scale", "str", "laptop", "runs", "smoke, laptop")
+            >>> Page("mine", {"scale": scale}, {"scale": "smoke"}).table([{"K": 3, "limit": 0.3466}], "Where the order turns.", {"limit": ".2f"})
+            Where the order turns. Scale smoke, on the CPU.
+            K  limit
+            3   0.35
+        """
+        results.show(rows, f"{caption} {self._setting()}", formats)
+
+    def _setting(self) -> str:
+        device = str(self.values.get("device", "cpu"))
+        where = "on the CPU" if device in ("cpu", "auto") else f"on {device}"
+        return f"Scale {self.values['scale']}, {where}." if "scale" in self.values else f"Computed {where}."
+
+    def _comes_out(self, found: Sequence[Mapping]) -> bool:
+        return self.is_stated and all(row["agrees"] for row in found)
+
+    def _in_lines(self, found: Sequence[Mapping]) -> list[str]:
+        """The claims as lines of text, and sentences on what is to be known beside them."""
+        if self._comes_out(found):
+            return [table(("", ""), [(row["claim"], row["stated"]) for row in found], ("<", "  >")).partition("\n")[2]]
+        cells = [(row["claim"], row["yours"], row["stated"]) for row in found]
+        more = [f"stated for {_assignments(self._defaults(self.changed or self.declared))}"]
+        if self.is_stated:
+            differ = sum(not row["agrees"] for row in found)
+            more.append(f"{differ} of {len(found)} do not come out as stated in a run of the very setting of the text")
+        text = "\n".join([table(("", "yours", "stated"), cells, ("<", "  >", "  >")), *more])
+        return [text, *(f"{line[0].upper()}{line[1:]}." for line in more)]
 
 
 def _assignments(values: Mapping[str, object]) -> str:

@@ -28,6 +28,7 @@ from bisam.gpu import (
     correctness,
     deviations,
     evidence,
+    home,
     pack,
     published,
     session,
@@ -865,3 +866,13 @@ def test_a_folder_with_anything_of_ones_own_is_not_replaced(name, tmp_path):
     with pytest.raises(ValueError, match=rf"folder must be empty, or one that was packed before and holds nothing else; .* holds {re.escape(name.split('/')[0])}"):
         pack.pack(tmp_path / "gpu", tmp_path)
     assert own.read_text() == "mine"
+
+
+def test_what_is_brought_home_is_small_and_holds_every_record(tmp_path):
+    for name in ("runs/a/sam-seed0.json", "speed.jsonl", "claims.toml", "checkpoints/a/sam-seed1.pt", "data/a.npz", "speed.jsonl.lock", home.NAME):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    with tarfile.open(home.pack(tmp_path)) as archive:
+        assert archive.getnames() == ["out/claims.toml", "out/runs/a/sam-seed0.json", "out/speed.jsonl"]
+        assert archive.extractfile("out/runs/a/sam-seed0.json").read() == b"runs/a/sam-seed0.json"

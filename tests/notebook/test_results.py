@@ -1,0 +1,67 @@
+"""Tables of results: text for a terminal, markup for a notebook, and the same cells in both."""
+
+import pytest
+
+from bisam.notebook import results
+from bisam.notebook.results import Results, display, show
+
+ROWS = [
+    {"method": "SAM <b>", "difference": "+0.20 [-0.19, +0.59]", "pairs": 1015, "verdict": "holds"},
+    {"method": "BiSAM", "difference": None, "pairs": 6, "verdict": "not resolved within its family"},
+    {"method": "ESAM", "difference": "-1.08 [-1.51, -0.66]", "pairs": 40, "verdict": "refuted"},
+]
+
+
+def test_numbers_are_flush_right_and_text_is_not():
+    found = Results(ROWS, "Digits.", {"pairs": ",d"})
+    assert found.is_number == [False, True, True, False]
+    assert str(found).splitlines() == [
+        "Digits.",
+        "method             difference  pairs  verdict",
+        "SAM <b>  +0.20 [-0.19, +0.59]  1,015  holds",
+        "BiSAM                       -      6  not resolved within its family",
+        "ESAM     -1.08 [-1.51, -0.66]     40  refuted",
+    ]
+
+
+def test_the_markup_has_every_cell_escaped_a_caption_and_worded_verdicts():
+    markup = Results(ROWS, 'All "runs" & seeds.', {"pairs": ",d"})._repr_html_()
+    for text in ("SAM &lt;b&gt;", "1,015", "-1.08 [-1.51, -0.66]", "✓ holds", "✗ refuted".replace("✗", "✕"), "– not resolved within its family"):
+        assert text in markup
+    assert "<b>" not in markup and "<caption>All &quot;runs&quot; &amp; seeds.</caption>" in markup
+    assert [markup.count(f'verdict verdict-{kind}"') for kind in ("good", "bad", "open")] == [1, 1, 1]
+    assert 'tabindex="0"' in markup and 'role="region"' in markup and "sortable" in markup
+
+
+def test_the_markup_is_the_same_in_every_run_and_its_own_on_a_page():
+    one, again, other = (Results(ROWS, caption)._repr_html_() for caption in ("One.", "One.", "Another."))
+    names = [markup.partition('<table id="')[2].partition('"')[0] for markup in (one, other)]
+    assert one == again and names[0] != names[1] and all(name.startswith("T_") for name in names)
+
+
+@pytest.mark.parametrize("rows, caption, formats, message", [
+    ([], "None.", {}, "rows must hold at least one row"),
+    ([{}], "None.", {}, "with at least one column"),
+    ([{"a": 1}, {"b": 1}], "Two.", {}, r"rows\[1\] must have the columns of the first row, a; got b"),
+    ([{"a": 1}], "without an end", {}, "caption must be whole sentences, with a full stop at the end, got 'without an end'"),
+    ([{"a": 1}], "One.", {"b": ".2f"}, "formats: a column must be one of a; got 'b'"),
+])  # fmt: skip
+def test_what_is_no_table_is_refused(rows, caption, formats, message):
+    with pytest.raises(ValueError, match=message):
+        Results(rows, caption, formats)
+
+
+@pytest.mark.parametrize("rows, message", [([1], "a row must be a dictionary"), ([{"a": [1]}], "rows must hold numbers, text, True, False or None")])
+def test_what_cannot_be_shown_is_refused(rows, message):
+    with pytest.raises(TypeError, match=message):
+        str(Results(rows, "One."))
+
+
+def test_a_notebook_is_given_markup_and_text(monkeypatch):
+    shown = []
+    monkeypatch.setattr(results, "is_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    show(ROWS, "Digits.")
+    display(Results(ROWS, "Digits."), "as text")
+    assert shown[0]["text/plain"] == str(Results(ROWS, "Digits.")) and shown[1]["text/plain"] == "as text"
+    assert shown[0]["text/html"] == shown[1]["text/html"] == Results(ROWS, "Digits.")._repr_html_()
