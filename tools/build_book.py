@@ -71,13 +71,14 @@ def forget_if_settings_changed() -> None:
 def prepare() -> None:
     GENERATED.mkdir(exist_ok=True)
     FIGURES.mkdir(exist_ok=True)
+    import gpu_tables
     import record_fields
     import teaching
 
     replace(GENERATED / "status.md", status_table().encode())
     replace(GENERATED / "conformance.md", conformance_table().encode())
     replace(GENERATED / "record_schema.md", record_fields.tables().encode())
-    for name, text in teaching.tables().items():
+    for name, text in (teaching.tables() | gpu_tables.tables()).items():
         replace(GENERATED / name, text.encode())
     pictures = named_figures()
     for name, content in pictures.items():

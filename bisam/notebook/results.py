@@ -132,6 +132,7 @@ def display(found: Results, text: str) -> None:
         >>> display(Results([{"K": 3}], "Classes."), "K = 3")
         K = 3
     """
+    found, text = _checks.part("found", found, Results, "a table of results"), _checks.text("text", text)
     if is_notebook():
         both = {"text/plain": text, "text/html": found._repr_html_()}
         _checks.needs("IPython.display", extra="notebooks").display(both, raw=True)

@@ -15,6 +15,7 @@ import bisam
 from bisam import Batch, SharpnessAware
 from bisam.axes.memory import Memory
 from bisam.evidence import plans, reproduce
+from bisam.gpu import two_devices
 from bisam.step import modules
 from bisam.training import Run
 from bisam.training.devices import exact_kernels
@@ -203,6 +204,33 @@ def test_what_a_recipe_draws_goes_on_on_another_device_of_the_same_kind():
     several.load({**here.save(), "generators": {"cuda:0": torch.zeros(16), "cuda:1": torch.ones(16)}})
     assert several._saved_for(torch.device("cuda", 1)) == "cuda:1" and several._saved_for(torch.device("cuda", 2)) is None
     assert several._saved_for(torch.device("cpu")) is None
+
+
+def test_what_a_recipe_remembers_is_loaded_to_where_the_weights_are():
+    """`meta` stands for a GPU: a checkpoint is read on the CPU, and a step beside it would find tensors on two devices."""
+    saved = {"step": 3, "seed": 3, "kept": {"direction": {"w": torch.ones(2)}, "radius": {"rho": 0.1}, "geometry": {"active": {"w": True}}}}
+    there = Memory(torch.optim.SGD([nn.Parameter(torch.zeros(2, device="meta"))], lr=0.1), seed=0)
+    there.load(saved)
+    assert there.state("direction")["w"].device.type == "meta" and there.rho == 0.1 and there.state("geometry")["active"] == {"w": True}
+    here = Memory(torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1), seed=0)
+    here.load(saved)
+    assert torch.equal(here.state("direction")["w"], torch.ones(2)) and here.state("direction")["w"] is not saved["kept"]["direction"]["w"]
+    split = Memory(torch.optim.SGD([nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2, device="meta"))], lr=0.1), seed=0)
+    split.load(saved)  # which tensor belongs where is known only when a step names them
+    assert split.state("direction")["w"].device.type == "cpu"
+
+
+def test_a_step_that_is_left_out_goes_back_to_what_was_loaded_elsewhere():
+    memory = Memory(torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1), seed=0)
+    memory.state("direction")["w"] = torch.zeros(2, dtype=torch.float64)
+    memory.restore_where(torch.tensor(True), {"direction": {"w": torch.ones(2)}})  # of another dtype, as of another device
+    assert torch.equal(memory.state("direction")["w"], torch.ones(2, dtype=torch.float64))
+
+
+def test_the_network_of_the_comparison_has_no_kinks():
+    """With a ReLU, a batch in four is a thousand times further away: then a right step on a GPU looks wrong."""
+    kinds = {type(module).__name__ for module in two_devices._net().modules()}
+    assert kinds == {"Sequential", "Conv2d", "BatchNorm2d", "GELU", "AvgPool2d", "Flatten", "Linear"}
 
 
 # -- float32 is float32 -----------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ from bisam.evidence import (
     verdicts,
     verify,
 )
-from bisam.notebook import declarations, find, own, page, parameters, plots
+from bisam.notebook import declarations, find, own, page, parameters, plots, results
 from bisam.notebook import run as notebook
 from bisam.training import augment, checkpoint, data, environment, metrics, models, own_code, processes
 
@@ -60,7 +60,7 @@ MODULES = (
     "bisam.evidence.crossed", "bisam.evidence.decisions", "bisam.evidence.descriptions", "bisam.evidence.own_ledger", "bisam.evidence.plans",
     "bisam.evidence.power", "bisam.evidence.prices", "bisam.evidence.published", "bisam.evidence.statistics", "bisam.evidence.verdicts",
     "bisam.evidence.verify", "bisam.notebook.find", "bisam.notebook.own", "bisam.notebook.page", "bisam.notebook.parameters", "bisam.notebook.plots",
-    "bisam.notebook.run",
+    "bisam.notebook.results", "bisam.notebook.run",
 )  # fmt: skip
 OWN = (declarations.ParameterError, find.NotebookError, data.DataError, places.LedgerError, checkpoint.CheckpointError, FloatingPointError)
 
@@ -367,6 +367,9 @@ GOOD = {
     "bisam.training.models.mlp, a size": (lambda size: models.mlp((size, 2), 3), {"size": 2}, {"size": "shape"}),
     "bisam.training.models.small_conv": (models.small_conv, {"shape": (1, 4, 4), "classes": 3, "width": 2}),
     "bisam.notebook.plots.style_of": (plots.style_of, {"method": "sam"}, {"method": "recipe"}),
+    "bisam.notebook.results.Results": (results.Results, {"rows": [{"K": 3}], "caption": "Classes.", "formats": {}}),
+    "bisam.notebook.results.show": (results.show, {"rows": [{"K": 3}], "caption": "Classes.", "formats": None}),
+    "bisam.notebook.results.display": (results.display, {"found": results.Results([{"K": 3}], "Classes."), "text": "K = 3"}),
     "bisam.training.fit": (
         bisam.training.fit,
         {"run": SMALL, "checkpoint_path": None, "root": None, "progress": False, "stop_after": None,
@@ -504,6 +507,7 @@ NOT_CALLED = {
         "bisam.notebook.page.Page", "bisam.losses.Rows",
     ),
     "takes nothing": (
+        "bisam.notebook.results.is_notebook",
         "bisam.axes.RandomDirection", "bisam.training.data.digits", "bisam.notebook.find.checkout", "bisam.notebook.find.names", "bisam.notebook.plots.style", "bisam.losses.bounds.Identity", "bisam.training.environment.commit",
         "bisam.training.processes.follow_parent", "bisam.training.processes.kill_started", "bisam.training.processes.signals_held_back", "bisam.training.processes.stoppable",
     ),
