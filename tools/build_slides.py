@@ -161,7 +161,7 @@ def foot(slide: Slide, book: str | None) -> str:
 def filled(text: str) -> str:
     """The text with its code and outputs, and without the other comments."""
     text = re.sub(r'<!-- code: (\S+) "(.+?)" -->', lambda found: f"```python\n{code(*found.groups())}\n```", text)
-    text = re.sub(r'<!-- output: (\S+) "(.+?)" -->', lambda found: f"```\n{output(*found.groups())}\n```", text)
+    text = re.sub(r'<!-- output: (\S+) "(.+?)" -->', lambda found: output(*found.groups()), text)
     text = re.sub(r"<!-- (from: .*?|optional) -->\n?", "", text)
     if "<!--" in text:
         raise DeckError(f"not a comment that does something: {text[text.index('<!--'):].splitlines()[0]}")
@@ -177,13 +177,16 @@ def code(file: str, name: str) -> str:
 
 
 def output(page: str, beginning: str) -> str:
-    """The printed output of the first compared cell of a notebook whose output begins so."""
+    """What the first compared cell of a notebook shows that begins so: a table as HTML, printed lines as a block."""
     for cell in cells(ROOT / f"{page}.ipynb"):
-        if "nbval-check-output" in cell["metadata"].get("tags", []):
-            text = "".join("".join(out.get("text", [])) for out in cell["outputs"])
+        if "nbval-check-output" not in cell["metadata"].get("tags", []):
+            continue
+        for shown in cell["outputs"]:
+            data = shown.get("data", {})
+            text = "".join(shown.get("text", data.get("text/plain", "")))
             if text.startswith(beginning):
-                return text.rstrip()
-    raise DeckError(f"no compared cell of {page} prints something that begins with {beginning!r}")
+                return "".join(data["text/html"]) if "text/html" in data else f"```\n{text.rstrip()}\n```"
+    raise DeckError(f"no compared cell of {page} shows something that begins with {beginning!r}")
 
 
 def cells(path: Path) -> list[dict]:

@@ -12,7 +12,7 @@ from .page import publish
 from .plots import style_of
 from .tables import could_find, gap
 
-__all__ = ["own"]
+__all__ = ["own", "own_rows"]
 
 
 def own(values: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]], names: Mapping[str, str] | None = None) -> str:
@@ -32,25 +32,46 @@ def own(values: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]],
         SAM minus SGD  +1.25 [-1.93, +4.43]   0.500           -   2  not resolved
         your runs; fewer than 6 pairs resolve nothing, however large the difference
     """
+    rows = [tuple(row.values()) for row in own_rows(values, pairs, names)]
+    header = ("", "difference", "p", "detectable", "n", "verdict")
+    few = any(len(values[method]) < FEWEST_PAIRS for pair in pairs for method in pair)
+    said = f"; fewer than {FEWEST_PAIRS} pairs resolve nothing, however large the difference" if few else ""
+    return table(header, rows, ("<", "  <22", " >5", " >11", " >3", "  <")) + f"\nyour runs{said}"
+
+
+def own_rows(
+    values: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]], names: Mapping[str, str] | None = None
+) -> list[dict[str, object]]:
+    """What :func:`own` says, as rows of a table. With fewer than six pairs nothing is resolved.
+
+    Args:
+        values: as of :func:`own`.
+        pairs: as of :func:`own`.
+        names: as of :func:`own`.
+
+    Raises:
+        TypeError, ValueError: as :func:`own`.
+
+    Example:
+        >>> row = own_rows({"sam": [91.0, 92.0], "sgd": [90.0, 90.5]}, [("sam", "sgd")])[0]
+        >>> row["comparison"], row["difference"], row["verdict"]
+        ('SAM minus SGD', '+1.25 [-1.93, +4.43]', 'not resolved')
+    """
     _checks.part("values", values, Mapping, "a dictionary from method to numbers")
     names = _checks.part("names", {} if names is None else names, Mapping, "a dictionary from method to text")
     if not isinstance(pairs, (list, tuple)) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
         raise TypeError(f"pairs must be a list of pairs of methods, got {_checks.shown(pairs)}")
-    rows, published = [], []
+    rows = []
     for ours, theirs in pairs:
         for method in (ours, theirs):
             if method not in values:
                 raise ValueError(f"pairs must name methods that values holds numbers of, got {_checks.shown(method)}")
             _checks.series(f"values[{method!r}]", values[method])
         label = " minus ".join(names.get(method) or style_of(method).label for method in (ours, theirs))
-        cells = _cells(values[ours], values[theirs])
-        rows.append((label, *cells))
-        published.append(dict(zip(("comparison", "difference", "p", "detectable", "pairs", "verdict"), rows[-1], strict=True)))
-    publish("your runs", published)
-    header = ("", "difference", "p", "detectable", "n", "verdict")
-    few = any(len(values[method]) < FEWEST_PAIRS for pair in pairs for method in pair)
-    said = f"; fewer than {FEWEST_PAIRS} pairs resolve nothing, however large the difference" if few else ""
-    return table(header, rows, ("<", "  <22", " >5", " >11", " >3", "  <")) + f"\nyour runs{said}"
+        cells = (label, *_cells(values[ours], values[theirs]))
+        rows.append(dict(zip(("comparison", "difference", "p", "detectable", "pairs", "verdict"), cells, strict=True)))
+    publish("your runs", rows)
+    return rows
 
 
 def _cells(ours: Sequence[float], theirs: Sequence[float]) -> tuple:

@@ -39,7 +39,8 @@ def source(cell):
 
 
 def text(cell):
-    return "".join("".join(out.get("text", [])) for out in cell["outputs"])
+    """What a cell prints, and its tables as lines."""
+    return "".join("".join(out.get("text", out.get("data", {}).get("text/plain", []))) for out in cell["outputs"])
 
 
 def test_there_are_notebooks():

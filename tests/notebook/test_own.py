@@ -3,7 +3,7 @@
 import pytest
 
 from bisam.evidence.statistics import paired
-from bisam.notebook.own import own
+from bisam.notebook.own import own, own_rows
 
 LOW, HIGH = [90.0, 91.0, 89.5, 90.5, 90.0, 91.5], [92.0, 93.5, 91.0, 92.0, 92.5, 93.0]
 
@@ -30,3 +30,12 @@ def test_fewer_pairs_and_one_run_resolve_nothing_and_say_so():
 def test_pairs_that_cannot_be_compared_are_named(pairs, error):
     with pytest.raises((TypeError, ValueError), match=error):
         own({"sgd": LOW, "sam": HIGH, "bisam-log": [90.0, 91.0]}, pairs)
+
+
+def test_rows_hold_what_the_lines_say():
+    rows = own_rows({"sgd": LOW, "sam": HIGH}, [("sam", "sgd"), ("sgd", "sam")])
+    assert [(row["comparison"], row["pairs"], row["verdict"]) for row in rows] == [("SAM minus SGD", 6, "better"), ("SGD minus SAM", 6, "worse")]
+    lines = own({"sgd": LOW, "sam": HIGH}, [("sam", "sgd"), ("sgd", "sam")]).splitlines()
+    assert all(str(value) in line for row, line in zip(rows, lines[1:], strict=False) for value in row.values())
+    with pytest.raises(ValueError, match="pairs must name methods"):
+        own_rows({"sgd": LOW}, [("sam", "sgd")])
