@@ -93,7 +93,7 @@ class Page:
         results.display(results.Results(cells, " ".join(["What this page states, computed again.", *lines[1:], self._setting()])), lines[0])
         publish("claims", found)
 
-    def table(self, rows: Iterable[Mapping[str, object]], caption: str, formats: Mapping[str, str] | None = None) -> None:
+    def table(self, rows: Sequence[Mapping[str, object]], caption: str, formats: Mapping[str, str] | None = None) -> None:
         """Displays what this run has computed as a table, whose caption ends with the scale and the device of the run.
 
         Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .. import _checks
@@ -44,12 +44,14 @@ class Results:
         SAM         91.2  holds
     """
 
-    rows: Iterable[Mapping[str, object]]
+    rows: Sequence[Mapping[str, object]]
     caption: str
     formats: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        rows = [dict(_checks.part("a row", row, Mapping, "a dictionary")) for row in _checks.part("rows", self.rows, Iterable, "a list of dictionaries")]
+        if not isinstance(self.rows, (list, tuple)):
+            raise TypeError(f"rows must be a list of dictionaries, got {shown(self.rows)}")
+        rows = [dict(_checks.part(f"rows[{number}]", row, Mapping, "a dictionary")) for number, row in enumerate(self.rows)]
         if not rows or not rows[0]:
             raise ValueError("rows must hold at least one row with at least one column")
         for number, row in enumerate(rows):
@@ -99,7 +101,7 @@ class Results:
         return f'<div class="bisam-results-box" tabindex="0" role="region" aria-label="Table: {_escaped(self.caption)}">{styler.to_html()}</div>'
 
 
-def show(rows: Iterable[Mapping[str, object]], caption: str, formats: Mapping[str, str] | None = None) -> None:
+def show(rows: Sequence[Mapping[str, object]], caption: str, formats: Mapping[str, str] | None = None) -> None:
     """Displays results as a table; outside of a notebook it prints them.
 
     Args:

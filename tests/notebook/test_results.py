@@ -51,7 +51,7 @@ def test_what_is_no_table_is_refused(rows, caption, formats, message):
         Results(rows, caption, formats)
 
 
-@pytest.mark.parametrize("rows, message", [([1], "a row must be a dictionary"), ([{"a": [1]}], "rows must hold numbers, text, True, False or None")])
+@pytest.mark.parametrize("rows, message", [([1], r"rows\[0\] must be a dictionary"), ("text", "rows must be a list of dictionaries"), ([{"a": [1]}], "rows must hold numbers, text, True, False or None")])
 def test_what_cannot_be_shown_is_refused(rows, message):
     with pytest.raises(TypeError, match=message):
         str(Results(rows, "One."))
