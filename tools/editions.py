@@ -112,6 +112,8 @@ class Edition:
         if name == "exercise" or name.startswith("prf:"):
             number = self._number("numref" if name == "exercise" else "prf:ref", options["label"])
             return f"\n**{number}{f' ({self._prose(argument)})' if argument else ''}.** {text}\n"
+        if name == "moving":  # what the book shows without scripts
+            return text
         if name in ADMONITIONS:
             return f"\n**{self._prose(argument) or name.capitalize()}.** {text}\n"
         raise EditionError(f"{self.page}: tools/editions.py has no Markdown for the directive {name}")
