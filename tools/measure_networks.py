@@ -1,7 +1,7 @@
 """Measures trained networks: how large the term is that a step drops, and what each climb reaches.
 
 Networks are trained as the experiments on digits are (``results/claims.toml``) and stopped on the way. On one batch of training samples each is
-perturbed by every climb of the chapter "Does a better climb help?", in float64, with the batch statistics of the samples at hand. The rows go to
+perturbed by every climb of the chapter "Better climbs for the inner player", in float64, with the batch statistics of the samples at hand. The rows go to
 ``results/measured/dropped_term.json``, ``climbs.json`` and ``one_step.json`` after every network; a run that was cut goes on where it was. What was
 predicted before the first row is in ``results/measured/predictions.toml``; with ``--outcomes`` the verdicts are printed and nothing is measured.
 """

@@ -28,7 +28,7 @@ DATA_AXES = ("data", "train_images", "test_images", "split_seed", "pool")  # wha
 MOST_SEEDS, MOST_RUNS = 10_000, 100_000  # all runs of an experiment are held in memory
 # What lies between SAM and BiSAM (-log) beside the bound: its ascent has no label smoothing, and a temperature. A control
 # changes one of the two. And SGD with the epochs of a two-pass method, beside the SGD that has its passes. Then the bounds that the chapter
-# "Two other lower bounds" proves, and climbs that are blind or nearer to the maximum, for "Does a better climb help?".
+# "Two other lower bounds" proves, and climbs that are blind or nearer to the maximum, for "Better climbs for the inner player".
 CONTROLS = {
     control.name: control
     for control in (
