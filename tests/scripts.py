@@ -1,5 +1,6 @@
-"""The scripts in tools/, which are no package, as modules."""
+"""The scripts in tools/ and the extensions in book/_ext, which are no packages, as modules."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -12,3 +13,11 @@ def tool(name):
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def extension(name):
+    """One of the book's own extensions in book/_ext, which may import each other."""
+    folder = str(ROOT / "book" / "_ext")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return importlib.import_module(name)

@@ -1,6 +1,6 @@
 """Builds the book strictly (nitpicky, warnings are errors) from what the notebooks have stored.
 
-Before the build it writes what pages include: the tables of the pages on status and conformance, the tables of the pages for teachers and of
+Before the build it writes what pages include: the picture of the first page, the tables of when notebooks were executed and of conformance, the tables of the pages for teachers and of
 records, the index of terms, and the pictures that chapters borrow from notebooks. After it the slides and both editions of the
 notebooks go beside the pages. It needs no torch.
 """
@@ -71,10 +71,12 @@ def forget_if_settings_changed() -> None:
 def prepare() -> None:
     GENERATED.mkdir(exist_ok=True)
     FIGURES.mkdir(exist_ok=True)
+    import cover
     import gpu_tables
     import record_fields
     import teaching
 
+    replace(GENERATED / "idea.svg", cover.idea().encode())
     replace(GENERATED / "status.md", status_table().encode())
     replace(GENERATED / "conformance.md", conformance_table().encode())
     replace(GENERATED / "record_schema.md", record_fields.tables().encode())

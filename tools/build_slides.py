@@ -5,11 +5,13 @@ Comments do what Markdown cannot:
 
     <!-- from: book/sam, notebooks/two_minima -->        the pages that the slide draws on, linked at its foot
     <!-- right -->                                       what follows stands in a second column
+    <!-- step -->                                        what follows appears with the next key, up to the next step or the end of the column
+    <!-- idea -->                                        the picture of the first page
     <!-- code: book/code/algorithm1.py "sam_step" -->    the lines between the markers of a tested file
-    <!-- output: notebooks/first_run "SAM over" -->      the stored output that begins so, of a cell that the tests compare
     <!-- optional -->                                    the slide is left out as long as its picture or page is missing
 
-Pictures are those of the notebooks, with the alt text that they have there.
+Pictures are those of the notebooks, with the alt text that they have there: `![name](../figures/fig-name.svg "1160")` draws one 1160 pixels wide, and
+makes its labels large enough for the last row.
 """
 
 from __future__ import annotations
@@ -26,13 +28,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+from slide_pictures import enlarged, figure, idea  # noqa: E402
+
 SOURCE = ROOT / "book" / "slides"
-FIGURES = ROOT / "book" / "figures"
 REVEAL = ROOT / "book" / "_static" / "reveal"
 OUT = ROOT / "_build" / "slides"
 IN_BOOK = ROOT / "_build" / "html" / "slides"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MATHJAX = "tex-svg.js"  # one file, formulas as drawings: nothing is fetched, fonts included
+
+
+PICTURE = r'!\[[^]]*\]\(\.\./figures/([\w-]+)\.svg "(\d+)"\)'
+STEP = "<!-- step -->"
 
 
 class DeckError(ValueError):
@@ -61,14 +69,19 @@ class Slide:
 
     @property
     def pictures(self) -> list[str]:
-        return re.findall(r"!\[[^]]*\]\(\.\./figures/([\w-]+)\.png\)", self.body)
+        return [name for name, _ in self.drawn]
+
+    @property
+    def drawn(self) -> list[tuple[str, int]]:
+        """Its pictures with the width at which each is drawn."""
+        return [(name, int(width)) for name, width in re.findall(PICTURE, self.body)]
 
     @property
     def missing(self) -> list[str]:
         """Pictures that no notebook has, and pages that the book does not have (yet)."""
         contents = (ROOT / "_toc.yml").read_text(encoding="utf-8")
         pages = [page for page in self.pages if "." not in page and not re.search(rf"\b{page}$", contents, re.M)]
-        return pages + [name for name in self.pictures if not (FIGURES / f"{name}.png").exists()]
+        return pages + [name for name in self.pictures if figure(name) is None]
 
     @property
     def optional(self) -> bool:
@@ -126,9 +139,15 @@ def build(folder: Path, book: str | None) -> list[Slide]:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(REVEAL, folder / "reveal")
     (folder / "figures").mkdir()
-    for name in {name for slide in chosen for name in slide.pictures}:
-        shutil.copy(FIGURES / f"{name}.png", folder / "figures")
+    for name, width in {picture for slide in chosen for picture in slide.drawn}:
+        source = figure(name)
+        if source.suffix == ".svg":
+            (folder / "figures" / f"{name}-{width}.svg").write_text(enlarged(source.read_text(encoding="utf-8"), width), encoding="utf-8")
+        else:
+            shutil.copy(source, folder / "figures" / f"{name}-{width}.png")
     shutil.copy(SOURCE / "deck.css", folder)
+    for name in ("front.css", "logo.svg"):
+        shutil.copy(REVEAL.parent / name, folder)
     shutil.copy(mathjax(), folder)
     alt = alt_texts()
     sections = "\n".join(section(slide, alt, book) for slide in chosen)
@@ -138,7 +157,7 @@ def build(folder: Path, book: str | None) -> list[Slide]:
 
 
 def section(slide: Slide, alt: dict[str, str], book: str | None) -> str:
-    columns = [markdown(filled(part), alt) for part in slide.body.split("<!-- right -->")]
+    columns = [stepped(part, alt) for part in slide.body.split("<!-- right -->")]
     if len(columns) == 2:
         title, left = re.match(r"\s*(<h1>.*?</h1>)(.*)", columns[0], re.S).groups()
         body = f'{title}\n<div class="columns"><div>{left}</div><div>{columns[1]}</div></div>'
@@ -151,6 +170,18 @@ def section(slide: Slide, alt: dict[str, str], book: str | None) -> str:
     )
 
 
+def stepped(text: str, alt: dict[str, str]) -> str:
+    """HTML of a column: what follows a step is one fragment, and the items of a list that follows are one each."""
+    first, *later = (markdown(filled(part), alt) for part in text.split(STEP))
+    return first + "".join(fragments(part) for part in later)
+
+
+def fragments(text: str) -> str:
+    if re.fullmatch(r"\s*<(ul|ol)>.*?</\1>\s*", text, re.S):
+        return text.replace("<li>", '<li class="fragment">')
+    return f'<div class="fragment">{text}</div>'
+
+
 def foot(slide: Slide, book: str | None) -> str:
     if not slide.pages:
         return ""
@@ -159,9 +190,9 @@ def foot(slide: Slide, book: str | None) -> str:
 
 
 def filled(text: str) -> str:
-    """The text with its code and outputs, and without the other comments."""
+    """The text with its code and drawings, and without the other comments."""
     text = re.sub(r'<!-- code: (\S+) "(.+?)" -->', lambda found: f"```python\n{code(*found.groups())}\n```", text)
-    text = re.sub(r'<!-- output: (\S+) "(.+?)" -->', lambda found: output(*found.groups()), text)
+    text = text.replace("<!-- idea -->", idea())
     text = re.sub(r"<!-- (from: .*?|optional) -->\n?", "", text)
     if "<!--" in text:
         raise DeckError(f"not a comment that does something: {text[text.index('<!--'):].splitlines()[0]}")
@@ -174,19 +205,6 @@ def code(file: str, name: str) -> str:
     if not found:
         raise DeckError(f"{file} has no lines marked {name!r}")
     return textwrap.dedent(found[1])
-
-
-def output(page: str, beginning: str) -> str:
-    """What the first compared cell of a notebook shows that begins so: a table as HTML, printed lines as a block."""
-    for cell in cells(ROOT / f"{page}.ipynb"):
-        if "nbval-check-output" not in cell["metadata"].get("tags", []):
-            continue
-        for shown in cell["outputs"]:
-            data = shown.get("data", {})
-            text = "".join(shown.get("text", data.get("text/plain", "")))
-            if text.startswith(beginning):
-                return "".join(data["text/html"]) if "text/html" in data else f"```\n{text.rstrip()}\n```"
-    raise DeckError(f"no compared cell of {page} shows something that begins with {beginning!r}")
 
 
 def cells(path: Path) -> list[dict]:
@@ -216,14 +234,15 @@ def markdown(text: str, alt: dict[str, str]) -> str:
         return highlight(source, PythonLexer(), HtmlFormatter(nowrap=True, noclasses=True, style="tango")) if language else ""
 
     def picture(_, tokens, index, *__):
-        name = Path(tokens[index].attrs["src"]).stem
-        return f'<span class="picture"><img src="figures/{name}.png" alt="{html.escape(alt[name])}"></span>'
+        name, width = Path(tokens[index].attrs["src"]).stem, tokens[index].attrs.get("title", "")
+        file = f"{name}-{width}{figure(name).suffix}"
+        return f'<span class="picture"><img src="figures/{file}" style="width: {width}px" alt="{html.escape(alt[name])}"></span>'
 
     def formula(source, options):
         left, right = (r"\[", r"\]") if options["display_mode"] else (r"\(", r"\)")
         return f"{left}{html.escape(source)}{right}"
 
-    reader = MarkdownIt("commonmark", {"highlight": coloured}).enable("table")
+    reader = MarkdownIt("commonmark", {"highlight": coloured, "html": True}).enable("table")
     reader.use(dollarmath_plugin, renderer=formula)
     reader.add_render_rule("image", picture)
     return re.sub(r'<p>(<span class="picture">.*?</span>)</p>', r"\1", reader.render(text))

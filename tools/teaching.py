@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BESIDE = ("Before you start", "Reference")  # parts of the contents that hold no chapters
+BESIDE = ("Start here", "Reference")  # parts of the contents that hold no chapters
 AMBIGUOUS = ("claim", "interval", "pass", "pull", "tie", "verdict")  # words that also occur in another sense
 OFTEN = 3  # times that a chapter has to use a term so that the index leads there
 

@@ -1,0 +1,90 @@
+"""The first page: its picture is computed as the notebook computes it, and its numbers are those of the records."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from scripts import tool
+
+import bisam
+from bisam.evidence.decisions import decide
+from bisam.evidence.listing import claims
+
+ROOT = Path(__file__).resolve().parents[2]
+INDEX = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+SAYS = {"holds": "better", "refuted": "worse", "not resolved": "not resolved"}
+
+
+cover = tool("cover")
+
+
+def test_the_losses_of_the_picture_are_those_of_the_package():
+    F = torch.linspace(-4, 4, 33, dtype=torch.float64)
+    logits, y = torch.stack([torch.zeros_like(F), F], 1), torch.zeros(33, dtype=torch.int64)
+    for ours, theirs in ((cover.lower_bound, bisam.Surrogate()), (cover.cross_entropy, bisam.CrossEntropy())):
+        torch.testing.assert_close(torch.tensor([ours(x) for x in F.tolist()], dtype=torch.float64), theirs.per_sample(logits, y))
+
+
+def test_the_arrows_end_where_the_notebook_finds_the_highest_values():
+    shown = "".join(
+        "".join(out.get("text", [])) for cell in json.loads((ROOT / "notebooks" / "wrong_maximiser.ipynb").read_text(encoding="utf-8"))["cells"]
+        for out in cell.get("outputs", [])
+    )  # fmt: skip
+    loss, bound = cover.highest(cover.cross_entropy), cover.highest(cover.lower_bound)
+    assert loss == pytest.approx((0.26, -0.14), abs=0.006) and bound == pytest.approx((-0.03, -0.30), abs=0.006)
+    assert [sum(cover.wrong(step)) for step in ((0.0, 0.0), loss, bound)] == [1, 1, 5]
+    assert re.search(r"mistakes in the disc where cross-entropy is highest +1\n", shown)
+    assert re.search(r"mistakes in the disc where Q is highest +5\n", shown)
+
+
+def test_the_picture_shows_every_sample_once_a_row():
+    drawn = cover.idea()
+    assert len(re.findall('class="right"', drawn)) == 12 + 12 + 8
+    assert len(re.findall('class="wrong"', drawn)) == 3 and len(re.findall('class="wrong new bisam"', drawn)) == 4
+    assert "1 of 13 wrong" in drawn and "5 of 13 wrong" in drawn
+    assert drawn.count("<title") == 1 and 'aria-labelledby="idea-said"' in drawn
+
+
+def test_words_of_the_picture_are_large_enough_for_a_phone_and_stay_inside():
+    width = float(re.search(r'viewBox="0 0 (\d+)', cover.idea())[1])
+    assert width <= 360, "a phone shows 350 px: at this width 14 px stay 14 px"
+    assert "font-size: 14px" in (ROOT / "book" / "_static" / "front.css").read_text(encoding="utf-8")
+
+
+def test_the_logo_is_the_one_that_is_drawn_and_the_shared_image_has_its_size():
+    assert (ROOT / "book" / "_static" / "logo.svg").read_text(encoding="utf-8") == cover.logo()
+    head = (ROOT / "book" / "_static" / "shared.png").read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")) == (1200, 630)
+
+
+ROWS = {
+    "SAM over SGD, 40 % wrong labels": ("power_digits/sam-over-sgd-noise40", "power_mnist/sam-over-sgd-noise40"),
+    "BiSAM (-log) over SAM, same labels": ("power_digits/log-over-sam-noise40", "power_mnist/log-over-sam-noise40"),
+    "BiSAM (tanh) over SAM, same labels": ("power_digits/tanh-over-sam-noise40", "power_mnist/tanh-over-sam-noise40"),
+    "SAM over SGD, right labels": ("power_digits/sam-over-sgd-noise00",),
+    "BiSAM (-log) over SAM, right labels": ("power_digits/log-over-sam-noise00",),
+}
+
+
+@pytest.mark.slow
+def test_the_table_says_what_the_records_say():
+    known = {claim.id: claim for claim in claims()}
+    for row, wanted in ROWS.items():
+        points, verdict = re.search(rf"^\| {re.escape(row)} \| (.*?) \| \[. (.*?)\]", INDEX, re.M).groups()
+        found = [decide(known[name]) for name in wanted]
+        assert points == ", ".join(f"{each.result.mean:+.1f}" for each in found), row
+        assert {SAYS[each.verdict] for each in found} == {verdict}, row
+        assert {each.result.pairs for each in found} == {40}
+
+
+def test_what_was_not_run_is_said():
+    assert re.search(r"of the published size \| +\| \[– not attempted\]", INDEX)
+
+
+def test_the_first_page_has_no_formula_three_doors_and_the_two_lines():
+    assert "$" not in INDEX
+    assert re.findall(r":link: (\S+)", INDEX) == ["one_hour", "how_to_read", "teach"]
+    assert "# line one" in INDEX and "# line two" in INDEX
