@@ -35,7 +35,7 @@ def shown(page):
 def test_roles_and_directives_are_rendered(page):
     text = shown(page)
     assert not re.search(r"\{[\w:]+\}`|```|:label:|:class:", text)
-    assert re.search(r"Fig\. \d+\.\d+ is the counterpart of figure 1 of Xie et al\. \[2024\]", text) and "Lemma 3.1" in text
+    assert re.search(r"Fig\. \d+\.\d+ is the counterpart of figure 1 of Xie et al\. \[2024\]", text) and "Lemma 5.1" in text
     assert re.search(r"Fig\. \d+\.\d+ Left: MY OWN CAPTION sets the slope", text) and "BiSAM: a loss for each player" in text
     assert re.search(r"Exercise \d+", text) and re.search(r"Solution to", text) and "References" in text and "Improving SAM requires" in text
 
