@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ROOT / "book" / "_generated"
 FIGURES = ROOT / "book" / "figures"
+PICTURES = {"image/svg+xml", "image/png"}
 
 
 def main() -> int:
@@ -84,22 +86,33 @@ def prepare() -> None:
         replace(GENERATED / name, text.encode())
     pictures = named_figures()
     for name, content in pictures.items():
-        replace(FIGURES / f"{name}.png", content)
-    for path in FIGURES.glob("*.png"):
-        if path.stem not in pictures:
+        replace(FIGURES / f"{name}.svg", content)
+    for path in FIGURES.iterdir():
+        if path.stem not in pictures or path.suffix != ".svg":
             path.unlink()
 
 
 def named_figures() -> dict[str, bytes]:
-    """The stored pictures of all notebooks, by the name that their cells give them."""
+    """The stored pictures of all notebooks as SVG, by the name that their cells give them."""
     found = {}
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             name = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name")
-            pictures = [out["data"]["image/png"] for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+            pictures = [out["data"] for out in cell.get("outputs", []) if PICTURES & set(out.get("data", {}))]
             if name and pictures:
-                found[name] = base64.b64decode(pictures[0])
+                found[name] = svg_of(pictures[0])
     return found
+
+
+def svg_of(picture: dict) -> bytes:
+    """The SVG of a stored picture; around a PNG, which a notebook holds whose figures were not drawn in the style of the book."""
+    if "image/svg+xml" in picture:
+        return "".join(picture["image/svg+xml"]).encode()
+    text = "".join("".join(picture["image/png"]).split())
+    width, height = struct.unpack(">II", base64.b64decode(text)[16:24])
+    size = f'width="{width}" height="{height}"'
+    inside = f'<image {size} href="data:image/png;base64,{text}"/>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {size}>{inside}</svg>\n'.encode()
 
 
 def status_table() -> str:

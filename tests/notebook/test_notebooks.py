@@ -178,7 +178,7 @@ def test_exercises_have_solutions_that_unfold(cells):
 
 def test_every_picture_has_alt_text_a_caption_and_a_name(cells):
     for cell in code(cells):
-        if any("image/png" in out.get("data", {}) for out in cell["outputs"]):
+        if any({"image/svg+xml", "image/png"} & set(out.get("data", {})) for out in cell["outputs"]):
             made = cell["metadata"]["mystnb"]
             assert len(made["image"]["alt"]) > 40 and made["figure"]["caption"] and made["figure"]["name"]
 
@@ -190,7 +190,7 @@ def test_it_is_listed_in_the_contents_and_small(path):
 
 def test_borrowed_pictures_are_those_of_the_notebooks():
     pictures = tool("build_book").named_figures()
-    stored = {path.stem: path.read_bytes() for path in (ROOT / "book" / "figures").glob("*.png")}
+    stored = {path.stem: path.read_bytes() for path in (ROOT / "book" / "figures").glob("*.svg")}
     assert stored.keys() == pictures.keys(), "run `make html`"
     # Names and not bytes: to show where a hundred pictures differ would take minutes.
     assert [name for name in stored if stored[name] != pictures[name]] == [], "run `make html`"
