@@ -69,5 +69,5 @@ def pytest_collect_file(file_path, parent):
     if parent.config.getoption("--scale") == "smoke":
         found = [_at_smoke(type(each)).from_parent(parent, path=each.path) for each in found]
     for each in found:  # a table has its numbers as text too: those are compared, and neither its markup nor a picture
-        each.skip_compare = (*each.skip_compare, "text/html", "image/svg+xml")
+        each.skip_compare = (*each.skip_compare, "text/html", *_tool().PICTURES)
     return found

@@ -27,12 +27,14 @@ import nbformat
 
 from bisam._files import write_whole
 from bisam.notebook.attempt import merged
+from bisam.notebook.pictures import NARROW, PDF, SVG
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bisam"
 STATUS = ROOT / "book" / "status.json"
 SMOKE = ROOT / "tests" / "notebook" / "smoke"
 SCALES = ("laptop", "smoke")
+PICTURES = ("image/png", SVG, PDF, NARROW)
 
 
 def main() -> int:
@@ -254,8 +256,8 @@ def store_smoke(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> 
     digest = inputs_digest(path, json.loads(path.read_text(encoding="utf-8")))
     outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code" and cell.outputs}
     for output in (output for found in outputs.values() for output in found):
-        if "image/png" in output.get("data", {}):
-            output["data"]["image/png"] = ""
+        for kind in set(PICTURES) & output.get("data", {}).keys():
+            output["data"][kind] = ""
     before = json.loads(smoke_of(path).read_text(encoding="utf-8")) if smoke_of(path).exists() else {}
     if before.get("outputs") == json.loads(json.dumps(outputs)):
         seconds = before["seconds"]  # the file of an unchanged notebook stays as it is

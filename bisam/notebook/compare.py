@@ -96,7 +96,7 @@ def _diff(title: str, first: Sequence[str], second: Sequence[str]) -> list[str]:
 
 
 def _figures(first: Executed, second: Executed) -> str:
-    pictures = [{figure.name: figure.png for figure in run.figures} for run in (first, second)]
+    pictures = [{figure.name: figure.content for figure in run.figures} for run in (first, second)]
     names = [name for name in dict.fromkeys([*pictures[0], *pictures[1]]) if pictures[0].get(name) != pictures[1].get(name)]
     if not names:
         return "no figure differs" if any(pictures) else ""

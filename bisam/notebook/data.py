@@ -67,7 +67,7 @@ def csv_text(rows: Iterable[Mapping]) -> str:
 
 
 def write_figures(notebook, folder: Path | None) -> None:
-    """Writes the figures as SVG and PDF and takes them out of the notebook, which keeps them as PNG.
+    """Writes the figures as SVG and PDF; what was drawn for that alone does not stay in the notebook.
 
     Args:
         notebook: that was executed.
@@ -85,7 +85,7 @@ def write_figures(notebook, folder: Path | None) -> None:
         for kind, ending in VECTORS.items():
             if kind not in output["data"]:
                 continue
-            data = output["data"].pop(kind)
+            data = output["data"].pop(kind) if "image/png" in output["data"] else output["data"][kind]
             data = data if isinstance(data, str) else "".join(data)
             folder.mkdir(parents=True, exist_ok=True)
             files.write_whole(folder / f"{safe(name)}.{ending}", data if ending == "svg" else base64.b64decode(data))

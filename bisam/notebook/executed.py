@@ -6,6 +6,7 @@ columns to numbers, texts, truth values or ``None``.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from .page import MIME as TABLE
 __all__ = ["TABLE", "Executed", "Figure", "checked", "columns_of", "figure_names", "published", "read"]
 
 CHECKED = "nbval-check-output"
+SVG, PNG = "image/svg+xml", "image/png"
+PICTURES = {SVG, PNG}
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,15 @@ class Figure:
     """A picture with the name and the caption that its cell gives it.
 
     Example:
-        >>> Figure("fig-spectra", "Spectra.", "", "iVBORw0KGgo=").name
+        >>> Figure("fig-spectra", "Spectra.", "", "svg", b"<svg/>").name
         'fig-spectra'
     """
 
     name: str
     caption: str
     alt: str
-    png: str
+    kind: str  # "svg" or "png"
+    content: bytes
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ def _text(cell: dict) -> str:
     for output in cell.get("outputs", []):
         if output["output_type"] == "stream" and output["name"] == "stdout":
             parts.append(_joined(output["text"]))
-        elif output["output_type"] in ("display_data", "execute_result") and "image/png" not in output["data"]:
+        elif output["output_type"] in ("display_data", "execute_result") and not PICTURES & output["data"].keys():
             parts.append(_joined(output["data"].get("text/plain", "")) + "\n")
     return "".join(parts)
 
@@ -194,7 +198,7 @@ def figure_names(cells: list) -> list[tuple[str, dict]]:
     found = []
     for number, cell in enumerate(cells):
         name = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name", f"cell-{cell.get('id') or number}")
-        pictures = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+        pictures = [output for output in cell.get("outputs", []) if PICTURES & output.get("data", {}).keys()]
         found += [(name + (f"-{k + 1}" if k else ""), output) for k, output in enumerate(pictures)]
     return found
 
@@ -204,7 +208,10 @@ def _figures(cells: list) -> list[Figure]:
     for cell in cells:
         given = cell["metadata"].get("mystnb", {})
         about[given.get("figure", {}).get("name")] = (given.get("figure", {}).get("caption", ""), given.get("image", {}).get("alt", ""))
-    return [
-        Figure(name, *about.get(name, ("", "")), "".join(_joined(output["data"]["image/png"]).split()))
-        for name, output in figure_names(cells)
-    ]
+    return [Figure(name, *about.get(name, ("", "")), *_content(output["data"])) for name, output in figure_names(cells)]
+
+
+def _content(data: Mapping) -> tuple[str, bytes]:
+    if SVG in data:
+        return "svg", _joined(data[SVG]).encode()
+    return "png", base64.b64decode(_joined(data[PNG]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 from collections.abc import Mapping, Sequence
@@ -167,8 +166,8 @@ def _figures(found: Sequence[Executed], varied: Sequence[str], folder: Path) -> 
         shown = [(run, figure) for run in found for figure in run.figures if figure.name == name]
         parts.append(f"<h2>{_e(name)}</h2><p>{_e(shown[0][1].caption)}</p><div class=\"small\">")
         for run, figure in shown:
-            file = f"{safe(name)}-{run.path.stem}.png"
-            files.write_whole(folder / "figures" / file, base64.b64decode(figure.png))
+            file = f"{safe(name)}-{run.path.stem}.{figure.kind}"
+            files.write_whole(folder / "figures" / file, figure.content)
             words = _words(run, varied)
             alt = _e(f"{words}: {figure.alt or name}")
             parts.append(f'<figure><img loading="lazy" src="figures/{_e(file)}" alt="{alt}"><figcaption>{_e(words)}</figcaption></figure>')

@@ -9,6 +9,7 @@ from .. import _checks
 from ..axes.recipe import SAM, Recipe
 from ..losses.bounds import NegLog, Tanh
 from ..methods.table import RECIPES, recipe
+from . import pictures
 from .results import is_notebook
 
 __all__ = ["STYLES", "MethodStyle", "style", "style_of"]
@@ -131,8 +132,9 @@ def style() -> None:
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
         "font.size": 10, "legend.frameon": False, "lines.markersize": 4, "lines.linewidth": 1.6,
         # Verdana is as wide as DejaVu Sans, in which matplotlib sets the text, and is there where the other is not.
-        "svg.fonttype": "none", "svg.hashsalt": "bisam", "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
+        "svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "bisam", "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
     })  # fmt: skip
     if is_notebook():
-        inline = _checks.needs("matplotlib_inline.backend_inline", extra="notebooks")
-        inline.set_matplotlib_formats("svg", metadata={"Date": None})  # a date would change the bytes of every execution
+        # The backend sets its formats when it is first asked for, which must not come after ours.
+        _checks.needs("matplotlib_inline.backend_inline", extra="notebooks").set_matplotlib_formats("svg")
+        pictures.offer(_checks.needs("IPython", extra="notebooks").get_ipython())

@@ -30,7 +30,7 @@ def run(
             is not at its default in the name, and a number where that is there already.
         progress: say how long it will take, and show a bar.
         replace: an output that is there may be replaced.
-        figures: folder for the figures as SVG and PDF; the notebook keeps them as PNG.
+        figures: folder for the figures as SVG and PDF.
         html: also write ``NAME.html``, one file to read.
 
     Returns:
