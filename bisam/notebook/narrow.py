@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import copy
-import itertools
-import re
 
 from .. import _checks
+from .fitting import WIDTH, fit
 
-__all__ = ["WIDTH", "stacked"]
+__all__ = ["stacked"]
 
-WIDTH = 4.2  # inches; on a screen of 390 pixels 7 points are then 8 pixels
 WIDE = 4.4  # a figure that is no wider stays as it is
-ROUNDS = 3  # of fitting the height
-SMALLEST = 7.0  # points of the smallest text
+MOST = 8  # panels one below the other
 BARE = 1.0  # inches of width that a panel without any ticks needs
-LEAST, MOST = 1.7, 3.0  # inches of height of a panel; one that is far higher, such as a list of many rows, stays so
 SIDES = {"x": "bottom", "y": "left"}  # of the numbers
 
 
@@ -29,7 +25,8 @@ def stacked(figure):
         figure: of matplotlib, in a constrained layout; it stays as it is.
 
     Returns:
-        ``None`` where the figure is narrow already, or holds what cannot be moved safely: subfigures, axes without a place in a grid.
+        ``None`` where the figure is narrow already, has very many panels, or holds what cannot be moved safely: subfigures, axes without a
+        place in a grid.
 
     Example:
         >>> import matplotlib.pyplot as plt
@@ -45,23 +42,42 @@ def stacked(figure):
     if any(axes.get_subplotspec() is None for axes in figure.axes if not _is_bar(axes)):
         return None
     figure.draw_without_rendering()
-    panels = _panels(figure)
-    boxes = [axes.get_window_extent() for axes, *_ in panels]
-    shapes = [(box.width / figure.dpi, box.height / figure.dpi) for box in boxes]
+    shapes = [_inches(group[0]) for group in _panels(figure)]
     found = _copied(figure)
     panels = _panels(found)
-    if not panels:
-        return None
-    before = [axes.get_subplotspec() for axes, *_ in panels]
     columns = _columns(panels)
-    if max(spec.colspan.stop for spec in before) > 1 or len({id(spec.get_gridspec()) for spec in before}) > 1:
+    if not panels or len(panels) > MOST * columns:
+        return None
+    places = [group[0].get_subplotspec() for group in panels]
+    if max(place.colspan.stop for place in places) > 1 or len({id(place.get_gridspec()) for place in places}) > 1:
         _give_back(panels)
+        beside = {bar: _nearest(bar, panels) for bar in found.axes if _is_bar(bar)}
         grid = _checks.needs("matplotlib.gridspec", extra="notebooks").GridSpec(-(-len(panels) // columns), columns, figure=found)
         for k, group in enumerate(panels):
             for axes in group:
                 axes.set_subplotspec(grid[k // columns, k % columns])
-    _fit(found, panels, shapes, columns)
+        for bar, axes in beside.items():  # where the layout begins, a bar must not reach beyond its panel
+            box = axes.get_position(original=True)
+            bar.set_position([box.x1, box.y0 + 0.2 * box.height, 0.02, 0.6 * box.height])
+    fit(found, panels, shapes, columns)
     return found
+
+
+def _inches(axes) -> tuple[float, float]:
+    box = axes.get_window_extent()
+    return box.width / axes.figure.dpi, box.height / axes.figure.dpi
+
+
+def _nearest(bar, panels: list[list]):
+    """The panel beside which a colour bar stands."""
+    at = bar.get_window_extent()
+
+    def far(group: list) -> float:
+        box = group[0].get_window_extent()
+        apart = [max(one - two, three - four, 0) for one, two, three, four in ((at.x0, box.x1, box.x0, at.x1), (at.y0, box.y1, box.y0, at.y1))]
+        return apart[0] ** 2 + apart[1] ** 2
+
+    return min(panels, key=far)[0]
 
 
 def _constrained(figure) -> bool:
@@ -113,24 +129,23 @@ def _give_back(panels: list[list]) -> None:
         mine = [(other, at) for other, at in places if at.get_gridspec() is grid]
         row = [other for other, at in mine if at.rowspan.start == spec.rowspan.start]
         column = [other for other, at in mine if at.colspan.start == spec.colspan.start]
-        words = {
-            "ylabel": _one([other.get_ylabel() for other in row], axes.get_ylabel()),
-            "xlabel": _one([other.get_xlabel() for other in column], axes.get_xlabel()),
-            "title": _one([other.get_title() for other in column], axes.get_title()),
-        }
-        new.append((axes, words))
+        new += [
+            (axes.yaxis.label, _one([other.get_ylabel() for other in row])), (axes.xaxis.label, _one([other.get_xlabel() for other in column])),
+            (axes.title, _one([other.get_title() for other in column])),
+        ]  # fmt: skip
         for name, shared in (("x", axes.get_shared_x_axes()), ("y", axes.get_shared_y_axes())):
             if any(_numbered(other, name) for other in shared.get_siblings(axes)):
                 axes.tick_params(axis=name, **{f"label{SIDES[name]}": True})
                 _axis(axes, name).offsetText.set_visible(True)
-    for axes, words in new:
-        axes.set(**{name: text for name, text in words.items() if text})
+    for text, words in new:
+        if not text.get_text():
+            text.set_text(words)
 
 
-def _one(of_all: list[str], own: str) -> str:
-    """The own text, or that of the only neighbour that has one."""
+def _one(of_all: list[str]) -> str:
+    """The text of the only one that has one."""
     said = [text for text in of_all if text]
-    return own or (said[0] if len(said) == 1 else "")
+    return said[0] if len(said) == 1 else ""
 
 
 def _axis(axes, name: str):
@@ -139,122 +154,3 @@ def _axis(axes, name: str):
 
 def _numbered(axes, name: str) -> bool:
     return bool(_axis(axes, name).get_tick_params().get(f"label{SIDES[name]}", True))
-
-
-# -- the size ------------------------------------------------------------------------------------------------------------
-
-
-def _fit(figure, panels: list[list], shapes: list[tuple[float, float]], columns: int) -> None:
-    """Sets the size of the figure, in which texts and legends fit its width, and each panel is about as high as it was."""
-    rows = [panels[k : k + columns] for k in range(0, len(panels), columns)]
-    figure.set_size_inches(WIDTH, sum(shapes[k * columns][1] + 0.7 for k in range(len(rows))))
-    for text in figure.findobj(_checks.needs("matplotlib.text", extra="notebooks").Text):
-        text.set_fontsize(max(text.get_fontsize(), SMALLEST))
-    for number in range(ROUNDS):
-        figure.draw_without_rendering()
-        if number == 0:
-            _move_legends(figure, panels)
-        _break_lines(figure, panels)
-        for group in panels:
-            _turn_numbers(group[0])
-        missing, wanted = 0.0, []
-        for k, row in enumerate(rows):
-            box = row[0][0].get_position(original=True)
-            width, height = box.width * figure.get_figwidth(), box.height * figure.get_figheight()
-            wanted.append(_height(row[0][0], width, *shapes[k * columns]))
-            missing += wanted[-1] - height
-        grid = rows[0][0][0].get_subplotspec().get_gridspec()
-        if grid.nrows == len(rows):
-            grid.set_height_ratios(wanted)
-        figure.set_figheight(max(1.0, figure.get_figheight() + missing))
-
-
-def _height(axes, width: float, before: float, height: float) -> float:
-    """Inches: a panel keeps its shape where that means something, and else its height."""
-    return width * height / before if axes.get_aspect() != "auto" else min(max(height, LEAST), MOST if height < MOST * 1.4 else height)
-
-
-def _move_legends(figure, panels: list[list]) -> None:
-    """Legends that stand beside a panel come below the figure, and those that are too wide get fewer columns."""
-    below = []
-    for axes in (axes for group in panels for axes in group if axes.get_legend()):
-        legend, box = axes.get_legend(), axes.get_window_extent()
-        at = legend.get_window_extent()
-        outside = at.x0 > box.x1 - 2 or at.y0 > box.y1 - 2
-        if not (at.x0 > box.x1 - 2 or at.width > box.width):
-            continue
-        said = _said(legend)
-        legend.remove()
-        if outside:
-            below.append(said)
-        else:
-            axes.legend(**said)
-    for legend in list(figure.legends):
-        below.append(_said(legend))
-        legend.remove()
-    known: list[list[str]] = []
-    for said in below:
-        if said["labels"] not in known:
-            known.append(said["labels"])
-            _below(figure, said)
-
-
-def _said(legend) -> dict:
-    """What a legend shows, as arguments for another."""
-    return {
-        "handles": list(legend.legend_handles), "labels": [text.get_text() for text in legend.get_texts()],
-        "title": legend.get_title().get_text() or None, "fontsize": max(SMALLEST, legend.get_texts()[0].get_fontsize()),
-    }  # fmt: skip
-
-
-def _below(figure, said: dict) -> None:
-    """A legend below the panels, with as many columns as fit."""
-    for columns in range(min(4, len(said["labels"])), 0, -1):
-        legend = figure.legend(**said, loc="outside lower center", ncols=columns)
-        if columns == 1 or legend.get_window_extent(figure.canvas.get_renderer()).width < figure.bbox.width:
-            return
-        legend.remove()
-
-
-def _turn_numbers(axes) -> None:
-    """Words at the ticks that would run into each other stand aslant."""
-    low, high = sorted(axes.get_xlim())
-    shown = [label for label in axes.get_xticklabels() if label.get_text() and label.get_visible() and low <= label.get_position()[0] <= high]
-    boxes = sorted((label.get_window_extent() for label in shown), key=lambda box: box.x0)
-    if any(one.x1 > two.x0 for one, two in itertools.pairwise(boxes)) and not any(label.get_rotation() for label in shown):
-        axes.tick_params(axis="x", labelrotation=35)
-        for label in shown:
-            label.set(horizontalalignment="right", rotation_mode="anchor")
-
-
-def _break_lines(figure, panels: list[list]) -> None:
-    """Titles and labels that are longer than there is room for get more lines."""
-    wide, texts = figure.bbox.width, []
-    for group in panels:
-        for axes in group:
-            box = axes.get_window_extent()
-            beside = 2 * min(box.x1, wide - box.x0) - box.width + 0.0  # a title is centred on its panel
-            texts += [(axes.title, min(wide, max(box.width, beside))), (axes.xaxis.label, min(wide, max(box.width, beside)))]
-            texts += [(axes.yaxis.label, box.height * 1.15)]
-    if figure.get_suptitle():
-        texts += [(text, wide) for text in figure.texts if text.get_text() == figure.get_suptitle()]
-    for text, room in texts:
-        if text.get_text():
-            _break_line(text, room)
-
-
-def _break_line(text, room: float) -> None:
-    words = re.findall(r"(?:\$[^$]*\$|[^\s$])+", text.get_text())  # a formula stays whole
-    longest = len(text.get_text())
-    for _ in range(len(words)):
-        box = text.get_window_extent()
-        long = box.height if text.get_rotation() % 180 == 90 else box.width
-        if long <= room:
-            return
-        longest = min(longest - 1, int(longest * room / long))
-        lines = [""]
-        for word in words:
-            if lines[-1] and len(lines[-1]) + len(word) >= longest:
-                lines.append("")
-            lines[-1] = f"{lines[-1]} {word}".strip()
-        text.set_text("\n".join(lines))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
+import re
 
 from .. import _checks
 from .narrow import stacked
@@ -15,7 +17,7 @@ SVG, PDF = "image/svg+xml", "application/pdf"
 NARROW = "application/vnd.bisam.narrow-svg"  # SVG, gzip, base64: other programs pass an unknown type over
 VECTORS = 60_000  # bytes of paths that one figure may hold
 MARK, VERTEX, PATH = 90, 16, 120  # bytes that a marker, a vertex and the beginning of a path take in SVG
-DPI = (200, 140, 100)  # of rasters: the first with which a figure is small enough
+DPI = (200, 120)  # of rasters: the first with which a figure is small enough
 MOST = 280_000  # bytes of a figure
 PAD = 0.05  # inches around a figure
 
@@ -75,11 +77,38 @@ def svg_of(figure) -> str:
         >>> plt.close(figure)
     """
     lighten(figure)
-    for dpi in DPI:
-        content = _saved(figure, "svg", dpi)
-        if len(content) <= MOST:
-            break
-    return content.decode()
+    with _laid_out(figure):
+        for dpi in DPI:
+            text = _short(_saved(figure, "svg", dpi).decode())
+            if len(text) <= MOST:
+                break
+    return text
+
+
+def _short(text: str) -> str:
+    """The SVG without comments, and with its places to a hundredth of a point; what its texts say stays as it is."""
+
+    def rounded(tag: re.Match) -> str:
+        if "scale(" in tag[0] or "matrix(" in tag[0]:
+            return tag[0]
+        return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag[0])
+
+    return re.sub("<[^>]+>", rounded, re.sub("<!--.*?-->\n?", "", text))
+
+
+@contextlib.contextmanager
+def _laid_out(figure):
+    """The layout is found once and not at every drawing, which takes most of the time."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        yield
+        return
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
 
 
 def _saved(figure, kind: str, dpi: int) -> bytes:
@@ -103,7 +132,8 @@ def pdf_of(figure) -> bytes:
         >>> plt.close(figure)
     """
     lighten(figure)
-    return _saved(figure, "pdf", DPI[0])
+    with _laid_out(figure):
+        return _saved(figure, "pdf", DPI[0])
 
 
 def narrow_of(figure) -> str | None:

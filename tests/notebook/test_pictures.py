@@ -61,9 +61,16 @@ def test_only_the_heaviest_is_a_raster(axes):
     assert heavy.get_rasterized() and not light.get_rasterized()
 
 
-def test_a_second_drawing_has_the_same_bytes(axes):
-    HEAVY["contours"](axes)
-    assert pictures.svg_of(axes.figure) == pictures.svg_of(axes.figure) and pictures.pdf_of(axes.figure) == pictures.pdf_of(axes.figure)
+@pytest.mark.parametrize("draw", [pictures.svg_of, pictures.pdf_of, pictures.narrow_of])
+def test_a_figure_made_twice_has_the_same_bytes(draw):
+    made = []
+    for _ in range(2):
+        figure, axes = plt.subplots(figsize=(6.4, 3))
+        axes.plot([1, 2], label="a line")
+        axes.legend()
+        made.append(draw(figure))
+        plt.close(figure)
+    assert made[0] == made[1]
 
 
 def test_a_pdf_holds_letters_and_no_picture_of_them(axes):
