@@ -21,7 +21,7 @@ GPU_LACKS := import importlib.util as found; print(*(name for name in ("torch", 
 SETUP := $(PYTHON) tools/install.py --constraints "$(CONSTRAINTS)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install book html slides notebooks notebook lab test unit nbval verify mutations evidence corners bench gpu gpu-pack lint format clean
+.PHONY: help install book html slides pdf zip site dist release notebooks notebook lab test unit nbval verify mutations evidence corners bench gpu gpu-pack lint format clean
 
 help: ## list every command
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,23 @@ html: ## build the book from the stored outputs alone (no torch needed)
 slides: ## build the lecture: _build/slides/index.html, and bisam.pdf where there is a Chromium
 	@$(SETUP) html
 	@$(BOOK_PYTHON) tools/build_slides.py
+
+pdf: install ## print the book with Chromium: _build/pdf/bisam.pdf, and bisam-handout.pdf without the solutions
+	@$(BIN)/python tools/print_book.py
+
+zip: html ## pack the book into one file that reads without a network: _build/bisam-VERSION-site.zip
+	@$(BOOK_PYTHON) tools/zip_site.py
+
+site: ## build what is published: the book from here (latest) and from the last tag (stable), in _build/site
+	@$(PYTHON) tools/publish.py site
+
+dist: install ## build the package into _build/dist, check it, and use the wheel in an empty environment
+	@rm -rf _build/dist && $(BIN)/python -m build --outdir _build/dist . > _build/dist.txt 2>&1 || { cat _build/dist.txt; exit 1; }
+	@$(BIN)/twine check --strict _build/dist/*
+	@$(BIN)/python tools/check_wheel.py
+
+release: zip pdf dist ## gather the files of a release with their digests: _build/release
+	@$(BIN)/python tools/publish.py release
 
 notebooks: install ## execute all notebooks again, out of date or not: make notebooks SCALE=laptop (the pages, up to an hour), smoke or both
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/execute_notebooks.py --all --scale $(SCALE) --workers 2

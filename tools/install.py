@@ -73,7 +73,7 @@ def packages(what: str) -> list[str]:
     import tomllib
 
     if what != "html":
-        return ["--editable", ".[notebooks,docs,test,loops]" if what == "all" else ".[lab]"]
+        return ["--editable", ".[notebooks,docs,test,loops,release]" if what == "all" else ".[lab]"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return project["optional-dependencies"]["docs"]
 
