@@ -124,7 +124,7 @@ def _build(root: Path, folder: Path, name: str, notebook: dict) -> str:
         shutil.copy(root / each, source / each)
     (source / "book").symlink_to(root / "book")
     (source / "bisam").symlink_to(root / "bisam")
-    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]), "NO_COLOR": "1"}
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "book" / "_ext"), os.environ.get("PYTHONPATH", "")]), "NO_COLOR": "1"}
     make = "from jupyter_book.cli.main import main; main()"
     _said([sys.executable, "-c", make, "config", "sphinx", str(source)], here)
     with open(source / "conf.py", "a", encoding="utf-8") as file:
