@@ -140,11 +140,8 @@ def build(folder: Path, book: str | None) -> list[Slide]:
     shutil.copytree(REVEAL, folder / "reveal")
     (folder / "figures").mkdir()
     for name, width in {picture for slide in chosen for picture in slide.drawn}:
-        source = figure(name)
-        if source.suffix == ".svg":
-            (folder / "figures" / f"{name}-{width}.svg").write_text(enlarged(source.read_text(encoding="utf-8"), width), encoding="utf-8")
-        else:
-            shutil.copy(source, folder / "figures" / f"{name}-{width}.png")
+        drawing = enlarged(figure(name).read_text(encoding="utf-8"), width)
+        (folder / "figures" / f"{name}-{width}.svg").write_text(drawing, encoding="utf-8")
     shutil.copy(SOURCE / "deck.css", folder)
     for name in ("front.css", "logo.svg"):
         shutil.copy(REVEAL.parent / name, folder)
@@ -235,8 +232,7 @@ def markdown(text: str, alt: dict[str, str]) -> str:
 
     def picture(_, tokens, index, *__):
         name, width = Path(tokens[index].attrs["src"]).stem, tokens[index].attrs.get("title", "")
-        file = f"{name}-{width}{figure(name).suffix}"
-        return f'<span class="picture"><img src="figures/{file}" style="width: {width}px" alt="{html.escape(alt[name])}"></span>'
+        return f'<span class="picture"><img src="figures/{name}-{width}.svg" style="width: {width}px" alt="{html.escape(alt[name])}"></span>'
 
     def formula(source, options):
         left, right = (r"\[", r"\]") if options["display_mode"] else (r"\(", r"\)")

@@ -18,8 +18,9 @@ def idea() -> str:
 
 
 def figure(name: str) -> Path | None:
-    """The file of a named picture, as a drawing where there is one."""
-    return next((path for path in (FIGURES / f"{name}.svg", FIGURES / f"{name}.png") if path.exists()), None)
+    """The drawing of a named picture, if the book has one."""
+    path = FIGURES / f"{name}.svg"
+    return path if path.exists() else None
 
 
 def enlarged(svg: str, width: int) -> str:
