@@ -98,7 +98,7 @@ class Results:
         styler = styler.set_td_classes(classes).set_table_styles(styles).set_caption(_escaped(self.caption))
         styler = styler.set_table_attributes('class="bisam-results sortable"').set_uuid(digest)
         styler.cell_ids = False
-        return f'<div class="bisam-results-box" tabindex="0" role="region" aria-label="Table: {_escaped(self.caption)}">{styler.to_html()}</div>'
+        return f'<div class="bisam-results-box" tabindex="0" role="region" aria-label="Table: {_escaped(self.caption)}">{_slim(styler.to_html())}</div>'
 
 
 def show(rows: Sequence[Mapping[str, object]], caption: str, formats: Mapping[str, str] | None = None) -> None:
@@ -165,6 +165,11 @@ def _text(value: object, form: str | None) -> str:
     if not isinstance(value, (int, float, str)):
         raise TypeError(f"rows must hold numbers, text, True, False or None, got {shown(value)}")
     return format(value, form or "") if not isinstance(value, str) else value
+
+
+def _slim(html: str) -> str:
+    """Without the indents and the classes that no style names: a page with many tables is a quarter smaller."""
+    return re.sub(r"\n\s+", "\n", re.sub(r'class="(?:data row\d+|col_heading level0) ', 'class="', html))
 
 
 def _kind(cell: str) -> str:

@@ -1,4 +1,4 @@
-"""Published and recorded numbers as lines of text."""
+"""Published and recorded numbers as rows of a table, see :func:`bisam.notebook.results.show`, or as lines of text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from ..evidence.summaries import Unpaired
 from ..evidence.verdicts import direction
 from ..training import History
 from .effects import Cell, Effect
+from .labels import label
 from .lines import table
 from .plots import style_of
 
-__all__ = ["by_chance", "could_find", "effects", "gap", "grid", "joined", "live", "states"]
+__all__ = [
+    "by_chance", "could_find", "effect_rows", "effects", "gap", "grid", "grid_rows", "joined", "live_rows", "state_rows", "states",
+]  # fmt: skip
 
 
 def grid(rows: Mapping[str, Mapping[str, Cell | str | None]], corner: str = "") -> str:
@@ -35,6 +38,20 @@ def grid(rows: Mapping[str, Mapping[str, Cell | str | None]], corner: str = "") 
     names = list(next(iter(rows.values()), {}))
     cells = [(name, *("-" if row.get(key) is None else row[key] for key in names)) for name, row in rows.items()]
     return table((corner, *(f"{name:>5}" for name in names)), cells, ("<", *["  >"] * len(names)))
+
+
+def grid_rows(rows: Mapping[str, Mapping[str, Cell | str | None]], corner: str) -> list[dict[str, str | None]]:
+    """Cells as rows of a table.
+
+    Args:
+        rows: as of :func:`grid`.
+        corner: the name of the column that names the rows.
+
+    Example:
+        >>> grid_rows({"clean": {"SGD": Cell(94.76, 0.14), "SAM": None}}, "labels")
+        [{'labels': 'clean', 'SGD': '94.76 ± 0.14', 'SAM': None}]
+    """
+    return [{corner: name, **{key: None if cell is None else str(cell) for key, cell in row.items()}} for name, row in rows.items()]
 
 
 def effects(found: Sequence[Effect], heads: tuple[str, str] = ("published", "ours")) -> str:
@@ -60,6 +77,32 @@ def effects(found: Sequence[Effect], heads: tuple[str, str] = ("published", "our
         rows.append((each.label, *[published] * len(theirs), *ours, each.verdict))
     header = ("", *heads[1 - len(theirs):], "p", "n", "verdict")
     return table(header, rows, ("<", *theirs, "  <22", " >5", " >3", "  <"))
+
+
+def effect_rows(found: Sequence[Effect], ours: str = "ours") -> list[dict[str, object]]:
+    """Differences as rows of a table; where nothing is published that column is left out.
+
+    Args:
+        found: the comparisons.
+        ours: the name of the column with our differences.
+
+    Example:
+        >>> from bisam.evidence.summaries import welch
+        >>> effect_rows([Effect("ResNet", "sam", welch(94.3, 0.3, 6, 94.1, 0.3, 6), None, "not attempted")])[0]["published"]
+        '+0.20 [-0.19, +0.59]'
+    """
+    some = any(each.published is not None for each in found)
+    return [
+        {
+            "comparison": each.label,
+            **({"published": each.published and gap(each.published.difference, each.published)} if some else {}),
+            ours: each.ours and gap(each.ours.mean, each.ours),
+            "p": each.ours and f"{each.ours.p:.3f}",
+            "pairs": each.ours and each.ours.pairs,
+            "verdict": each.verdict,
+        }
+        for each in found
+    ]
 
 
 def gap(mean: float, interval: Paired | Unpaired) -> str:
@@ -106,6 +149,37 @@ def states(found: Iterable[Decision], names: Mapping[str, str] | None = None) ->
     return table(header, rows, ("<", "  <22", " >5", " >11", " >3", "  <"))
 
 
+def state_rows(found: Iterable[Decision], without: Iterable[str] = (), names: Mapping[str, str] | None = None) -> list[dict[str, object]]:
+    """Claims as rows of a table: difference, p of the sign flips, q within the family, what would have been found, pairs and verdict.
+
+    Args:
+        found: what :func:`bisam.evidence.decisions.decisions` returned.
+        without: parts of the labels that all rows share and the caption says, see :func:`bisam.notebook.labels.label`.
+        names: id of a claim to what to call it, where the label does not tell two rows apart.
+
+    Example:
+        >>> from bisam.evidence.decisions import decisions
+        >>> row = state_rows(decisions("T1"), without=("data", "epoch"))[0]
+        >>> row["claim"], row["verdict"]
+        ('SAM over SGD, DenseNet-121', 'not attempted')
+    """
+    without, rows = tuple(without), []
+    for each in found:
+        result, early = each.result, ""
+        if result is not None and result.pairs < each.claim.pairs:
+            early = f", {result.pairs} of {each.claim.pairs} pairs so far"
+        rows.append({
+            "claim": (names or {}).get(each.claim.id) or label(each.claim, without),
+            "difference": result and gap(result.mean, result),
+            "p": result and f"{result.p:.3f}",
+            "q": None if each.q is None else f"{each.q:.3f}",
+            "could find": result and could_find(result),
+            "pairs": result and result.pairs,
+            "verdict": each.verdict + early,
+        })  # fmt: skip
+    return rows
+
+
 def could_find(result: Paired | None) -> str:
     """The difference in points that so many pairs would find four times out of five, as text; a dash where no difference would be.
 
@@ -140,26 +214,30 @@ def by_chance(found: Iterable[Decision]) -> str:
     return f"{resolved} of {len(judged)} differences resolved; up to {ALPHA * len(judged):.1f} expected by chance if none were real"
 
 
-def live(histories: Mapping[str, Sequence[History]]) -> str:
-    """Runs made a moment ago as lines of text, means over their seeds. No evidence.
+def live_rows(histories: Mapping[str, Sequence[History]]) -> list[dict[str, object]]:
+    """Runs made a moment ago as rows of a table, means over their seeds. No evidence.
 
     Args:
         histories: method to what :func:`bisam.training.fit` returned, one a seed.
 
     Example:
         >>> from bisam.training import Run, fit
-        >>> print(live({"sam": [fit(Run(model="mlp", epochs=1))]}).splitlines()[0])
-             epochs  passes  own labels  validation  test, chosen  test, last
+        >>> row = live_rows({"sam": [fit(Run(model="mlp", epochs=1))]})[0]
+        >>> row["method"], row["epochs"], row["passes"]
+        ('SAM', 1, '2.0')
     """
     rows = []
     for method, runs in histories.items():
         first, chosen = runs[0].run, [each.rows[each.selected_epoch - 1] for each in runs]
-        found = [[row[key] for row in chosen] for key in ("train_accuracy", "validation_accuracy")]
-        found += [[each.selected_test_accuracy for each in runs], [each.last_test_accuracy for each in runs]]
-        means = (f"{statistics.mean(values):.1f}" for values in found)
-        rows.append((style_of(method).label, first.epochs, f"{first.epochs * first.recipe.passes:.1f}", *means))
-    header = ("", "epochs", "passes", "own labels", "validation", "test, chosen", "test, last")
-    return table(header, rows, ("<", *["  >"] * 6))
+        numbers = {
+            "right on their own labels": [row["train_accuracy"] for row in chosen],
+            "validation": [row["validation_accuracy"] for row in chosen],
+            "test, chosen epoch": [each.selected_test_accuracy for each in runs],
+            "test, last epoch": [each.last_test_accuracy for each in runs],
+        }
+        means = {name: f"{statistics.mean(values):.1f}" for name, values in numbers.items()}
+        rows.append({"method": style_of(method).label, "epochs": first.epochs, "passes": f"{first.epochs * first.recipe.passes:.1f}", **means})
+    return rows
 
 
 def joined(text: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Tables of results: text for a terminal, markup for a notebook, and the same cells in both."""
 
+import re
+
 import pytest
 
 from bisam.notebook import results
@@ -65,3 +67,11 @@ def test_a_notebook_is_given_markup_and_text(monkeypatch):
     display(Results(ROWS, "Digits."), "as text")
     assert shown[0]["text/plain"] == str(Results(ROWS, "Digits.")) and shown[1]["text/plain"] == "as text"
     assert shown[0]["text/html"] == shown[1]["text/html"] == Results(ROWS, "Digits.")._repr_html_()
+
+
+def test_the_markup_holds_no_more_classes_than_styles_name():
+    html = results.Results([{"method": "SAM", "verdict": "holds"}, {"method": "SGD", "verdict": "refuted"}], "Two rows.")._repr_html_()
+    assert set(re.findall(r'class="([^"]*)"', html)) == {
+        "bisam-results-box", "bisam-results sortable", "col0", "col1", "col1 verdict verdict-good", "col1 verdict verdict-bad",
+    }  # fmt: skip
+    assert not re.search(r"\n\s", html)

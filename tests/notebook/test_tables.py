@@ -200,10 +200,8 @@ def history(name, accuracies):
 
 
 def test_live_runs_are_averaged_over_seeds_and_passes_counted():
-    lines = tables.live({"esam": [history("esam", [80.0, 60.0]), history("esam", [70.0, 90.0])]}).splitlines()
-    label, epochs, passes, own, validation, chosen, last = lines[1].split()
-    assert (label, epochs, passes) == ("ESAM", "2", "3.7")
-    assert (own, validation, chosen, last) == ("75.0", "84.0", "85.0", "75.0")
+    (row,) = tables.live_rows({"esam": [history("esam", [80.0, 60.0]), history("esam", [70.0, 90.0])]})
+    assert list(row.values()) == ["ESAM", 2, "3.7", "75.0", "84.0", "85.0", "75.0"]
 
 
 @pytest.mark.parametrize("text, words", [("sam", ["sam"]), ("sam,sgd", ["sam", "sgd"]), ("sam,  sgd", ["sam", "sgd"])])
@@ -288,3 +286,36 @@ def test_curves_of_runs_that_are_evaluated_now_and_then_stand_at_their_epochs():
         assert axes.lines[0].get_xdata() == pytest.approx(shares) and axes.lines[0].get_ydata() == pytest.approx(values)
         assert list(axes.lines[1].get_xdata()) == [0.8] and list(axes.lines[1].get_ydata()) == [values[shares.index(0.8)]]
         plt.close(figure)
+
+
+# -- rows -----------------------------------------------------------------------------------------------------------------
+
+
+def test_cells_become_rows_with_the_names_of_the_columns():
+    rows = tables.grid_rows({"a": {"x": Cell(1.0, 0.5), "y": None}, "b": {"x": "word", "y": Cell(2.0)}}, "labels")
+    assert rows == [{"labels": "a", "x": "1.00 ± 0.50", "y": None}, {"labels": "b", "x": "word", "y": "2.00"}]
+
+
+def test_effects_become_rows_with_a_published_column_only_where_something_is():
+    printed = Effect("a", "sam", welch(94.3, 0.3, 6, 94.1, 0.3, 6), None, "not attempted")
+    seen = Effect("b", "sam", None, SEEN, "holds")
+    first, second = tables.effect_rows([printed, seen], "ours, digits")
+    assert first == {
+        "comparison": "a", "published": "+0.20 [-0.19, +0.59]", "ours, digits": None, "p": None, "pairs": None, "verdict": "not attempted",
+    }  # fmt: skip
+    assert second["published"] is None and second["ours, digits"] == "+1.00 [+0.20, +1.80]" and second["pairs"] == 6
+    assert "published" not in tables.effect_rows([seen])[0]
+
+
+def test_claims_become_rows_and_say_how_many_pairs_are_missing():
+    done = dataclasses.replace(decided(0.1, 1.0, 0.01, "holds"), q=0.031)
+    early = dataclasses.replace(done, claim=dataclasses.replace(done.claim, pairs=40), verdict="not resolved", q=None)
+    without = Decision(done.claim, "laptop", None, None, "not attempted")
+    first, second, third = tables.state_rows([done, early, without], without=("data", "epoch"), names={})
+    assert first == {
+        "claim": "SAM over SGD, 40 % wrong labels", "difference": "+0.55 [+0.10, +1.00]", "p": "0.010", "q": "0.031", "could find": "1.00",
+        "pairs": 10, "verdict": "holds",
+    }  # fmt: skip
+    assert second["verdict"] == "not resolved, 10 of 40 pairs so far" and second["q"] is None
+    assert [third[key] for key in ("difference", "p", "q", "could find", "pairs")] == 5 * [None]
+    assert tables.state_rows([done], names={done.claim.id: "called so"})[0]["claim"] == "called so"
