@@ -23,12 +23,13 @@ from .. import _checks
 from .. import _files as files
 from .executed import TABLE
 from .find import NotebookError, find
+from .pictures import NARROW
 
 __all__ = ["check_ready", "write_html"]
 
 INSTEAD = {"hide-cell": "remove-cell", "hide-input": "remove-input", "hide-output": "remove-output"}
 LEFT_OUT = ("sphinx_thebe", "sphinx_comments", "sphinx_book_theme", "sphinx_copybutton", "jupyter_book", "sphinx.ext.viewcode",
-            "front", "one_hour", "role_words", "ways")
+            "figures", "front", "one_hour", "role_words", "ways")
 SETTINGS = f"""
 html_theme, html_theme_options = "basic", {{}}
 exclude_patterns += ["book/api/*", "book/slides"]
@@ -108,6 +109,8 @@ def _shown(run: Path) -> dict:
             cell["metadata"] = {**cell["metadata"], "tags": [INSTEAD.get(tag, tag) for tag in tags]}
             if cell["cell_type"] == "code":  # tables for machines are nothing to read
                 cell["outputs"] = [output for output in cell["outputs"] if list(output.get("data", {})) != [TABLE]]
+                for output in cell["outputs"]:
+                    output.get("data", {}).pop(NARROW, None)
     except OSError as error:
         raise NotebookError(f"{run} cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
