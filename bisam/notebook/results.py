@@ -18,7 +18,7 @@ from .lines import table
 __all__ = ["Results", "display", "is_notebook", "show"]
 
 GOOD = ("agrees", "better", "holds", "reproduced", "yes")
-BAD = ("differs", "no", "not reproduced", "refuted", "worse")
+BAD = ("differs", "fails", "no", "not reproduced", "refuted", "worse")
 OPEN = ("direction only", "not attempted", "not in regime", "not resolved", "undecided")
 COLORS = {"good": "#0b5d2e", "bad": "#8a1f11", "open": "#5c4a00"}  # each at least 4.5 to 1 on white and on a striped row
 MARKS = {"good": "\N{CHECK MARK} ", "bad": "\N{MULTIPLICATION X} ", "open": "\N{EN DASH} "}  # so that colour is never alone

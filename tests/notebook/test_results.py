@@ -35,6 +35,11 @@ def test_the_markup_has_every_cell_escaped_a_caption_and_worded_verdicts():
     assert 'tabindex="0"' in markup and 'role="region"' in markup and "sortable" in markup
 
 
+@pytest.mark.parametrize("word, kind", [("holds", "good"), ("refuted", "bad"), ("fails", "bad"), ("undecided", "open")])
+def test_a_verdict_is_marked_by_its_kind(word, kind):
+    assert f'verdict-{kind}"' in Results([{"prediction": "One.", "verdict": word}], "Predictions.")._repr_html_()
+
+
 def test_the_markup_is_the_same_in_every_run_and_its_own_on_a_page():
     one, again, other = (Results(ROWS, caption)._repr_html_() for caption in ("One.", "One.", "Another."))
     names = [markup.partition('<table id="')[2].partition('"')[0] for markup in (one, other)]
