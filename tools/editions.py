@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
+import figures  # noqa: E402 - beside the other extensions of the book
 import ways  # noqa: E402 - it is beside the other extensions of the book
 
 WORDS = ROOT / "_build" / "words.json"
@@ -149,6 +150,9 @@ class Edition:
         if cell["cell_type"] == "markdown":
             text = self.text("".join(cell["source"]))
             return [{**cell, "source": self._headed(text).splitlines(keepends=True)}] if text.strip() else []
+        for output in cell["outputs"]:  # what only a page of the book shows, or a link of it leads to
+            for kind in (figures.NARROW, figures.PDF):
+                output.get("data", {}).pop(kind, None)
         folded = {key: value for tag in tags for key, value in FOLDED.get(tag, {}).items()}
         cell["metadata"] |= {"jupyter": folded} if folded else {}
         if not figure.get("caption"):

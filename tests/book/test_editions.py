@@ -81,6 +81,13 @@ MINE = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"bisam": {"inputs": "0"
 ]}  # fmt: skip
 
 
+def test_an_edition_keeps_the_picture_and_not_what_only_the_page_needs(edition):
+    stored = {"image/svg+xml": "<svg/>", "application/vnd.bisam.narrow-svg": "H4sI", "application/pdf": "JVBE"}
+    drawn = {**cell("code", "draw()"), "outputs": [{"output_type": "display_data", "data": stored, "metadata": {}}]}
+    made = edition(True).notebook({**MINE, "cells": [drawn]})
+    assert list(made["cells"][0]["outputs"][0]["data"]) == ["image/svg+xml"] and len(stored) == 3
+
+
 @pytest.mark.parametrize("solutions", [False, True])
 def test_an_edition_has_its_cells(solutions, edition):
     made = edition(solutions).notebook(MINE)
