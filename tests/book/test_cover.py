@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from headless import chromium, served, watched
 from scripts import tool
 
 import bisam
@@ -69,13 +70,18 @@ ROWS = {
 }
 
 
+def in_points(difference):
+    """A difference as the table prints it: with its sign, unless it rounds to zero."""
+    return f"{difference:+.1f}".replace("-", "\N{MINUS SIGN}") if abs(difference) >= 0.05 else "0.0"
+
+
 @pytest.mark.slow
 def test_the_table_says_what_the_records_say():
     known = {claim.id: claim for claim in claims()}
     for row, wanted in ROWS.items():
         points, verdict = re.search(rf"^\| {re.escape(row)} \| (.*?) \| \[. (.*?)\]", INDEX, re.M).groups()
         found = [decide(known[name]) for name in wanted]
-        assert points == ", ".join(f"{each.result.mean:+.1f}" for each in found), row
+        assert points == ", ".join(in_points(each.result.mean) for each in found), row
         assert {SAYS[each.verdict] for each in found} == {verdict}, row
         assert {each.result.pairs for each in found} == {40}
 
@@ -88,3 +94,50 @@ def test_the_first_page_has_no_formula_three_doors_and_the_two_lines():
     assert "$" not in INDEX
     assert re.findall(r":link: (\S+)", INDEX) == ["one_hour", "how_to_read", "teach"]
     assert "# line one" in INDEX and "# line two" in INDEX
+
+
+# -- the built page --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def opened():
+    """The first page in a window of some size and theme."""
+    with chromium() as browser, served(ROOT / "_build" / "html") as home:
+
+        def page(width, height, theme):
+            tab = watched(browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme).new_page(), home)
+            tab.goto(f"{home}/book/index.html")
+            tab.wait_for_load_state("load")
+            return tab
+
+        yield page
+
+
+@pytest.mark.book
+def test_the_first_screen_shows_the_picture_and_beside_it_the_results(opened):
+    tab = opened(1440, 900, "light")
+    picture, results, doors = (tab.locator(name).first.bounding_box() for name in ("svg.idea", "table.front-results", ".sd-card"))
+    assert picture["y"] + picture["height"] <= 900 and results["y"] + results["height"] <= 900
+    assert results["x"] >= picture["x"] + picture["width"] and doors["y"] < 1350
+    assert tab.locator(".verdict-good, .verdict-bad, .verdict-open").count() == 6
+    assert tab.locator("mjx-container, .math").count() == 0 and tab.outside == []
+
+
+@pytest.mark.book
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_on_a_phone_the_words_of_the_picture_can_be_read(opened, theme):
+    tab = opened(390, 800, theme)
+    sizes = tab.evaluate("[...document.querySelectorAll('svg.idea text')].map(t => parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a)")
+    assert len(sizes) > 10 and min(sizes) >= 12.5
+    picture, results = tab.locator("svg.idea").bounding_box(), tab.locator("table.front-results").bounding_box()
+    assert results["y"] > picture["y"] + picture["height"]
+    for name in ("svg.idea text.note", "svg.idea text.sam", "svg.idea text.bisam"):
+        ink, ground = (tab.evaluate(LUMINANCE, [where, key]) for where, key in ((name, "fill"), ("body", "backgroundColor")))
+        assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5, name
+
+
+LUMINANCE = """([selector, key]) => {
+  const [r, g, b] = getComputedStyle(document.querySelector(selector))[key].match(/[0-9.]+/g).map(Number)
+    .map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}"""
