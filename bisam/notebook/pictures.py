@@ -86,14 +86,14 @@ def svg_of(figure) -> str:
 
 
 def _short(text: str) -> str:
-    """The SVG without comments, and with its places to a hundredth of a point; what its texts say stays as it is."""
+    """The SVG without comments and names of groups, with its places to a hundredth of a point; what its texts say stays as it is."""
 
     def rounded(tag: re.Match) -> str:
         if "scale(" in tag[0] or "matrix(" in tag[0]:
             return tag[0]
         return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag[0])
 
-    return re.sub("<[^>]+>", rounded, re.sub("<!--.*?-->\n?", "", text))
+    return re.sub("<[^>]+>", rounded, re.sub('(?s:<!--.*?-->\n?)|(?s: *<metadata>.*?</metadata>\n)|(?<=<g) id="[^"]*"', "", text))
 
 
 @contextlib.contextmanager

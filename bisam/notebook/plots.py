@@ -132,7 +132,7 @@ def style() -> None:
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
         "font.size": 10, "legend.frameon": False, "lines.markersize": 4, "lines.linewidth": 1.6,
         # Verdana is as wide as DejaVu Sans, in which matplotlib sets the text, and is there where the other is not.
-        "svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "bisam", "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
+        "svg.fonttype": "none", "svg.hashsalt": "bisam", "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
     })  # fmt: skip
     if is_notebook():
         # The backend sets its formats when it is first asked for, which must not come after ours.
