@@ -94,6 +94,7 @@ class Results:
         styles = [{"selector": f".verdict-{kind}", "props": f"color: {color}; font-weight: 600"} for kind, color in COLORS.items()]
         right = [number for number, is_number in enumerate(self.is_number) if is_number]
         styles += [{"selector": f".col{number}", "props": "text-align: right; font-variant-numeric: tabular-nums"} for number in right]
+        styles += [{"selector": f"td.col{number}", "props": "white-space: nowrap"} for number in right]  # an interval stays in one line
         styler = frame.style.format(escape="html").format_index(escape="html", axis=1).hide(axis="index")
         styler = styler.set_td_classes(classes).set_table_styles(styles).set_caption(_escaped(self.caption))
         styler = styler.set_table_attributes('class="bisam-results sortable"').set_uuid(digest)
