@@ -21,7 +21,7 @@ GPU_LACKS := import importlib.util as found; print(*(name for name in ("torch", 
 SETUP := $(PYTHON) tools/install.py --constraints "$(CONSTRAINTS)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install book html slides pdf zip site dist release notebooks notebook lab test unit nbval verify mutations evidence corners bench gpu gpu-pack lint format clean
+.PHONY: help install book html sphinx slides pdf zip site dist release notebooks notebook lab test unit nbval verify mutations evidence corners bench gpu gpu-pack lint format clean
 
 help: ## list every command
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ book: install ## execute the notebooks that are out of date, then build the book
 html: ## build the book from the stored outputs alone (no torch needed)
 	@$(SETUP) html
 	@$(BOOK_PYTHON) tools/build_book.py
+
+sphinx: ## build the book with the newest Sphinx, without Jupyter Book, in an environment of its own: _build/sphinx/html
+	@$(PYTHON) tools/install.py sphinx --constraints ""
+	@.venv-sphinx/bin/python tools/build_sphinx.py
 
 slides: ## build the lecture: _build/slides/index.html, and bisam.pdf where there is a Chromium
 	@$(SETUP) html

@@ -1,5 +1,7 @@
 """Makes the environment that a command needs: `.venv` with everything, or `.venv-html` with the book's tools alone. JupyterLab comes into `.venv`.
 
+`.venv-sphinx` has the newest Sphinx, without Jupyter Book.
+
 Runs on a bare Python; finished environments are recognised by a stamp and left alone.
 """
 
@@ -16,12 +18,18 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CONTENTS = {"all": "torch and all tools, about 6 GB", "html": "the tools of the book", "lab": "JupyterLab and its widgets"}
+CONTENTS = {
+    "all": "torch and all tools, about 6 GB",
+    "html": "the tools of the book",
+    "lab": "JupyterLab and its widgets",
+    "sphinx": "the newest Sphinx and its extensions",
+}
+FOLDERS = {"html": ".venv-html", "sphinx": ".venv-sphinx"}
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("what", choices=("all", "html", "lab"))
+    arguments.add_argument("what", choices=tuple(CONTENTS))
     arguments.add_argument("--constraints", default="constraints.txt", help="versions to hold to; empty for the newest")
     given = arguments.parse_args()
     if sys.version_info < (3, 11):  # noqa: UP036 - this file is what says so
@@ -32,7 +40,7 @@ def main() -> int:
     full = ROOT / ".venv"
     if given.what == "html" and is_ready(full, stamp(constraints)):
         return 0  # the full environment builds the book as well
-    folder = ROOT / ".venv-html" if given.what == "html" else full
+    folder = ROOT / FOLDERS.get(given.what, ".venv")
     if is_ready(folder, stamp(constraints), given.what):
         return 0
     return install(folder, given.what, constraints)
@@ -72,10 +80,10 @@ def make(folder: Path) -> None:
 def packages(what: str) -> list[str]:
     import tomllib
 
-    if what != "html":
+    if what in ("all", "lab"):
         return ["--editable", ".[notebooks,docs,test,loops,release]" if what == "all" else ".[lab]"]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["optional-dependencies"]["docs"]
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return content["dependency-groups"]["sphinx"] if what == "sphinx" else content["project"]["optional-dependencies"]["docs"]
 
 
 def stamp(constraints: Path | None) -> str:

@@ -29,7 +29,7 @@ __all__ = ["check_ready", "write_html"]
 
 INSTEAD = {"hide-cell": "remove-cell", "hide-input": "remove-input", "hide-output": "remove-output"}
 LEFT_OUT = ("sphinx_thebe", "sphinx_comments", "sphinx_book_theme", "sphinx_copybutton", "jupyter_book", "sphinx.ext.viewcode",
-            "figures", "front", "one_hour", "role_words", "ways")
+            "figures", "front", "mended", "one_hour", "role_words", "ways")
 SETTINGS = f"""
 html_theme, html_theme_options = "basic", {{}}
 exclude_patterns += ["book/api/*", "book/slides"]

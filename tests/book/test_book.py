@@ -3,15 +3,12 @@
 import functools
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from headless import chromium, served, watched
+from built import HTML, PAGES, visit
+from headless import watched
 
-ROOT = Path(__file__).resolve().parents[2]
-HTML = ROOT / "_build" / "html"
-PAGES = sorted(re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8")))
 HARMLESS = ("THEBE_JS_URL",)  # declared twice by the theme; nothing is loaded for it
 
 pytestmark = pytest.mark.book
@@ -56,14 +53,35 @@ def test_the_book_is_built():
     assert (HTML / "index.html").exists(), "run `make html` first"
 
 
-def test_links_lead_to_a_page_and_an_anchor_that_exist(page):
+def lost(page):
+    """The links of a page that lead to no file, or to no place in it."""
+    found = []
     for target in links(page).targets:
         if is_outside(target):
             continue
         file, anchor = unquote(urlsplit(target).path), unquote(urlsplit(target).fragment)
         there = (page.parent / file).resolve() if file else page
-        assert there.exists(), target
-        assert not anchor or there.suffix != ".html" or anchor in links(there).anchors, target
+        if not there.exists() or (anchor and there.suffix == ".html" and anchor not in links(there).anchors):
+            found.append(target)
+    return found
+
+
+def test_links_lead_to_a_page_and_an_anchor_that_exist(page):
+    assert lost(page) == []
+
+
+def test_links_of_pages_beside_the_contents_lead_somewhere_too():
+    listed = {HTML / f"{name}.html" for name in PAGES}
+    others = [path for path in HTML.rglob("*.html") if path not in listed and path.relative_to(HTML).parts[0] not in ("_static", "slides")]
+    assert {"genindex.html", "search.html", "index.html"} <= {path.name for path in others}
+    assert {str(path.relative_to(HTML)): lost(path) for path in others if lost(path)} == {}
+
+
+def test_styles_name_files_that_are_there():
+    for path in (HTML / "_static").rglob("*.css"):
+        for address in re.findall(r"url\(\s*['\"]?([^'\")]+)", path.read_text(encoding="utf-8")):
+            if not address.startswith(("data:", "#")):
+                assert (path.parent / unquote(urlsplit(address).path)).resolve().exists(), f"{path.name}: {address}"
 
 
 def test_nothing_is_loaded_from_elsewhere(page):
@@ -91,29 +109,11 @@ def test_no_markup_is_left_over(page):
 # -- in a browser -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def address():
-    with served(HTML) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
 def opened(browser, address):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     yield watched(context.new_page(), address)
     context.close()
-
-
-def visit(tab, address, name):
-    tab.goto(f"{address}/{name}.html")
-    tab.wait_for_load_state("load")
-    tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
 
 
 @pytest.mark.parametrize("name", PAGES)
