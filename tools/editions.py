@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import copy
+import html
 import json
 import mimetypes
 import re
@@ -129,7 +130,7 @@ class Edition:
         if not path.is_file():
             raise EditionError(f"{self.page}: there is no picture {where}")
         kind = mimetypes.guess_type(path.name)[0]
-        return f'<img alt="{alt}" src="data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}">'
+        return f'<img alt="{html.escape(alt)}" src="data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}">'
 
     # -- the notebook ----------------------------------------------------------------------------------------------------
 
