@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HTML, STATIC = ROOT / "_build" / "html", ROOT / "book" / "_static"
 PLACES = {
     "lower-bounds": "lower_bounds", "spread-torn": "wrong_maximiser", "ball": "wrong_maximiser", "two-minima": "two_minima",
+    "surface": "loss_landscapes",
 }  # fmt: skip
 HANDLES = {
     "lower-bounds": "Margin of the leading rival", "spread-torn": "Leads of spread and torn", "ball": "Perturbation", "two-minima": "Starting point",
@@ -213,7 +214,7 @@ def test_keys_move_every_slider_and_the_words_follow(opened, name):
         tab.keyboard.press("PageUp")
         assert slider.get_attribute("aria-valuetext") != shown
         assert words(live) != before or name == "two-minima"  # there the radius is that of the next step
-    assert sound(tab)
+    is_sound(tab)
 
 
 def words(live):
@@ -221,9 +222,10 @@ def words(live):
     return live.evaluate("it => it.querySelector('.moving-said').textContent + [...it.querySelectorAll('svg')].map(svg => svg.innerHTML).join('')")
 
 
-def sound(tab):
+def is_sound(tab):
     """No request has left the site, and the console has no error of ours."""
-    return tab.outside == [] and [error for error in tab.errors if not any(known in error for known in HARMLESS)] == []
+    assert tab.outside == []
+    assert [error for error in tab.errors if not any(known in error for known in HARMLESS)] == []
 
 
 @pytest.mark.book
@@ -243,7 +245,7 @@ def test_arrow_keys_and_a_finger_move_the_handle(opened, name):
     assert knob.get_attribute("aria-valuetext") != after[0]
     reach = knob.locator(".moving-reach").bounding_box()
     assert min(reach["width"], reach["height"]) >= 40, "too small for a finger"
-    assert sound(tab)
+    is_sound(tab)
 
 
 @pytest.mark.book
@@ -259,6 +261,27 @@ def test_a_handle_can_be_dragged(opened, name):
     tab.mouse.move(x + 30, y - 10, steps=3)
     tab.mouse.up()
     assert knob.get_attribute("aria-valuetext") != before
+
+
+@pytest.mark.book
+def test_the_surface_is_turned_by_keys_by_the_mouse_and_by_its_slider(opened):
+    tab, live = opened("surface", viewport={"width": 1280, "height": 1000})
+    surface = live.locator(".moving-surface")
+    surface.focus()
+    assert surface.get_attribute("aria-valuetext") == "turned by 35°, tilted by 30°"
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowUp")
+    assert surface.get_attribute("aria-valuetext") == "turned by 40°, tilted by 33°"
+    box = surface.bounding_box()
+    tab.mouse.move(box["x"] + 200, box["y"] + 200)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 240, box["y"] + 200)
+    tab.mouse.up()
+    assert surface.get_attribute("aria-valuetext") == "turned by 20°, tilted by 33°"
+    before = words(live)
+    live.get_by_label("network").select_option("SAM")
+    assert live.locator(".moving-said").inner_text().startswith("SAM, cross-entropy") and words(live) != before
+    is_sound(tab)
 
 
 @pytest.mark.book
@@ -280,7 +303,7 @@ def test_steps_are_made_at_once_where_motion_is_not_wanted(opened):
     said = live.locator(".moving-said").inner_text()
     assert said.startswith("After 101 steps: SAM is at (0.99, 0.00), near the wide minimum; gradient descent is at (−1.01, 0.00), near the sharp")
     tab.wait_for_function("it => it.querySelector('[role=status]').textContent.startsWith('After 101 steps')", arg=live.element_handle())
-    assert sound(tab)
+    is_sound(tab)
 
 
 @pytest.mark.book
@@ -313,7 +336,7 @@ def test_it_fits_a_phone_and_both_schemes(opened, name, scheme):
     for text, size, contrast in texts:
         assert size >= 11, f"{text}: {size} px"
         assert contrast > 4.5, f"{text}: contrast {contrast:.1f}"
-    assert sound(tab)
+    is_sound(tab)
 
 
 # The size on the screen and the contrast with the page of every text.
@@ -333,7 +356,7 @@ TEXTS = """live => {
 def test_it_works_in_a_folder_without_a_server(opened, name):
     tab, live = opened(name, at=HTML.as_uri())
     assert live.is_visible()
-    assert sound(tab)
+    is_sound(tab)
 
 
 @pytest.mark.book

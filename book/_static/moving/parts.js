@@ -138,7 +138,7 @@ window.Moving = window.Moving || {};
   /* Numbers in a table: rows of a title and cells, each cell with a name by which a test finds it. */
   function table(stage, head, rows) {
     const frame = stage.part("table", "moving-table"), cells = {};
-    frame.innerHTML = `<thead><tr>${head.map((each) => `<th scope="col">${each}</th>`).join("")}</tr></thead>`;
+    frame.innerHTML = `<thead><tr>${head.map((each) => (each ? `<th scope="col">${each}</th>` : "<td></td>")).join("")}</tr></thead>`;
     const body = frame.createTBody();
     for (const [title, ...names] of rows) {
       const row = body.insertRow();
