@@ -287,12 +287,18 @@ def test_the_surface_is_turned_by_keys_by_the_mouse_and_by_its_slider(opened):
 @pytest.mark.book
 def test_the_numbers_beside_the_bounds_are_those_of_the_library(opened, double):
     _, live = opened("lower-bounds")
+    compare_shown(live, bisam.Surrogate())
+    live.get_by_label("tanh").check()
+    compare_shown(live, bisam.Surrogate(bisam.Tanh(), 10.0))
+
+
+def compare_shown(live, q):
     scores = torch.tensor([[0.0, 1.0]], requires_grad=True)
-    for name, loss in {"q": bisam.Surrogate(), "ce": bisam.CrossEntropy()}.items():
+    for name, loss in {"q": q, "ce": bisam.CrossEntropy()}.items():
         value = loss.per_sample(scores, torch.zeros(1, dtype=torch.int64))
         (pull,) = torch.autograd.grad(value.sum(), scores)
         for cell, number in ((name, value.item()), (f"{name}-pull", pull[0, 1].item())):
-            assert live.locator(f'[data-number="{cell}"]').inner_text() == f"{number:.3f}"
+            assert live.locator(f'[data-number="{cell}"]').inner_text() == f"{number:.3f}".replace("-", "−")
 
 
 @pytest.mark.book

@@ -5,7 +5,10 @@
   const { maths, shown } = Moving, NEAR = [-8, 8];
 
   Moving.thing("lower-bounds", "The lower bounds, with their knobs", (stage) => {
-    const phi = Moving.choice(stage, { label: "bound", options: { log: "−log", tanh: "tanh" }, value: "log" });
+    const phi = Moving.choice(stage, {
+      label: "bound", options: { log: "−log", tanh: "tanh" }, value: "log",
+      changed: (name) => mu.set(name === "log" ? 1.5 : 10), // as published
+    });
     const gamma = Moving.slider(stage, { name: "gamma", label: "shift <i>γ</i>", range: [maths.GAMMA, 5], value: maths.GAMMA });
     const alpha = Moving.slider(stage, { name: "alpha", label: "slope <i>α</i>", range: [0.05, 5], value: 0.1, log: true });
     const mu = Moving.slider(stage, { name: "mu", label: "inverse temperature <i>μ</i>", range: [0.1, 100], value: 1.5, log: true, show: (v) => shown(v, 2) });

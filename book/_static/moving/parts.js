@@ -109,7 +109,7 @@ window.Moving = window.Moving || {};
   }
 
   /* One of a few: a row of radio buttons. */
-  function choice(stage, { label, options, value }) {
+  function choice(stage, { label, options, value, changed }) {
     const frame = document.createElement("fieldset"), self = { value }, name = `moving-choice-${++made}`;
     frame.innerHTML = `<legend>${label}</legend>`;
     for (const [key, words] of Object.entries(options)) {
@@ -118,6 +118,7 @@ window.Moving = window.Moving || {};
       each.firstChild.checked = key === value;
       each.firstChild.addEventListener("change", () => {
         self.value = key;
+        if (changed) changed(key);
         stage.draw();
       });
       frame.append(each);
