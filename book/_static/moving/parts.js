@@ -232,36 +232,3 @@ window.Moving = window.Moving || {};
 
   Object.assign(window.Moving, { thing, slider, choice, button, table, chart, handle, shown, clamp, calm });
 })();
-
-/* Number lines below each other, one a loss, with the two samples on each; the worse one should be on the right. */
-Moving.ladder = function (stage, names) {
-  const svg = d3.select(stage.part("div", "moving-chart")).append("svg").attr("role", "img");
-  svg.attr("aria-label", "Three lines, one for each loss, with the places of the two samples");
-  const rows = names.map((name) => {
-    const row = svg.append("g");
-    return {
-      name, way: row.append("path").attr("class", "moving-rail"), title: row.append("text").text(name),
-      spread: row.append("circle").attr("r", 6).attr("class", "moving-good"), torn: row.append("rect").attr("class", "moving-bad"),
-      texts: { spread: row.append("text").attr("text-anchor", "middle"), torn: row.append("text").attr("text-anchor", "middle") },
-      verdict: row.append("text").attr("text-anchor", "end").attr("class", "moving-note"),
-    };
-  });
-  return {
-    fit(losses) {
-      const wide = stage.width, high = 66;
-      svg.attr("width", wide).attr("height", high * rows.length).attr("viewBox", `0 0 ${wide} ${high * rows.length}`);
-      rows.forEach((row, k) => {
-        const { spread, torn } = losses[k], low = Math.min(spread, torn), reach = Math.max(Math.abs(spread - torn), 1e-9);
-        const x = (value) => 60 + ((wide - 120) * (value - low)) / reach, y = high * k + 36;
-        const isWrong = spread > torn;
-        row.way.attr("d", `M20,${y}H${wide - 20}`);
-        row.title.attr("x", 4).attr("y", y - 20);
-        row.verdict.attr("x", wide - 4).attr("y", y - 20).text(isWrong ? "wrong order" : "right order").classed("is-wrong", isWrong);
-        row.spread.attr("cx", x(spread)).attr("cy", y);
-        row.torn.attr("x", x(torn) - 6).attr("y", y - 6).attr("width", 12).attr("height", 12);
-        row.texts.spread.attr("x", x(spread)).attr("y", y + 22).text(`spread ${Moving.shown(spread, 2)}`);
-        row.texts.torn.attr("x", x(torn)).attr("y", y + 22).text(`torn ${Moving.shown(torn, 2)}`);
-      });
-    },
-  };
-};

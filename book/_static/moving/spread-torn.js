@@ -4,6 +4,39 @@
 (function () {
   const { maths, shown } = Moving, MOST = 7;
 
+  /* Number lines below each other, one a loss, with the two samples on each; the worse one should be on the right. */
+  function ladder(stage, names) {
+    const svg = d3.select(stage.part("div", "moving-chart")).append("svg").attr("role", "img");
+    svg.attr("aria-label", "Three lines, one for each loss, with the places of the two samples");
+    const rows = names.map((name) => {
+      const row = svg.append("g");
+      return {
+        name, way: row.append("path").attr("class", "moving-rail"), title: row.append("text").text(name),
+        spread: row.append("circle").attr("r", 6).attr("class", "moving-good"), torn: row.append("rect").attr("class", "moving-bad"),
+        texts: { spread: row.append("text").attr("text-anchor", "middle"), torn: row.append("text").attr("text-anchor", "middle") },
+        verdict: row.append("text").attr("text-anchor", "end").attr("class", "moving-note"),
+      };
+    });
+    return {
+      fit(losses) {
+        const wide = stage.width, high = 66;
+        svg.attr("width", wide).attr("height", high * rows.length).attr("viewBox", `0 0 ${wide} ${high * rows.length}`);
+        rows.forEach((row, k) => {
+          const { spread, torn } = losses[k], low = Math.min(spread, torn), reach = Math.max(Math.abs(spread - torn), 1e-9);
+          const x = (value) => 60 + ((wide - 120) * (value - low)) / reach, y = high * k + 36;
+          const isWrong = spread > torn;
+          row.way.attr("d", `M20,${y}H${wide - 20}`);
+          row.title.attr("x", 4).attr("y", y - 20);
+          row.verdict.attr("x", wide - 4).attr("y", y - 20).text(isWrong ? "wrong order" : "right order").classed("is-wrong", isWrong);
+          row.spread.attr("cx", x(spread)).attr("cy", y);
+          row.torn.attr("x", x(torn) - 6).attr("y", y - 6).attr("width", 12).attr("height", 12);
+          row.texts.spread.attr("x", x(spread)).attr("y", y + 22).text(`spread ${Moving.shown(spread, 2)}`);
+          row.texts.torn.attr("x", x(torn)).attr("y", y + 22).text(`torn ${Moving.shown(torn, 2)}`);
+        });
+      },
+    };
+  }
+
   Moving.thing("spread-torn", "Two samples, and how two losses rank them", (stage) => {
     const classes = Moving.slider(stage, {
       name: "classes", label: "classes <i>K</i>", values: [2, 3, 4, 5, 7, 10, 20, 50, 100, 200, 500, 1000], value: 10, show: String,
@@ -30,7 +63,7 @@
       },
       text: () => `spread ${shown(right.value, 2)}, torn ${shown(wrong.value, 2)}`,
     });
-    const scale = Moving.ladder(stage, ["0-1 loss", "cross-entropy", "Q"]);
+    const scale = ladder(stage, ["0-1 loss", "cross-entropy", "Q"]);
     const numbers = Moving.table(stage, ["", "<em>spread</em>", "<em>torn</em>", "the worse one is"], [
       ["0-1 loss", "step-spread", "step-torn", "step-order"], ["cross-entropy", "ce-spread", "ce-torn", "ce-order"],
       ["<i>Q</i>, −log", "q-spread", "q-torn", "q-order"],
