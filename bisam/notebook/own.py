@@ -5,52 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .. import _checks
-from ..evidence.power import FEWEST_PAIRS
 from ..evidence.statistics import paired
-from .lines import table
 from .page import publish
 from .plots import style_of
 from .tables import could_find, gap
 
-__all__ = ["own", "own_rows"]
-
-
-def own(values: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]], names: Mapping[str, str] | None = None) -> str:
-    """Differences over the seeds that were run here as lines of text: mean, 95 % interval, sign-flip p, what would be found, verdict.
-
-    Args:
-        values: method to its numbers, one a seed, in the same order of seeds.
-        pairs: ours and theirs of each line.
-        names: method to what to call it; the labels of :func:`bisam.notebook.plots.style_of` if left out.
-
-    Raises:
-        TypeError, ValueError: a pair of a method that has no numbers, or of two that do not pair up.
-
-    Example:
-        >>> print(own({"sam": [91.0, 92.0], "sgd": [90.0, 90.5]}, [("sam", "sgd")]))
-                       difference                 p  detectable   n  verdict
-        SAM minus SGD  +1.25 [-1.93, +4.43]   0.500           -   2  not resolved
-        your runs; fewer than 6 pairs resolve nothing, however large the difference
-    """
-    rows = [tuple(row.values()) for row in own_rows(values, pairs, names)]
-    header = ("", "difference", "p", "detectable", "n", "verdict")
-    few = any(len(values[method]) < FEWEST_PAIRS for pair in pairs for method in pair)
-    said = f"; fewer than {FEWEST_PAIRS} pairs resolve nothing, however large the difference" if few else ""
-    return table(header, rows, ("<", "  <22", " >5", " >11", " >3", "  <")) + f"\nyour runs{said}"
+__all__ = ["own_rows"]
 
 
 def own_rows(
     values: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]], names: Mapping[str, str] | None = None
 ) -> list[dict[str, object]]:
-    """What :func:`own` says, as rows of a table. With fewer than six pairs nothing is resolved.
+    """Differences over the seeds that were run here as rows of a table: mean, 95 % interval, sign-flip p, what would be found, verdict.
+
+    With fewer than six pairs nothing is resolved, however large the difference.
 
     Args:
-        values: as of :func:`own`.
-        pairs: as of :func:`own`.
-        names: as of :func:`own`.
+        values: method to its numbers, one a seed, in the same order of seeds.
+        pairs: ours and theirs of each row.
+        names: method to what to call it; the labels of :func:`bisam.notebook.plots.style_of` if left out.
 
     Raises:
-        TypeError, ValueError: as :func:`own`.
+        TypeError, ValueError: a pair of a method that has no numbers, or of two that do not pair up.
 
     Example:
         >>> row = own_rows({"sam": [91.0, 92.0], "sgd": [90.0, 90.5]}, [("sam", "sgd")])[0]

@@ -1,4 +1,4 @@
-"""Published and recorded numbers as rows of a table, see :func:`bisam.notebook.results.show`, or as lines of text."""
+"""Published and recorded numbers as rows of a table, see :func:`bisam.notebook.results.show`."""
 
 from __future__ import annotations
 
@@ -14,37 +14,16 @@ from ..evidence.verdicts import direction
 from ..training import History
 from .effects import Cell, Effect
 from .labels import label
-from .lines import table
 from .plots import style_of
 
-__all__ = [
-    "by_chance", "could_find", "effect_rows", "effects", "gap", "grid", "grid_rows", "joined", "live_rows", "state_rows", "states",
-]  # fmt: skip
-
-
-def grid(rows: Mapping[str, Mapping[str, Cell | str | None]], corner: str = "") -> str:
-    """Cells as lines of text, one a row, with a dash where there is none.
-
-    Args:
-        rows: name of the row to name of the column to cell; the first row names the columns.
-        corner: what stands above the names of the rows.
-
-    Example:
-        >>> print(grid({"clean": {"SGD": Cell(94.76, 0.14), "SAM": None}, "noisy": {"SGD": "?", "SAM": Cell(9.5)}}))
-                        SGD    SAM
-        clean  94.76 ± 0.14      -
-        noisy             ?   9.50
-    """
-    names = list(next(iter(rows.values()), {}))
-    cells = [(name, *("-" if row.get(key) is None else row[key] for key in names)) for name, row in rows.items()]
-    return table((corner, *(f"{name:>5}" for name in names)), cells, ("<", *["  >"] * len(names)))
+__all__ = ["by_chance", "could_find", "effect_rows", "gap", "grid_rows", "joined", "live_rows", "state_rows"]
 
 
 def grid_rows(rows: Mapping[str, Mapping[str, Cell | str | None]], corner: str) -> list[dict[str, str | None]]:
     """Cells as rows of a table.
 
     Args:
-        rows: as of :func:`grid`.
+        rows: name of the row to name of the column to cell; ``None`` where there is nothing.
         corner: the name of the column that names the rows.
 
     Example:
@@ -52,31 +31,6 @@ def grid_rows(rows: Mapping[str, Mapping[str, Cell | str | None]], corner: str) 
         [{'labels': 'clean', 'SGD': '94.76 ± 0.14', 'SAM': None}]
     """
     return [{corner: name, **{key: None if cell is None else str(cell) for key, cell in row.items()}} for name, row in rows.items()]
-
-
-def effects(found: Sequence[Effect], heads: tuple[str, str] = ("published", "ours")) -> str:
-    """Differences as lines of text: published with Welch's interval, ours with the paired one, p, pairs and verdict.
-
-    Where nothing is published the column is left out.
-
-    Args:
-        found: the comparisons.
-        heads: what to call the two columns.
-
-    Example:
-        >>> from bisam.evidence.summaries import welch
-        >>> print(effects([Effect("ResNet", "sam", welch(94.3, 0.3, 6, 94.1, 0.3, 6), None, "not attempted")]))
-                published             ours                       p   n  verdict
-        ResNet  +0.20 [-0.19, +0.59]  -                          -   -  not attempted
-    """
-    theirs = [] if all(each.published is None for each in found) else [f"  <{max(len(heads[0]), 20)}"]
-    rows = []
-    for each in found:
-        published = "-" if each.published is None else gap(each.published.difference, each.published)
-        ours = ("-", "-", "-") if each.ours is None else (gap(each.ours.mean, each.ours), f"{each.ours.p:.3f}", each.ours.pairs)
-        rows.append((each.label, *[published] * len(theirs), *ours, each.verdict))
-    header = ("", *heads[1 - len(theirs):], "p", "n", "verdict")
-    return table(header, rows, ("<", *theirs, "  <22", " >5", " >3", "  <"))
 
 
 def effect_rows(found: Sequence[Effect], ours: str = "ours") -> list[dict[str, object]]:
@@ -124,29 +78,6 @@ def gap(mean: float, interval: Paired | Unpaired) -> str:
 def ends(interval: Paired | Unpaired) -> tuple[float, float]:
     """The ends of the 95 % interval that counts."""
     return interval.widest if isinstance(interval, Paired) else (interval.low, interval.high)
-
-
-def states(found: Iterable[Decision], names: Mapping[str, str] | None = None) -> str:
-    """Claims as lines of text: difference, interval, p, what would have been found, and the verdict.
-
-    Args:
-        found: what :func:`bisam.evidence.decisions.decisions` returned.
-        names: id of a claim to what to call it; ids without their experiment if left out.
-
-    Example:
-        >>> states([]).split()
-        ['difference', 'p', 'detectable', 'n', 'verdict']
-    """
-    rows = []
-    for each in found:
-        name = (names or {}).get(each.claim.id, each.claim.id.partition("/")[2])
-        result, early, numbers = each.result, "", ("-", "-", "-", "-")
-        if result is not None:
-            numbers = (gap(result.mean, result), f"{result.p:.3f}", could_find(result), result.pairs)
-            early = f", {result.pairs} of {each.claim.pairs} pairs so far" if result.pairs < each.claim.pairs else ""
-        rows.append((name, *numbers, each.verdict + early))
-    header = ("", "difference", "p", "detectable", "n", "verdict")
-    return table(header, rows, ("<", "  <22", " >5", " >11", " >3", "  <"))
 
 
 def state_rows(found: Iterable[Decision], without: Iterable[str] = (), names: Mapping[str, str] | None = None) -> list[dict[str, object]]:

@@ -385,7 +385,7 @@ GOOD = {
     "bisam.notebook.page.begin": (page.begin, {"namespace": {"In": [DECLARED], "n": 3}, "name": "first_run"}),
     "bisam.notebook.page.Page.claims": (page.begin({"In": [DECLARED], "n": 3}, "first_run").claims, {"rows": {"a": (True, True)}}),
     "bisam.notebook.page.publish": (page.publish, {"name": "claims", "rows": [{"claim": "a"}]}),
-    "bisam.notebook.own.own": (own.own, {"values": {"sam": [1.0, 2.0], "sgd": [1.0, 2.5]}, "pairs": [("sam", "sgd")], "names": {"sam": "SAM"}}),
+    "bisam.notebook.own.own_rows": (own.own_rows, {"values": {"sam": [1.0, 2.0], "sgd": [1.0, 2.5]}, "pairs": [("sam", "sgd")], "names": {"sam": "SAM"}}),
     "bisam.notebook.declarations.declared": (declarations.declared, {"source": DECLARED}),
     "bisam.notebook.parameters.from_notebook": (parameters.from_notebook, {"path": find.find("first_run")}),
     "bisam.notebook.parameters.from_text": (parameters.from_text, {"parameters": declarations.declared(DECLARED), "given": {"n": "3"}},

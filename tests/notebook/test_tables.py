@@ -98,13 +98,6 @@ def test_one_record_has_no_spread_and_none_no_cell(records):
     assert effects.recorded_cell(records, "sam", "last_test_accuracy", {"label_noise": 0.1}) is None
 
 
-def test_a_grid_lines_up_and_marks_what_is_missing():
-    lines = tables.grid({"a": {"x": Cell(1.0, 0.5), "long name": None}, "bc": {"x": None, "long name": "word"}}, "row").splitlines()
-    assert len(set(map(len, lines))) == 1
-    assert lines[0].split() == ["row", "x", "long", "name"] and lines[1].split() == ["a", "1.00", "±", "0.50", "-"]
-    assert lines[2].split() == ["bc", "-", "word"]
-
-
 # -- differences ----------------------------------------------------------------------------------------------------------
 
 
@@ -135,24 +128,10 @@ def test_an_effect_takes_its_published_columns_from_the_claim_or_from_the_caller
 SEEN = Paired(mean=1.0, low=0.2, high=1.8, p=0.031, pairs=6, detectable=1.1)
 
 
-def test_effects_print_both_sides_and_leave_out_a_side_that_nobody_published():
-    both = tables.effects([
-        Effect("a", "sam", welch(94.3, 0.3, 6, 94.1, 0.3, 6), SEEN, "direction only"), Effect("long", "sam", None, None, "not attempted"),
-    ])  # fmt: skip
-    assert "+0.20 [-0.19, +0.59]" in both and "+1.00 [+0.20, +1.80]" in both and "published" in both
-    alone = tables.effects([Effect("a", "sam", None, SEEN, "holds")])
-    assert "published" not in alone and alone.splitlines()[1].split() == ["a", "+1.00", "[+0.20,", "+1.80]", "0.031", "6", "holds"]
-    for text in (both, alone):
-        lines = text.splitlines()
-        assert all(line.index("+1.00") == lines[0].index("ours") for line in lines if "+1.00" in line)
-
-
-def test_states_print_every_claim_also_without_records(records):
-    found = decisions.decisions("first_run_second") or decisions.decisions("T1")
-    lines = tables.states(decisions.decisions("T1")).splitlines()
-    assert len(lines) == 1 + 18 and all(line.endswith("not attempted") for line in lines[1:])
-    assert lines[1].startswith("densenet121/sam-over-sgd")
-    assert tables.states(found[:1], {found[0].claim.id: "called so"}).splitlines()[1].startswith("called so")
+def test_every_claim_has_a_row_also_without_records():
+    rows = tables.state_rows(decisions.decisions("T1"))
+    assert len(rows) == 18 and {row["verdict"] for row in rows} == {"not attempted"} and len({row["claim"] for row in rows}) == 18
+    assert {row[key] for row in rows for key in ("difference", "p", "q", "could find", "pairs")} == {None}
 
 
 def decided(low, high, p, word):
@@ -267,8 +246,8 @@ def test_a_figure_without_records_says_so(axes, draw):
 def test_the_intervals_of_ours_are_those_of_the_statistics(records):
     ours, theirs = (selection.series(records, name, "last_test_accuracy", NOISY) for name in ("sam", "sgd"))
     result = paired([ours[k] for k in ours], [theirs[k] for k in ours])
-    text = tables.effects([Effect("a", "sam", None, result, "holds")])
-    assert f"{result.mean:+.2f} [{result.low:+.2f}, {result.high:+.2f}]" in text
+    (row,) = tables.effect_rows([Effect("a", "sam", None, result, "holds")])
+    assert row["ours"] == f"{result.mean:+.2f} [{result.low:+.2f}, {result.high:+.2f}]"
 
 
 def test_curves_of_runs_that_are_evaluated_now_and_then_stand_at_their_epochs():
