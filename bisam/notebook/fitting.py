@@ -9,9 +9,9 @@ from .. import _checks
 
 __all__ = ["WIDTH", "fit"]
 
-WIDTH = 4.2  # inches; on a screen of 390 pixels 7 points are then 8 pixels
+WIDTH = 4.2  # inches; on a screen of 390 pixels 7.1 points are then 8 pixels
 ROUNDS = 2
-SMALLEST = 7.0  # points of the smallest text
+SMALLEST = 7.2  # points of the smallest text
 LEAST, MOST = 1.7, 3.0  # inches of height of a panel; one that is far higher, such as a list of many rows, stays so
 
 

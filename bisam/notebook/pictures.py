@@ -6,6 +6,7 @@ import base64
 import contextlib
 import gzip
 import io
+import logging
 import re
 
 from .. import _checks
@@ -112,6 +113,7 @@ def _laid_out(figure):
 
 
 def _saved(figure, kind: str, dpi: int) -> bytes:
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the dates in fonts, and a notebook would keep that
     file = io.BytesIO()
     without = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]  # a date would change the bytes of every execution
     figure.savefig(file, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=PAD, metadata=without)

@@ -47,7 +47,7 @@ def test_the_sizes_of_texts_stay_and_the_smallest_are_raised():
     panels[0].set_title("large", fontsize=13)
     panels[1].text(0.5, 0.5, "small", fontsize=5)
     found = stacked(figure)
-    assert found.axes[0].title.get_fontsize() == 13 and found.axes[1].texts[0].get_fontsize() == 7
+    assert found.axes[0].title.get_fontsize() == 13 and found.axes[1].texts[0].get_fontsize() == 7.2
 
 
 def test_what_panels_share_is_given_back_to_each():
