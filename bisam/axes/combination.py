@@ -57,12 +57,15 @@ class Combination(Protocol):
 
     def before_base(self, named: Tensors, memory: Memory) -> None:
         """What else the base has to know before it moves the weights."""
+        return None
 
     def forget(self, memory: Memory) -> None:
         """The gradients have been cleared without a step of the base."""
+        return None
 
     def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
         """A ``TypeError`` or ``ValueError`` for a base optimiser that this cannot be used with."""
+        return None
 
 
 @kind("Decomposed")

@@ -50,9 +50,11 @@ class Geometry(Protocol):
 
     def after_step(self, names: list[str], memory) -> None:
         """What has to be drawn or moved on for the next step; ``names`` are those of all parameters of the base."""
+        return None
 
     def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
         """A ``TypeError`` or ``ValueError`` for a base optimiser that this set cannot be used with."""
+        return None
 
 
 class Ball(Geometry, Protocol):

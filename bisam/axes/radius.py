@@ -58,9 +58,11 @@ class Radius(Protocol):
 
     def check_recipe(self, recipe) -> None:
         """A ``ValueError`` for choices along other axes that this radius cannot be used with."""
+        return None
 
     def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
         """A ``TypeError`` or ``ValueError`` for a base optimiser that this radius cannot be used with."""
+        return None
 
     def learner(self, pieces: list, validation, descent, memory: Memory) -> Learner | None:
         """What watches this step, on the parts of its batch and on the validation batch; ``None`` for a radius that does not learn."""

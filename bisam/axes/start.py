@@ -38,6 +38,7 @@ class Start(Protocol):
 
     def check_base(self, base: torch.optim.Optimizer, recipe: str) -> None:
         """A ``TypeError`` or ``ValueError`` for a base optimiser that this start cannot be used with."""
+        return None
 
 
 @kind("RandomStart")

@@ -128,6 +128,7 @@ class Task(Protocol):
 
     def check(self, targets: Tensor) -> None:
         """A ``TypeError`` or ``ValueError`` for targets that are none of this task, before the model runs."""
+        return None
 
     def rows(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Rows:
         """The rows that a loss is applied to."""
