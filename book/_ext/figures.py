@@ -127,8 +127,9 @@ def image(self, node) -> None:
             f'style="--least: {least(drawn.svg)}px">{written}</span>'
         )
     self.body.append(written)
-    if isinstance(node.parent, nodes.figure):
-        node.parent["bisam_saved"] = links(drawn, Path(node["uri"]).name, self.builder.imgpath)
+    around = node.parent.parent if isinstance(node.parent, nodes.reference) else node.parent  # a picture with a width is a link to itself
+    if isinstance(around, nodes.figure):
+        around["bisam_saved"] = links(drawn, Path(node["uri"]).name, self.builder.imgpath)
 
 
 def links(drawn: Drawn, svg: str, folder: str) -> str:

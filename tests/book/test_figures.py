@@ -38,7 +38,7 @@ def drawing(label="loss", size=10, width=600):
 
 
 def cell(name, **data):
-    about = {"mystnb": {"image": {"alt": f"what {name} shows"}, "figure": {"name": name, "caption": f"The figure {name}."}}}
+    about = {"mystnb": {"image": {"alt": f"what {name} shows", "width": "80%"}, "figure": {"name": name, "caption": f"The figure {name}."}}}
     output = nbformat.v4.new_output("display_data", data={"text/plain": "<Figure>", **data})
     return nbformat.v4.new_code_cell("draw()", execution_count=1, outputs=[output], metadata=about, id=name)
 
