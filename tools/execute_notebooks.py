@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import concurrent.futures
 import functools
+import gzip
 import hashlib
 import json
 import platform
@@ -33,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bisam"
 STATUS = ROOT / "book" / "status.json"
 SMOKE = ROOT / "tests" / "notebook" / "smoke"
+RENDERINGS = ROOT / "book" / "renderings"  # the PDF and the narrow SVG of each figure, so that the notebooks stay small
 SCALES = ("laptop", "smoke")
 PICTURES = ("image/png", SVG, PDF, NARROW)
 
@@ -226,10 +229,33 @@ def keep(path: Path, scale: str, notebook: nbformat.NotebookNode, seconds: float
         store_smoke(path, notebook, seconds)
         return True
     before = path.read_bytes()
+    set_aside(path.stem, notebook)
     store(path, notebook)
     if path.read_bytes() != before or path.stem not in read_status():
         write_status(path.stem, seconds)
     return True
+
+
+def set_aside(stem: str, notebook: nbformat.NotebookNode) -> None:
+    """Takes the renderings of each figure out of a notebook, and writes them to files that the book finds by the figure's name."""
+    RENDERINGS.mkdir(exist_ok=True)
+    for cell in notebook.cells:
+        figures = [output.data for output in cell.get("outputs", []) if SVG in output.get("data", {})]
+        for number, data in enumerate(figures):
+            name = figure_name(stem, cell, number)
+            for kind, ending in ((PDF, "pdf"), (NARROW, "narrow.svg")):
+                content, place = data.pop(kind, None), RENDERINGS / f"{name}.{ending}"
+                if content:
+                    decoded = base64.b64decode(content)
+                    write_whole(place, gzip.decompress(decoded) if kind == NARROW else decoded)
+                else:
+                    place.unlink(missing_ok=True)
+
+
+def figure_name(stem: str, cell: nbformat.NotebookNode, number: int) -> str:
+    """The name that the cell gives its figure, or one of the notebook and the cell."""
+    name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name", f"{stem}-{cell.id}")
+    return f"{name}-{number + 1}" if number else name
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:

@@ -1,7 +1,8 @@
 """Figures on every screen: on a telephone the panels stand below each other, and each figure can be saved as SVG and PDF.
 
-A notebook stores beside the SVG of a figure its PDF and, where the figure is wide, a narrow rendering. They are found by the content of the SVG,
-which a page of a notebook and a chapter that borrows the figure have alike.
+An executed notebook has beside the SVG of a figure its PDF and, where the figure is wide, a narrow rendering. Those of the stored notebooks are files in
+`book/renderings`, so that the notebooks stay small. A figure is known by the content of its SVG, which a page of a notebook and a chapter that borrows the
+figure have alike.
 """
 
 from __future__ import annotations
@@ -64,18 +65,24 @@ def without_narrow(app, docname: str, content: list[str]) -> None:
 
 def stored(folder: Path) -> dict[str, Drawn]:
     """The figures of all notebooks in a folder, by the digest of their SVG."""
-    found = {}
+    found, aside = {}, folder.parent / "book" / "renderings"
     for path in sorted(folder.glob("*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             name = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name", f"{path.stem}-{cell.get('id')}")
             outputs = [output["data"] for output in cell.get("outputs", []) if SVG in output.get("data", {})]
             for number, data in enumerate(outputs):
                 svg, narrow, pdf = ("".join(data[kind]) if data.get(kind) else "" for kind in (SVG, NARROW, PDF))
+                own = f"{name}-{number + 1}" if number else name
                 found[digest(svg)] = Drawn(
-                    f"{name}-{number + 1}" if number else name, svg,
-                    gzip.decompress(base64.b64decode(narrow)) if narrow else None, base64.b64decode(pdf) if pdf else None,
+                    own, svg,
+                    gzip.decompress(base64.b64decode(narrow)) if narrow else file(aside / f"{own}.narrow.svg"),
+                    base64.b64decode(pdf) if pdf else file(aside / f"{own}.pdf"),
                 )  # fmt: skip
     return found
+
+
+def file(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def digest(svg: str) -> str:
