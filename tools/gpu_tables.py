@@ -1,4 +1,4 @@
-"""The tables of the page on borrowed GPUs, from the lines that the stages wrote there: `results/gpu/MACHINE/*.jsonl`."""
+"""The tables of the page on borrowed GPUs, from the lines that the stages wrote there: `book/MACHINE/*.jsonl`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES = ROOT / "results" / "gpu"
+LINES = ROOT / "book"
 NETWORKS = {"resnet56": "ResNet-56", "vgg19-bn": "VGG19-BN", "mlp": "perceptron"}
 WAYS = {"whole-step": "one graph", "no": "eager"}
 

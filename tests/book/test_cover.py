@@ -29,7 +29,7 @@ def test_the_losses_of_the_picture_are_those_of_the_package():
 
 def test_the_arrows_end_where_the_notebook_finds_the_highest_values():
     shown = "".join(
-        "".join(out.get("text", [])) for cell in json.loads((ROOT / "notebooks" / "wrong_maximiser.ipynb").read_text(encoding="utf-8"))["cells"]
+        "".join(out.get("text", out.get("data", {}).get("text/plain", []))) + "\n" for cell in json.loads((ROOT / "notebooks" / "wrong_maximiser.ipynb").read_text(encoding="utf-8"))["cells"]
         for out in cell.get("outputs", [])
     )  # fmt: skip
     loss, bound = cover.highest(cover.cross_entropy), cover.highest(cover.lower_bound)

@@ -128,14 +128,14 @@ def test_the_valley_and_a_step_are_those_of_the_notebook(formulas, double, capsy
 
 
 def test_the_ball_and_its_two_maxima_are_those_of_the_notebook(formulas, double, capsys):
-    made = cells("wrong_maximiser", "disc")
+    made = cells("wrong_maximiser", "disc", "disc-table")
     points = made["steps"].reshape(-1, 2)
     chosen = torch.randint(len(points), (500,), generator=double)
     there = formulas("given.map(m.ball).map(b => [b.mistakes, b.crossEntropy, b.q])", points[chosen].tolist())
     here = [made["mistakes"], *made["climbs"].values()]
     torch.testing.assert_close(there, torch.stack([each.reshape(-1)[chosen].double() for each in here], 1), **TIGHT)
     best = formulas("[m.ballMaxima()].flatMap(b => [b.crossEntropy, b.q]).map(b => [...b.at, b.mistakes])", None)
-    for found, (place, mistakes) in zip(best, made["bought"].values(), strict=True):
+    for found, (place, mistakes) in zip(best, made["reached"].values(), strict=True):
         torch.testing.assert_close(found[:2], place, rtol=0, atol=1e-9)
         assert found[2] == mistakes
 

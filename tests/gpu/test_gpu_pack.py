@@ -831,7 +831,7 @@ def test_the_packed_folder_runs_all_stages_to_the_end_on_a_bare_machine(tree, tm
     assert "ascent K=10 compiled" in {line["name"] for line in found["speed"]} and not [line for line in found["speed"] if "error" in line]
     assert [line.get("result") for line in found["evidence"][2:-1]] == ["recorded"] * 6 and found["evidence"][-1]["left"] == 0
     there = {path.relative_to(out).parts[0] for path in out.rglob("*") if path.is_file() and path.suffix != ".lock"}
-    assert there == {"claims.toml", "correctness.jsonl", "data", "evidence.jsonl", "found.json", "runs", "session.json", "speed.jsonl"}
+    assert there == {"claims.toml", "correctness.jsonl", "data", "evidence.jsonl", "found.json", "home.tar.gz", "runs", "session.json", "speed.jsonl"}
     records = [ledger.read(path) for path in (out / "runs" / "gpu_tiny").glob("*.json")]  # their form is checked here
     assert len(records) == 6 and {record["environment"]["commit"] for record in records} == {environment.commit()}
     (tmp_path / "home").mkdir()

@@ -11,7 +11,7 @@ spec.loader.exec_module(gpu_tables)
 
 
 def test_every_row_is_a_line_that_was_measured():
-    measured = [json.loads(line) for line in (ROOT / "results" / "gpu" / "h200" / "speed.jsonl").read_text(encoding="utf-8").splitlines()]
+    measured = [json.loads(line) for line in (ROOT / "book" / "h200" / "speed.jsonl").read_text(encoding="utf-8").splitlines()]
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in gpu_tables.steps("h200").splitlines()[2:]]
     whole = [line for line in measured if "floor" in line]
     assert len(rows) == len(whole) + sum(line["name"].startswith("published way") for line in measured) > 8
@@ -23,7 +23,7 @@ def test_every_row_is_a_line_that_was_measured():
 
 
 def test_the_page_counts_the_checks_as_they_were():
-    lines = [json.loads(line) for line in (ROOT / "results" / "gpu" / "h200" / "correctness.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (ROOT / "book" / "h200" / "correctness.jsonl").read_text(encoding="utf-8").splitlines()]
     second = max(number for number, line in enumerate(lines) if line["name"] == "session")
     passed = [[line["name"] for line in part if line.get("result") == "pass"] for part in (lines[:second], lines[second:])]
     others = [line["name"] for line in lines[second:] if line.get("result") in ("fail", "error")]
