@@ -28,11 +28,11 @@ def test_six_steps_leave_the_same_weights(case):
     if "refused" in expected:
         assert "refused" in found, f"was refused with: {expected['refused']}"
         return
-    if case[0].startswith("lets"):  # its derivative is a sum over all weights, which two processors of one name have rounded to other last bits
-        near = [torch.tensor(one["numbers"], dtype=torch.float64) for one in (found, expected)]
-        torch.testing.assert_close(*near, rtol=1e-9 if case[-1] == "float64" else 1e-5, atol=1e-10 if case[-1] == "float64" else 1e-6)
-    elif expected.get("machine", RECORDED["machine"]) == frozen.machine():  # elsewhere a product of matrices may round otherwise
-        assert found["sha256"] == expected["sha256"]
+    # Elsewhere a product of matrices may round otherwise. Of sums over all weights, as LETS makes them, two processors of one name have had other last
+    # bits: then the digest of each is there, written by the same code.
+    here = frozen.machine()
+    known = expected.get("also", {}).get(here, []) + [expected["sha256"]] * (expected.get("machine", RECORDED["machine"]) == here)
+    assert not known or found["sha256"] in known
     torch.testing.assert_close(
         torch.tensor(found["numbers"]), torch.tensor(expected["numbers"]), rtol=1e-7, atol=1e-8 if case[-1] == "float64" else 1e-3
     )
