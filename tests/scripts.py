@@ -9,7 +9,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    """One of the scripts in tools/, which may import each other; a fresh module each time, so that a test may change it."""
+    folder = _importable(ROOT / "tools")
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
@@ -17,7 +19,11 @@ def tool(name):
 
 def extension(name):
     """One of the book's own extensions in book/_ext, which may import each other."""
-    folder = str(ROOT / "book" / "_ext")
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    _importable(ROOT / "book" / "_ext")
     return importlib.import_module(name)
+
+
+def _importable(folder):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return folder

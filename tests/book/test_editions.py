@@ -20,8 +20,7 @@ WORDS = {
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tools")
+def tool():
     return scripts.tool("editions")
 
 

@@ -1,9 +1,7 @@
 """Figures on the pages of the book: sharp, light, readable on a telephone, described, and to be saved."""
 
 import base64
-import functools
 import gzip
-import importlib.util
 import json
 import re
 import subprocess
@@ -13,20 +11,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import scripts
 from headless import chromium, served, watched
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 MOST = 300_000  # bytes of a figure
 READABLE = 8  # pixels
-
-
-@functools.cache
-def extension():
-    spec = importlib.util.spec_from_file_location("figures_of_the_book", ROOT / "book" / "_ext" / "figures.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # -- the extension, on a site of two pages ----------------------------------------------------------------------------------
@@ -50,7 +41,7 @@ def packed(text):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Three figures, one with all that a notebook stores, one that is wide only, one small, and a chapter that borrows the first."""
-    ext, folder = extension(), tmp_path_factory.mktemp("site")
+    ext, folder = scripts.extension("figures"), tmp_path_factory.mktemp("site")
     (folder / "notebooks").mkdir()
     wide = drawing("whole")
     cells = [
@@ -112,13 +103,13 @@ def test_a_figure_that_is_only_wide_scrolls_in_a_box_at_a_width_at_which_it_can_
 
 def test_the_size_of_a_formula_is_that_of_its_largest_letters():
     text = '<text x="1"><tspan style="font: oblique 10px x">L</tspan><tspan style="font: 7px x">max</tspan></text><text style="font: 8.5px x">a</text>'
-    assert extension().sizes(text) == [10, 8.5]
+    assert scripts.extension("figures").sizes(text) == [10, 8.5]
 
 
 def test_the_types_of_what_is_stored_are_those_that_notebooks_write():
     from bisam.notebook import pictures
 
-    ext = extension()
+    ext = scripts.extension("figures")
     assert (ext.SVG, ext.PDF, ext.NARROW) == (pictures.SVG, pictures.PDF, pictures.NARROW)
 
 
@@ -154,13 +145,13 @@ def test_a_figure_is_a_light_svg_with_text_and_is_described(stored):
 
 @pytest.fixture(scope="module")
 def drawings():
-    return extension().stored(ROOT / "notebooks")
+    return scripts.extension("figures").stored(ROOT / "notebooks")
 
 
 @pytest.mark.book
 def test_its_files_open(stored, drawings):
     _, data = stored
-    drawn = drawings[extension().digest("".join(data["image/svg+xml"]))]
+    drawn = drawings[scripts.extension("figures").digest("".join(data["image/svg+xml"]))]
     assert drawn.pdf.startswith(b"%PDF")
     if drawn.narrow is not None:
         text = drawn.narrow.decode()
@@ -168,7 +159,7 @@ def test_its_files_open(stored, drawings):
         assert ">" in text and len(text.encode()) < MOST and text.count("<text") >= 1
 
 
-PHONE = """() => [...document.querySelectorAll(".bd-article figure img, .bd-article .cell_output img")].map(image =>
+PHONE = """() => [...document.querySelectorAll(".bd-article figure img, .bd-article .cell_output img")].filter(image => image.getClientRects().length).map(image =>
   [image.currentSrc, image.getBoundingClientRect().width, document.documentElement.scrollWidth])"""
 PAGES = sorted(re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8")))
 
@@ -176,8 +167,10 @@ PAGES = sorted(re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text
 @pytest.fixture(scope="module")
 def phone():
     with chromium() as browser, served(HTML) as address:
-        # Pictures and links need no scripts, and typesetting formulas takes most of a visit.
-        yield watched(browser.new_page(viewport={"width": 390, "height": 844}, java_script_enabled=False), address), address
+        tab = watched(browser.new_page(viewport={"width": 390, "height": 844}), address)
+        # Setting the formulas takes most of a visit, and no figure has any.
+        tab.route("**/tex-chtml.js*", lambda route: route.fulfill(body="", content_type="text/javascript"))
+        yield tab, address
 
 
 @pytest.mark.book
@@ -193,7 +186,7 @@ def test_no_text_of_a_figure_is_too_small_on_a_telephone(page, phone):
             continue
         text = file.read_text(encoding="utf-8")
         scale = width / float(re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+)', text)[1])
-        small += [(file.name, size * scale) for size in extension().sizes(text) if size * scale < READABLE - 0.05]
+        small += [(file.name, size * scale) for size in scripts.extension("figures").sizes(text) if size * scale < READABLE - 0.05]
     assert small == []
 
 

@@ -45,8 +45,7 @@ def test_the_workflows_that_a_book_needs_are_there():
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tools")
+def tool():
     return scripts.tool("publish")
 
 

@@ -1,18 +1,16 @@
 """The tables of the page on GPUs are those of the lines that were written there."""
 
-import importlib.util
 import json
 from pathlib import Path
 
+import scripts
+
 ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("gpu_tables", ROOT / "tools" / "gpu_tables.py")
-gpu_tables = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(gpu_tables)
 
 
 def test_every_row_is_a_line_that_was_measured():
     measured = [json.loads(line) for line in (ROOT / "book" / "h200" / "speed.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in gpu_tables.steps("h200").splitlines()[2:]]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in scripts.tool("gpu_tables").steps("h200").splitlines()[2:]]
     whole = [line for line in measured if "floor" in line]
     assert len(rows) == len(whole) + sum(line["name"].startswith("published way") for line in measured) > 8
     for row, line in zip(rows, whole, strict=False):

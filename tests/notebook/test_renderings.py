@@ -2,24 +2,17 @@
 
 import base64
 import gzip
-import importlib.util
 import json
 from pathlib import Path
 
 import nbformat
+import scripts
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def tool():
-    spec = importlib.util.spec_from_file_location("execute_notebooks", ROOT / "tools" / "execute_notebooks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_renderings_are_taken_out_of_a_notebook_by_the_names_of_its_figures(tmp_path, monkeypatch):
-    executed = tool()
+    executed = scripts.tool("execute_notebooks")
     monkeypatch.setattr(executed, "RENDERINGS", tmp_path)
     (tmp_path / "fig-own.narrow.svg").write_text("of an earlier execution")
     drawn = {executed.SVG: "<svg/>", executed.PDF: base64.b64encode(b"%PDF").decode(), "text/plain": "a figure"}
@@ -37,7 +30,7 @@ def test_renderings_are_taken_out_of_a_notebook_by_the_names_of_its_figures(tmp_
 
 
 def test_every_figure_of_the_book_has_its_pdf_and_no_rendering_is_left_over():
-    executed, names = tool(), set()
+    executed, names = scripts.tool("execute_notebooks"), set()
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for cell in nbformat.reads(json.dumps(json.loads(path.read_text(encoding="utf-8"))), as_version=4).cells:
             figures = [out.data for out in cell.get("outputs", []) if executed.SVG in out.get("data", {})]
