@@ -63,6 +63,14 @@ def test_minutes_are_those_that_the_page_names():
         assert not named or teaching.facts()[page]["read"] == named[0], page
 
 
+def test_no_chapter_needs_a_later_one():
+    order = teaching.chapters()
+    for place, page in enumerate(order):
+        need = re.search(r"\*\*You need\*\*(.*?)(?:\n\n|$)", teaching.prose(page), re.S)[1]
+        named = [each.rpartition("/")[2] for each in re.findall(r"\{doc\}`(?:[^`<]*<)?([^`>]+)>?`", need)]
+        assert not {each.rpartition("/")[2] for each in order[place:]} & set(named), page
+
+
 def plan(name):
     return next(plan for plan in teaching.data()["plan"] if plan["name"] == name)
 
