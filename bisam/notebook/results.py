@@ -22,6 +22,7 @@ BAD = ("differs", "fails", "no", "not reproduced", "refuted", "worse")
 OPEN = ("direction only", "not attempted", "not in regime", "not resolved", "undecided")
 COLORS = {"good": "#0b5d2e", "bad": "#8a1f11", "open": "#5c4a00"}  # each at least 4.5 to 1 on white and on a striped row
 MARKS = {"good": "\N{CHECK MARK} ", "bad": "\N{MULTIPLICATION X} ", "open": "\N{EN DASH} "}  # so that colour is never alone
+WORDY = 20  # letters from which a column holds sentences
 NUMBER = re.compile(r"[+\N{MINUS SIGN}-]?[0-9.,]+\s*(%|x|±.*|\[.*|/.*|\(.*)?$|-$|$")
 
 
@@ -84,22 +85,28 @@ class Results:
 
     __repr__ = __str__
 
-    def _repr_html_(self) -> str:
+    def markup(self) -> str:
+        """The table as HTML: a caption, cells with classes, verdicts in a colour and with a mark."""
         pandas = _checks.needs("pandas", extra="notebooks")
         cells, digest = self.cells, hashlib.sha256(str(self).encode()).hexdigest()[:8]
         kinds = [[_kind(cell) for cell in row] for row in cells]
         marked = [[MARKS.get(kind, "") + cell for cell, kind in zip(*row, strict=True)] for row in zip(cells, kinds, strict=True)]
         frame = pandas.DataFrame(marked, columns=self.columns, dtype=object)
         classes = pandas.DataFrame([[f"verdict verdict-{kind}" if kind else "" for kind in row] for row in kinds], columns=self.columns)
-        styles = [{"selector": f".verdict-{kind}", "props": f"color: {color}; font-weight: 600"} for kind, color in COLORS.items()]
-        right = [number for number, is_number in enumerate(self.is_number) if is_number]
-        styles += [{"selector": f".col{number}", "props": "text-align: right; font-variant-numeric: tabular-nums"} for number in right]
-        styles += [{"selector": f"td.col{number}", "props": "white-space: nowrap"} for number in right]  # an interval stays in one line
+        found = {kind for row in kinds for kind in row}
+        styles = [{"selector": f".verdict-{kind}", "props": f"color: {color}; font-weight: 600"} for kind, color in COLORS.items() if kind in found]
+        wordy = [not number and max(map(len, column)) > WORDY for number, column in zip(self.is_number, zip(*cells, strict=True), strict=True)]
+        styles += _styles(".col", self.is_number, "text-align: right; font-variant-numeric: tabular-nums")
+        styles += _styles("td.col", self.is_number, "white-space: nowrap")  # an interval stays in one line
+        styles += _styles("td.col", wordy, "min-width: 11em")  # on a phone the table scrolls, and no word stands alone
         styler = frame.style.format(escape="html").format_index(escape="html", axis=1).hide(axis="index")
         styler = styler.set_td_classes(classes).set_table_styles(styles).set_caption(_escaped(self.caption))
         styler = styler.set_table_attributes('class="bisam-results sortable"').set_uuid(digest)
         styler.cell_ids = False
         return f'<div class="bisam-results-box" tabindex="0" role="region" aria-label="Table: {_escaped(self.caption)}">{_slim(styler.to_html())}</div>'
+
+    def _repr_html_(self) -> str:
+        return self.markup()
 
 
 def show(rows: Sequence[Mapping[str, object]], caption: str, formats: Mapping[str, str] | None = None) -> None:
@@ -137,7 +144,7 @@ def display(found: Results, text: str) -> None:
     """
     found, text = _checks.part("found", found, Results, "a table of results"), _checks.text("text", text)
     if is_notebook():
-        both = {"text/plain": text, "text/html": found._repr_html_()}
+        both = {"text/plain": text, "text/html": found.markup()}
         _checks.needs("IPython.display", extra="notebooks").display(both, raw=True)
     else:
         print(text)
@@ -166,6 +173,11 @@ def _text(value: object, form: str | None) -> str:
     if not isinstance(value, (int, float, str)):
         raise TypeError(f"rows must hold numbers, text, True, False or None, got {shown(value)}")
     return format(value, form or "") if not isinstance(value, str) else value
+
+
+def _styles(selector: str, chosen: Sequence[bool], props: str) -> list[dict[str, str]]:
+    """A rule for each column that is chosen."""
+    return [{"selector": f"{selector}{number}", "props": props} for number, is_chosen in enumerate(chosen) if is_chosen]
 
 
 def _slim(html: str) -> str:

@@ -27,7 +27,7 @@ def test_numbers_are_flush_right_and_text_is_not():
 
 
 def test_the_markup_has_every_cell_escaped_a_caption_and_worded_verdicts():
-    markup = Results(ROWS, 'All "runs" & seeds.', {"pairs": ",d"})._repr_html_()
+    markup = Results(ROWS, 'All "runs" & seeds.', {"pairs": ",d"}).markup()
     for text in ("SAM &lt;b&gt;", "1,015", "-1.08 [-1.51, -0.66]", "✓ holds", "✗ refuted".replace("✗", "✕"), "– not resolved within its family"):
         assert text in markup
     assert "<b>" not in markup and "<caption>All &quot;runs&quot; &amp; seeds.</caption>" in markup
@@ -37,11 +37,17 @@ def test_the_markup_has_every_cell_escaped_a_caption_and_worded_verdicts():
 
 @pytest.mark.parametrize("word, kind", [("holds", "good"), ("refuted", "bad"), ("fails", "bad"), ("undecided", "open")])
 def test_a_verdict_is_marked_by_its_kind(word, kind):
-    assert f'verdict-{kind}"' in Results([{"prediction": "One.", "verdict": word}], "Predictions.")._repr_html_()
+    assert f'verdict-{kind}"' in Results([{"prediction": "One.", "verdict": word}], "Predictions.").markup()
+
+
+def test_only_what_occurs_has_a_rule_and_sentences_keep_their_width():
+    markup = Results([{"what": "a sentence of some length", "n": 3, "m": 4, "verdict": "holds"}], "Rules.").markup()
+    assert markup.count("min-width: 11em") == 1 and "td.col0 {\nmin-width" in markup
+    assert markup.count("text-align: right") == 2 and markup.count(".verdict-good {") == 1 and ".verdict-bad" not in markup
 
 
 def test_the_markup_is_the_same_in_every_run_and_its_own_on_a_page():
-    one, again, other = (Results(ROWS, caption)._repr_html_() for caption in ("One.", "One.", "Another."))
+    one, again, other = (Results(ROWS, caption).markup() for caption in ("One.", "One.", "Another."))
     names = [markup.partition('<table id="')[2].partition('"')[0] for markup in (one, other)]
     assert one == again and names[0] != names[1] and all(name.startswith("T_") for name in names)
 
@@ -71,11 +77,11 @@ def test_a_notebook_is_given_markup_and_text(monkeypatch):
     show(ROWS, "Digits.")
     display(Results(ROWS, "Digits."), "as text")
     assert shown[0]["text/plain"] == str(Results(ROWS, "Digits.")) and shown[1]["text/plain"] == "as text"
-    assert shown[0]["text/html"] == shown[1]["text/html"] == Results(ROWS, "Digits.")._repr_html_()
+    assert shown[0]["text/html"] == shown[1]["text/html"] == Results(ROWS, "Digits.").markup()
 
 
 def test_the_markup_holds_no_more_classes_than_styles_name():
-    html = results.Results([{"method": "SAM", "verdict": "holds"}, {"method": "SGD", "verdict": "refuted"}], "Two rows.")._repr_html_()
+    html = results.Results([{"method": "SAM", "verdict": "holds"}, {"method": "SGD", "verdict": "refuted"}], "Two rows.").markup()
     assert set(re.findall(r'class="([^"]*)"', html)) == {
         "bisam-results-box", "bisam-results sortable", "col0", "col1", "col1 verdict verdict-good", "col1 verdict verdict-bad",
     }  # fmt: skip

@@ -1,0 +1,167 @@
+"""Every page, opened once: nothing that axe-core calls serious at either width in either colours, nothing cut, and an early picture in a chapter."""
+
+from importlib.resources import files
+
+import pytest
+from built import CHAPTERS, PAGES, visit
+from headless import watched
+
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+PAPER = {"width": 673, "height": 1000}  # A4 at 96 dots an inch, less its margins
+FIRST_PICTURE_WITHIN = 1.5  # screens
+# A page is judged by all rules once; what depends on colour or room is asked again at the other width and in the other colours.
+DEPENDING = ["link-in-text-block", "scrollable-region-focusable", "target-size"]
+LOOKS = [("light", WIDE, None), ("dark", WIDE, DEPENDING), ("dark", PHONE, DEPENDING), ("light", PHONE, DEPENDING)]
+
+pytestmark = [pytest.mark.book, pytest.mark.gate]
+
+
+@pytest.fixture(scope="module")
+def tab(browser, address):
+    context = browser.new_context()
+    yield watched(context.new_page(), address)
+    context.close()
+
+
+def opened(tab, address, name):
+    look(tab, "light", WIDE)
+    visit(tab, address, name)
+
+
+def look(tab, scheme, size, media="screen"):
+    tab.emulate_media(color_scheme=scheme, media=media)
+    tab.set_viewport_size(size)
+
+
+def faults_of(tab, scheme, size, rules):
+    """What axe-core calls serious or critical in one look at the page that is open."""
+    look(tab, scheme, size)
+    tab.wait_for_function(SETTLED, arg=scheme)
+    return [f"{scheme}, {size['width']} px: {said}" for said in tab.evaluate(JUDGED, rules)]
+
+
+def first_picture(tab, name):
+    """Where the first picture of a chapter stands, if that is too far down."""
+    top = tab.evaluate(FIRST_PICTURE)
+    late = name in CHAPTERS and (top is None or top > FIRST_PICTURE_WITHIN * WIDE["height"])
+    return [f"the first picture stands at {top} px, and a screen has {WIDE['height']}"] if late else []
+
+
+def cut(tab, size, media, boxes):
+    """The boxes that hold more than they show."""
+    look(tab, "light", size, media)
+    return [f"cut at {size['width']} px ({media}): {box}" for box in tab.evaluate(CUT, boxes)]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_has_no_serious_fault_and_nothing_is_cut(tab, address, name):
+    opened(tab, address, name)
+    faults = first_picture(tab, name)
+    tab.evaluate(UNFOLDED)
+    faults += cut(tab, PHONE, "screen", "article pre") + cut(tab, PAPER, "print", "article :is(pre, table)")
+    tab.evaluate(AXE)
+    tab.evaluate(FORMULAS_EMPTIED)
+    for scheme, size, rules in LOOKS:
+        faults += faults_of(tab, scheme, size, rules)
+    assert not faults, "\n".join(faults)
+
+
+def test_what_axe_calls_serious_is_found(tab, address):
+    opened(tab, address, "book/index")
+    tab.evaluate(AXE)
+    assert faults_of(tab, *LOOKS[0]) == []
+    tab.evaluate("document.querySelector('article p').style.color = '#bbb'")
+    assert any("color-contrast" in said for said in faults_of(tab, *LOOKS[3]))
+    tab.evaluate("document.querySelector('article').insertAdjacentHTML('beforeend', '<button></button>')")
+    assert any("button-name" in said for said in faults_of(tab, *LOOKS[0]))
+
+
+def test_what_is_cut_is_found(tab, address):
+    opened(tab, address, "book/index")
+    tab.evaluate("document.querySelector('article pre').style.whiteSpace = 'pre'")
+    assert len(cut(tab, PHONE, "screen", "article pre")) == 1
+
+
+def test_a_picture_that_comes_late_is_found(tab, address):
+    opened(tab, address, "notebooks/first_run")
+    assert first_picture(tab, "notebooks/first_run") == []
+    tab.evaluate("document.querySelector('article h1').style.marginBottom = '1400px'")
+    assert len(first_picture(tab, "notebooks/first_run")) == 1
+
+
+def test_a_line_that_wraps_goes_on_indented(tab, address):
+    opened(tab, address, "notebooks/first_run")
+    tab.evaluate(UNFOLDED)
+    look(tab, "light", PHONE)
+    indents = tab.evaluate(INDENTS)
+    assert len(indents) > 5 and min(indents) > 5
+
+
+def test_formulas_are_no_tab_stops(tab, address):
+    opened(tab, address, "book/bisam")
+    assert tab.locator("mjx-container").count() > 20
+    assert tab.locator("article [tabindex='0']:is(mjx-container, mjx-container *)").count() == 0
+
+
+UNFOLDED = """() => {
+  document.querySelectorAll("article details").forEach(part => part.open = true);
+  document.querySelectorAll("article .toggle-hidden").forEach(part => part.classList.remove("toggle-hidden"));
+}"""
+# The theme follows the scheme and the width a moment later: it colours the page, and lets keys reach the code that now scrolls.
+SETTLED = """scheme => document.documentElement.dataset.theme === scheme &&
+  [...document.querySelectorAll("pre")].every(box => box.tabIndex === 0 || box.scrollWidth <= box.clientWidth)"""
+# MathJax draws a formula with hundreds of elements of its own, and says it to screen readers in a hidden one; neither is ours, so that the inner
+# tree of each goes and its box stays.
+FORMULAS_EMPTIED = """() => {
+  for (const formula of document.querySelectorAll("mjx-container")) {
+    const box = formula.getBoundingClientRect();
+    formula.style.cssText += `;display:inline-block;width:${box.width}px;height:${box.height}px`;
+    formula.replaceChildren();
+  }
+}"""
+# The rule of contrast looks at the page below every piece of text, which takes axe-core minutes on a page of ten thousand. Text of one colour, size
+# and weight on one ground has one contrast, so that it is asked of the first two pieces of each kind; all other rules see the whole page.
+JUDGED = """async rules => {
+  const groundOf = piece => {
+    for (let box = piece; box; box = box.parentElement) {
+      const {backgroundColor, backgroundImage} = getComputedStyle(box);
+      if (backgroundColor !== "rgba(0, 0, 0, 0)" || backgroundImage !== "none") return backgroundColor + backgroundImage;
+    }
+  };
+  const isText = piece => [...piece.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  const seen = new Map(), pieces = [];
+  for (const piece of document.querySelectorAll("body *:not(script, style, mjx-container, svg *)")) {
+    if (!isText(piece) || !piece.checkVisibility()) continue;
+    const {color, fontSize, fontWeight, opacity} = getComputedStyle(piece), kind = [color, fontSize, fontWeight, opacity, groundOf(piece)].join();
+    seen.set(kind, (seen.get(kind) ?? 0) + 1);
+    if (seen.get(kind) <= 2) pieces.push(piece);
+  }
+  const asked = rules ? {runOnly: {type: "rule", values: rules}} : {rules: {"color-contrast": {enabled: false}}};
+  const found = [
+    await axe.run({exclude: [["mjx-container"]]}, {resultTypes: ["violations"], ...asked}),
+    await axe.run({include: pieces, exclude: [["mjx-container"]]}, {resultTypes: ["violations"], runOnly: {type: "rule", values: ["color-contrast"]}}),
+  ];
+  return found.flatMap(({violations}) => violations).filter(({impact}) => impact === "serious" || impact === "critical").flatMap(({id, impact, nodes}) =>
+    nodes.map(node => `${impact} ${id}: ${node.html.slice(0, 160)}: ${node.failureSummary.split("\\n").slice(1).join(" ").trim().slice(0, 220)}`));
+}"""
+CUT = """selector => {
+  const right = document.querySelector("article").getBoundingClientRect().right;
+  return [...document.querySelectorAll(selector)]
+    .filter(box => box.getClientRects().length && (box.scrollWidth > box.clientWidth + 1 || box.getBoundingClientRect().right > right + 1))
+    .map(box => `${box.scrollWidth} px in ${box.clientWidth}: ${box.textContent.trim().slice(0, 80)}`);
+}"""
+# How far to the right of its first letter a line of code goes on in its second row.
+INDENTS = """() => [...document.querySelectorAll("article .highlight pre span.line")]
+  .filter(line => line.getClientRects().length && /^\\S/.test(line.textContent)).map(line => {
+    const range = document.createRange();
+    range.selectNodeContents(line);
+    const rows = [...range.getClientRects()].filter(box => box.width > 1), top = Math.min(...rows.map(box => box.top));
+    const lower = rows.filter(box => box.top > top + 8);
+    return lower.length ? Math.min(...lower.map(box => box.left)) - Math.min(...rows.filter(box => box.top <= top + 8).map(box => box.left)) : null;
+  }).filter(indent => indent !== null)"""
+FIRST_PICTURE = """() => {
+  const pictures = [...document.querySelectorAll("article :is(img, canvas, svg:not(.svg-inline--fa, .tb-icon, svg svg))")];
+  const tops = pictures.map(picture => picture.getBoundingClientRect()).filter(box => box.width > 150 && box.height > 80).map(box => box.top);
+  return tops.length ? Math.min(...tops) + scrollY : null;
+}"""
