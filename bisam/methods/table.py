@@ -50,7 +50,7 @@ BISAM_TANH = Recipe(
 
 ASAM = SAM.replace(
     name="asam",
-    geometry=Adaptive(eta=0.01, scaled="weights"),  # Kwon et al. 2021, and the default of their public code
+    geometry=Adaptive(eta=0.01, scaled="weights"),  # Kwon et al. 2021, and their code
     radius=Constant(0.5),  # Kwon et al. 2021 for CIFAR-10; 1.0 for CIFAR-100
 )
 
