@@ -61,6 +61,9 @@ def test_an_allowed_setting_finishes(name, setting, capsys):
     ("sharpness", {"epochs": 3}, r"epochs must be .* got 3"),
     ("flat_minima", {"seeds": 1}, r"seeds must be .* got 1"),
     ("when_sam_does_not_help", {"seeds": 1}, r"seeds must be .* got 1"),
+    ("report", {"matters": 0.0}, r"matters must be .* got 0"),
+    ("reproduce_variants", {"table": "T9"}, r"table must be one of T5, T6, T7, T8; got 'T9'"),
+    ("reproduce_variants", {"methods": "esam"}, r"methods must be some of all, baseline, log, tanh, .*'esam'"),
     ("misclassification", {"group": 10}, r"group must be one of 50, .* got 10"),
 ])  # fmt: skip
 def test_a_setting_that_would_fail_or_change_nothing_is_refused_before_anything_runs(name, setting, words):
