@@ -25,6 +25,7 @@ CONTENTS = {
     "sphinx": "the newest Sphinx and its extensions",
 }
 FOLDERS = {"html": ".venv-html", "sphinx": ".venv-sphinx"}
+NOT_COMPILED = r"site-packages[/\\](.*[/\\]tests|transformers[/\\]models)[/\\](?!auto)"  # nothing here imports them
 
 
 def main() -> int:
@@ -54,12 +55,15 @@ def install(folder: Path, what: str, constraints: Path | None) -> int:
     except (subprocess.CalledProcessError, OSError) as error:
         return fail(f"python -m venv failed ({error}); on Debian and Ubuntu: apt install python3-venv")
     held = ["--constraint", str(constraints)] if constraints else ["--upgrade"]
+    python = folder / "bin" / "python"
     status = subprocess.run(
-        [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", *held, *packages(what)],
+        [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", *held, *packages(what)],
         cwd=ROOT,
     ).returncode
     if status:
         return fail(f"pip ended with status {status}; its last lines above say why. The same command tries again")
+    # On all cores: pip would take one, and all files. Those written for another Python stay as they are, without a word.
+    subprocess.run([python, "-m", "compileall", "-q", "-q", "-j", "0", "-x", NOT_COMPILED, folder])
     mark(folder, what).write_text(stamp(constraints))
     say(f"{folder.name} is ready after {time.perf_counter() - started:.0f} s")
     return 0
