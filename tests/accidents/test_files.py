@@ -3,10 +3,9 @@
 import errno
 import fcntl
 import os
+import resource
 import signal
 import stat
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 from bisam import _files as files
 from bisam.evidence import listing, places
 
-ROOT = Path(__file__).resolve().parents[2]
 # Python 3.12 warns of forks in a process with threads; the children here write files and leave by os._exit.
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
 WRITERS = {"whole": files.write_whole, "new": files.write_new}
@@ -170,16 +168,24 @@ def test_a_file_that_is_closed_to_writing_is_not_replaced(tmp_path, monkeypatch)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
 
 
-LIMITED = """
-import resource, sys
-from pathlib import Path
-from bisam import _files as files
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-try:
-    {"whole": files.write_whole, "new": files.write_new}[sys.argv[1]](Path(sys.argv[2]), "x" * 1000)
-except OSError as error:
-    sys.exit(f"said: {error}")
-"""
+def forked(do):
+    """A process that does something with a pipe to write into, and what the pipe is read by. A fresh Python would load torch first."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            do(write)
+        except OSError as error:
+            os.write(write, f"said: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    return child, os.fdopen(read)
+
+
+def limited(write, path):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    WRITERS[write](path, "x" * 1000)
 
 
 @pytest.mark.slow
@@ -188,27 +194,27 @@ def test_a_disk_that_really_takes_no_more(tmp_path, write):
     path = tmp_path / "file.json"
     if write == "whole":
         path.write_text("old")
-    child = subprocess.run([sys.executable, "-c", LIMITED, write, str(path)], capture_output=True, text=True, cwd=ROOT)
-    assert child.returncode == 1 and f"said: [Errno {errno.EFBIG}]" in child.stderr and str(path) in child.stderr
+    child, said = forked(lambda _: limited(write, path))
+    with said:
+        text = said.read()
+    os.waitpid(child, 0)
+    assert text.startswith(f"said: [Errno {errno.EFBIG}]") and str(path) in text
     assert {name.name: name.read_text() for name in tmp_path.iterdir()} == ({"file.json": "old"} if write == "whole" else {})
 
 
 # -- drafts -----------------------------------------------------------------------------------------------------------
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from bisam import _files as files
-setattr(os, sys.argv[2], lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-files.write_whole(Path(sys.argv[1]), "never")
-"""
+def killed(path, moment):
+    setattr(os, moment, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    files.write_whole(path, "never")
 
 
 @pytest.mark.slow
 def test_drafts_of_processes_that_were_killed_go_with_the_next_writer_of_any_file_there(tmp_path):
     for moment in ("fsync", "replace"):
-        child = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "file"), moment], cwd=ROOT)
-        assert child.returncode == -signal.SIGKILL and not (tmp_path / "file").exists()
+        child, said = forked(lambda _, moment=moment: killed(tmp_path / "file", moment))
+        said.close()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL and not (tmp_path / "file").exists()
         assert len(os.listdir(tmp_path)) == 1  # each child has removed the draft of the one before it
     files.write_new(tmp_path / "other", "x")
     assert os.listdir(tmp_path) == ["other"]
@@ -273,24 +279,21 @@ def test_where_nothing_can_be_locked_files_are_whole_and_nothing_is_swept(tmp_pa
 
 # -- locks ------------------------------------------------------------------------------------------------------------
 
-HOLDING = """
-import sys, time
-from pathlib import Path
-from bisam import _files as files
-with files.held(Path(sys.argv[1])) as mine:
-    print(mine, flush=True)
-    time.sleep(60)
-"""
+def holding(path, said):
+    with files.held(path) as mine:
+        os.write(said, f"{mine}\n".encode())
+        time.sleep(60)
 
 
 @pytest.mark.slow
 def test_a_lock_goes_with_its_process(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert child.stdout.readline() == "True\n"
+    child, said = forked(lambda write: holding(tmp_path / "lock", write))
+    with said:
+        assert said.readline() == "True\n"
     with files.held(tmp_path / "lock") as mine:
         assert not mine
-    child.kill()
-    child.communicate()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     with files.held(tmp_path / "lock") as mine:
         assert mine
     assert os.listdir(tmp_path) == []
