@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = Path(__file__).with_name("user.py")
-WORDS = ["-m", "mypy", "--strict", "--follow-imports=silent"]
+WORDS = ["-m", "mypy", "--config-file", str(USER.with_name("mypy.ini"))]
 
 
 @pytest.mark.slow
