@@ -13,7 +13,7 @@ MAIN, _, SECOND = NOTATION.partition("(second-meanings)=")
 
 # Where a letter may stand in a formula. A page that is not named has to take another letter, or the list grows on purpose.
 ONLY_ON = {
-    r"\gamma": "notation bisam slides/deck lemma lower_bounds surrogate wrong_maximiser",  # the shift of -log
+    r"\gamma": "notation bisam slides/deck lemma lower_bounds wrong_maximiser",  # the shift of -log
     r"\delta": "notation sam generalisation_bound",  # the probability with which a bound may fail
     "h": "notation sam bisam slides/deck generalisation_bound",  # the increasing function of the bound
     "c": "notation sam slides/deck two_minima flat_minima when_sam_does_not_help convergence not_a_gradient",  # a curvature
@@ -21,7 +21,7 @@ ONLY_ON = {
     r"\beta": "",  # momentum, kept shares and rates in papers: nothing here
 }
 WORDS = {  # what the book said once and can not hold, or says with another word now
-    r"stop(s|ped)? steering the (climb|perturbation)": "lower_bounds and surrogate show how much mistakes still pull",
+    r"stop(s|ped)? steering the (climb|perturbation)": "lower_bounds and misclassification show how much mistakes still pull",
     r"wholly with \$?-": "no network of the book has mistakes so far out",
     r"that exchange is sound": "the reason is calibration",
     r"samples, the condition .{0,60} are ours": "the two samples are those of Xie et al. 2024",

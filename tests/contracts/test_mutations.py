@@ -68,7 +68,7 @@ def test_witnesses_are_those_of_the_fault_or_those_that_are_asked_for():
     one = THE_TOOL.Mutation("b", "It is.", "bisam/x.py", "kept", "left", ("tests/a.py::test_a", "tests/b.py::test_b"), ("lemma", "family"))
     here = THE_TOOL.Mutation(**{**one.__dict__, "tests": ("tests/conftest.py", "tests/scripts.py")})
     assert THE_TOOL.witnesses(here, []) == [("tests/conftest.py", "tests/scripts.py"), ("lemma",), ("family",)]
-    assert THE_TOOL.witnesses(one, ["notebooks", "surrogate"]) == [("lemma",), ("family",), ("surrogate",)]
+    assert THE_TOOL.witnesses(one, ["notebooks", "lower_bounds"]) == [("lemma",), ("family",), ("lower_bounds",)]
     assert THE_TOOL.witnesses(one, ["tests/scripts.py"]) == [("tests/scripts.py",)]
     for wrong in ("frist_run", "tests/nowhere.py"):
         with pytest.raises(THE_TOOL.MutationError, match=f"a witness must be tests, notebooks, .* or the name of a notebook; got '{wrong}'"):
