@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import scripts
-from headless import chromium, served, watched
+from headless import chromium, served, watched, without_formulas
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
@@ -167,18 +167,23 @@ PAGES = sorted(re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text
 @pytest.fixture(scope="module")
 def phone():
     with chromium() as browser, served(HTML) as address:
-        tab = watched(browser.new_page(viewport={"width": 390, "height": 844}), address)
-        # Setting the formulas takes most of a visit, and no figure has any.
-        tab.route("**/tex-chtml.js*", lambda route: route.fulfill(body="", content_type="text/javascript"))
-        yield tab, address
+        tab = browser.new_page(viewport={"width": 390, "height": 844})
+        yield without_formulas(watched(tab, address)), address  # no figure has any
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def page(request, phone):
+    """A page on a telephone, opened once for all questions; a tab without a page where there is no figure on it."""
+    tab, address = phone
+    article = (HTML / f"{request.param}.html").read_text(encoding="utf-8").split("<article", 1)[1].split("</article>")[0]
+    tab.goto(f"{address}/{request.param}.html" if "<img" in article or "bisam-save" in article else "about:blank")
+    return tab, address
 
 
 @pytest.mark.book
-@pytest.mark.parametrize("page", PAGES)
-def test_no_text_of_a_figure_is_too_small_on_a_telephone(page, phone):
-    tab, address = phone
-    tab.goto(f"{address}/{page}.html")
-    tab.evaluate("""() => document.querySelectorAll("img").forEach(image => { image.loading = "eager"; })""")
+def test_no_text_of_a_figure_is_too_small_on_a_telephone(page):
+    tab, address = page
+    tab.evaluate("""() => { document.querySelectorAll("img").forEach(image => { image.loading = "eager"; }); }""")
     small = []
     for source, width, _ in tab.evaluate(PHONE):
         file = HTML / source.removeprefix(f"{address}/")
@@ -191,10 +196,8 @@ def test_no_text_of_a_figure_is_too_small_on_a_telephone(page, phone):
 
 
 @pytest.mark.book
-@pytest.mark.parametrize("page", PAGES)
-def test_links_that_save_stand_on_the_screen_and_not_on_paper(page, phone):
-    tab, address = phone
-    tab.goto(f"{address}/{page}.html")
+def test_links_that_save_stand_on_the_screen_and_not_on_paper(page):
+    tab, _ = page
     lines = tab.locator(".bisam-save")
     shown = [line.is_visible() for line in lines.all()]
     tab.emulate_media(media="print")

@@ -12,7 +12,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
-from headless import chromium, served, watched
+from headless import chromium, served, watched, without_formulas
 
 import bisam
 from bisam.notebook import plots
@@ -181,12 +181,12 @@ def address():
 
 @pytest.fixture
 def opened(browser, address):
-    """Opens the page of a thing, and returns the tab and what can be moved."""
+    """Opens the page of a thing, and returns the tab and what can be moved; nothing that moves has formulas to be set."""
     contexts = []
 
     def opened(name, at=None, **settings):
         contexts.append(browser.new_context(**settings))
-        tab = watched(contexts[-1].new_page(), at or address)
+        tab = without_formulas(watched(contexts[-1].new_page(), at or address))
         tab.goto(f"{at or address}/notebooks/{PLACES[name]}.html")
         tab.wait_for_load_state("load")
         inside = "figure" if name == "surface" else f'[data-moving="{name}"]'
