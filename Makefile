@@ -78,10 +78,10 @@ test: lint ## all tests: style, units, doctests, notebooks, book, browser
 	$(SIDE_BY_SIDE) -q -m "not book" --nbval-lax $(NBVAL_LIMITS) tests notebooks; tested=$$?; \
 	wait $$book; built=$$?; cat _build/said.txt; exit $$((tested + built))
 	@echo "==> book: links, headless browser"
-	@$(SIDE_BY_SIDE) --dist load -q -m "book and not gate" tests/book
+	@$(SIDE_BY_SIDE) --dist worksteal -q -m "book and not gate" tests/book
 
 gates: install ## judge every page of the built book: axe-core, nothing cut on phones and paper, first pictures, spelling
-	@$(SIDE_BY_SIDE) --dist load -q -m gate tests/book
+	@$(SIDE_BY_SIDE) --dist worksteal -q -m gate tests/book
 
 unit: install ## the quick part of the tests (about 155 s of CPU, half of it on each of two cores)
 	@$(SIDE_BY_SIDE) -q -m "not book and not slow"
