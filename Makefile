@@ -21,7 +21,7 @@ GPU_LACKS := import importlib.util as found; print(*(name for name in ("torch", 
 SETUP := $(PYTHON) tools/install.py --constraints "$(CONSTRAINTS)"
 
 .DEFAULT_GOAL := help
-.PHONY: help gates install book html sphinx slides pdf zip site dist release notebooks notebook lab test unit nbval verify mutations evidence corners bench gpu gpu-pack lint format clean
+.PHONY: help install book html sphinx slides pdf zip site dist release notebooks notebook lab test unit nbval verify mutations evidence corners bench gpu gpu-pack lint format clean
 
 help: ## list every command
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,10 +78,7 @@ test: lint ## all tests: style, units, doctests, notebooks, book, browser
 	$(SIDE_BY_SIDE) -q -m "not book" --nbval-lax $(NBVAL_LIMITS) tests notebooks; tested=$$?; \
 	wait $$book; built=$$?; cat _build/said.txt; exit $$((tested + built))
 	@echo "==> book: links, headless browser"
-	@$(SIDE_BY_SIDE) --dist worksteal -q -m "book and not gate" tests/book
-
-gates: install ## judge every page of the built book: axe-core, nothing cut on phones and paper, first pictures, spelling
-	@$(SIDE_BY_SIDE) --dist worksteal -q -m gate tests/book
+	@$(SIDE_BY_SIDE) --dist worksteal -q -m book tests/book
 
 unit: install ## the quick part of the tests (about 155 s of CPU, half of it on each of two cores)
 	@$(SIDE_BY_SIDE) -q -m "not book and not slow"

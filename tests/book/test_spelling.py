@@ -10,7 +10,7 @@ import pytest
 from built import HTML, PAGES, ROOT
 
 # spylls leaves the files of a dictionary to the garbage collector.
-pytestmark = [pytest.mark.book, pytest.mark.gate, pytest.mark.filterwarnings("ignore:.*en_GB.*:pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [pytest.mark.book, pytest.mark.filterwarnings("ignore:.*en_GB.*:pytest.PytestUnraisableExceptionWarning")]
 
 OWN = ROOT / "book" / "dictionary.txt"
 PROSE = [page for page in PAGES if not page.startswith("book/api/") and page != "book/bibliography"]
