@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sphinx.errors import ExtensionError
 
+ROOT = Path(__file__).resolve().parents[2]
 ICON = re.compile(r'<(i|span)((?: [\w-]+="[^"]*")*? class="([^"]*\bfa-[^"]*)"[^>]*)></\1>')
 ICON_NAME = re.compile(r"\bfa-(?!solid\b|regular\b|brands\b|lg\b|fw\b|spin\b)([\w-]+)")
 ICON_SCRIPT = re.compile(r'\s*<!-- So that users can add custom icons -->\s*<script src="[^"]*fontawesome\.js[^"]*"></script>')
@@ -46,7 +47,7 @@ def mend(app, failed):
 
 def mended(text: str, icons: Icons | None = None) -> str:
     """A page with all that is wrong in it put right."""
-    for step in (without_idle_mathematics, named, with_lines, solutions_that_open):
+    for step in (without_idle_mathematics, without_this_folder, named, with_lines, solutions_that_open):
         text = step(text)
     return icons.put_into(text) if icons else text
 
@@ -78,6 +79,11 @@ class Icons:
 def without_idle_mathematics(text: str) -> str:
     """Without MathJax where a page has no formula: Sphinx gives it to a page whose subpages have one."""
     return text if re.search(r'class="[^"]*\b(math|tex2jax_process)\b', text) else MATHJAX.sub("", text)
+
+
+def without_this_folder(text: str) -> str:
+    """With paths from the root of the project, where a signature shows a default as it is on the machine that built the page."""
+    return text.replace(f"PosixPath('{ROOT}/", "Path('")
 
 
 def named(text: str) -> str:

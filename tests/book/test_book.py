@@ -104,6 +104,10 @@ def test_no_markup_is_left_over(page):
         assert mark not in prose, mark
 
 
+def test_no_page_names_a_folder_of_the_machine_that_built_it(page):
+    assert str(HTML.parents[1]) not in page.read_text(encoding="utf-8")
+
+
 # -- in a browser -------------------------------------------------------------------------------------------------------
 
 

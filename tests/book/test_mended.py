@@ -62,3 +62,8 @@ def test_a_page_that_is_mended_stays_as_it_is():
     )
     once = mended.mended(page, mended.Icons(SCRIPT))
     assert once != page and mended.mended(once, mended.Icons(SCRIPT)) == once
+
+
+def test_a_default_is_shown_from_the_root_of_the_project():
+    assert mended.without_this_folder(f"folder=PosixPath('{ROOT}/results')") == "folder=Path('results')"
+    assert mended.without_this_folder("PosixPath('/elsewhere')") == "PosixPath('/elsewhere')"
