@@ -31,7 +31,7 @@ def from_notebook(path: str | Path) -> dict[str, Parameter]:
     Example:
         >>> from bisam.notebook.find import find
         >>> sorted(from_notebook(find("lower_bounds")))
-        ['alpha', 'gamma', 'mu_log', 'mu_tanh', 'scale']
+        ['alpha', 'classes', 'gamma', 'mu_log', 'mu_tanh', 'scale']
     """
     path = _checks.path("path", path)
     here = plain(str(path))

@@ -16,7 +16,7 @@ def page(tmp_path_factory):
     """The notebook of the bounds as a rerun that has another number in its output and in a caption."""
     folder = tmp_path_factory.mktemp("html")
     text = find("lower_bounds").read_text(encoding="utf-8")
-    notebook = json.loads(text.replace("alpha sets the slope", "MY OWN CAPTION sets the slope"))
+    notebook = json.loads(text.replace("The 0-1 step (black)", "MY OWN CAPTION (black)"))
     table = {"output_type": "display_data", "metadata": {}, "data": {TABLE: {"name": "claims", "rows": [{"claim": "a claim for machines"}]}}}
     next(cell for cell in notebook["cells"] if cell["cell_type"] == "code" and cell["outputs"])["outputs"].append(table)
     notebook["metadata"]["bisam"] = {"run": {"notebook": "lower_bounds"}}
@@ -36,16 +36,16 @@ def test_roles_and_directives_are_rendered(page):
     text = shown(page)
     assert not re.search(r"\{[\w:]+\}`|```|:label:|:class:", text)
     assert re.search(r"Fig\. \d+\.\d+ is the counterpart of figure 1 of Xie et al\. \[2024\]", text) and "Lemma 5.1" in text
-    assert re.search(r"Fig\. \d+\.\d+ Left: MY OWN CAPTION sets the slope", text) and "BiSAM: a loss for each player" in text
+    assert re.search(r"Fig\. \d+\.\d+ MY OWN CAPTION \(black\)", text) and "BiSAM: a loss for each player" in text
     assert re.search(r"Exercise \d+", text) and re.search(r"Solution to", text) and "References" in text and "Improving SAM requires" in text
 
 
 @pytest.mark.slow
 def test_what_is_hidden_is_left_out_and_the_rest_is_there(page):
     text, words = page.read_text(encoding="utf-8").partition("</head>\n<body>\n")[2], shown(page)
-    assert "rises above the Heaviside function" not in text and "axvspan" not in text and "The pull of a sample" in words and "in the margin of a single rival" in words
+    assert "rises above the Heaviside function" not in text and "axvspan" not in text and "The pull of a sample" in words and "with one rival by its margin F, in units" in words
     assert "a claim for machines" not in text
-    assert text.count("<img") == text.count('src="data:image/') == 6  # four figures, one of them above as well, and a still
+    assert text.count("<img") == text.count('src="data:image/') == 8  # six figures, one of them above as well, and a still
 
 
 @pytest.mark.slow
