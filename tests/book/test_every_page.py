@@ -44,8 +44,12 @@ def look(tab, scheme, size, media="screen"):
 def faults_of(tab, scheme, size, rules):
     """What axe-core calls serious or critical in one look at the page that is open."""
     look(tab, scheme, size)
-    tab.wait_for_function(SETTLED, arg=scheme, timeout=60_000)
-    return [f"{scheme}, {size['width']} px: {said}" for said in tab.evaluate(JUDGED, rules)]
+    tab.wait_for_function(SETTLED, arg=[scheme, size["width"]], timeout=60_000)
+    said = tab.evaluate(JUDGED, rules)
+    if said:  # what the theme was about to mend is gone after a second look, and a fault stays
+        tab.wait_for_timeout(1000)
+        said = tab.evaluate(JUDGED, rules)
+    return [f"{scheme}, {size['width']} px: {fault}" for fault in said]
 
 
 def missing(tab):
@@ -147,7 +151,7 @@ UNFOLDED = """() => {
 AT_ONCE = "{const later = setTimeout; window.setTimeout = (work, wait, ...rest) => later(work, wait === 300 ? 0 : wait, ...rest);}"
 TWO_FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 # The theme follows the scheme and the width a moment later: it colours the page, and lets keys reach what now scrolls.
-SETTLED = """scheme => document.documentElement.dataset.theme === scheme &&
+SETTLED = """([scheme, width]) => document.documentElement.dataset.theme === scheme && innerWidth === width && matchMedia("screen").matches &&
   [...document.querySelectorAll("pre, .pst-scrollable-table-container")].every(box => box.tabIndex === 0 || box.scrollWidth <= box.clientWidth)"""
 # MathJax draws a formula with hundreds of elements of its own, and says it to screen readers in a hidden one; neither is ours, so that the inner
 # tree of each goes and its box stays. Words of code lose their element where one of their kind has kept its own: most of a page are such.
