@@ -3,15 +3,13 @@
 import contextlib
 import functools
 import http.server
-import shutil
 import threading
 
 import pytest
+from scripts import tool
 
 PATIENCE = 300_000  # milliseconds: ends what hangs; a busy machine is no fault of a page
-# The first has no windows and no menus, which take others half of the time of a page.
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+CHROMIUM = tool("browsers").chromium()
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # fmt: skip
 

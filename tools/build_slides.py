@@ -29,13 +29,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
+import browsers  # noqa: E402
 from slide_pictures import enlarged, figure, idea  # noqa: E402
 
 SOURCE = ROOT / "book" / "slides"
 REVEAL = ROOT / "book" / "_static" / "reveal"
 OUT = ROOT / "_build" / "slides"
 IN_BOOK = ROOT / "_build" / "html" / "slides"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MATHJAX = "tex-svg.js"  # one file, formulas as drawings: nothing is fetched, fonts included
 
 
@@ -257,7 +257,7 @@ def mathjax() -> Path:
 
 def print_pdf(page: Path, target: Path, sheets: int) -> int:
     """Prints the deck with a browser, one slide a sheet; without a browser it says so, and that is no failure."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    browser = browsers.chromium()
     lacks = "no Chromium is installed" if browser is None else ""
     if importlib.util.find_spec("playwright") is None:
         lacks = "playwright is not installed (`make install` does)"

@@ -8,14 +8,14 @@ again, and needs Chromium for the image. Nothing here needs torch.
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 from functools import cache
 from pathlib import Path
 
+import browsers
+
 ROOT = Path(__file__).resolve().parents[1]
 STATIC = ROOT / "book" / "_static"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # The toy: weights (1, 0), a ball of radius 0.3, and samples that are right where their product with the weights is positive.
 RADIUS, WEIGHTS, MU = 0.3, (1.0, 0.0), 1.5
@@ -163,7 +163,7 @@ svg.idea {{ width: 540px; flex: none; --idea-ink: #1a1a1a; --idea-muted: #454c55
 
 def main() -> int:
     (STATIC / "logo.svg").write_text(logo(), encoding="utf-8")
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    browser = browsers.chromium()
     if browser is None:
         print("==> no shared image: no Chromium is installed", file=sys.stderr)
         return 1

@@ -6,9 +6,9 @@ Needs a Chromium and playwright.
 from __future__ import annotations
 
 import io
-import shutil
 from pathlib import Path
 
+import browsers
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -34,7 +34,7 @@ def page(name: str) -> str:
 def draw(folder: Path) -> None:
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--allow-file-access-from-files"]
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=shutil.which("chromium") or shutil.which("google-chrome"), args=flags)
+        browser = play.chromium.launch(executable_path=browsers.chromium(), args=flags)
         tab = browser.new_context(device_scale_factor=2, viewport={"width": 640, "height": 900}, reduced_motion="reduce").new_page()
         for name in NAMES:
             bare = folder / f"{name}.html"

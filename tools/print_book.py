@@ -17,7 +17,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-import build_slides
+import browsers
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILT = ROOT / "_build" / "print"
@@ -61,7 +61,7 @@ def main() -> int:
 
 def ready() -> str:
     """The browser; fails before anything is built where something is missing."""
-    browser = next(filter(None, map(shutil.which, build_slides.BROWSERS)), None)
+    browser = browsers.chromium()
     if browser is None:
         raise PrintError("no Chromium is installed, and a browser prints the book")
     for name in ("playwright", "pikepdf", "pypdf"):
