@@ -58,6 +58,7 @@ def settings(config: dict) -> dict:
     known |= sphinx["config"]
     for key in ("html_static_path", "bibtex_bibfiles"):  # conf.py lies elsewhere
         known[key] = [str(ROOT / path) for path in known.get(key, [])]
+    known |= {key: str(ROOT / known[key]) for key in ("html_logo", "html_favicon") if key in known}
     if known["nb_execution_mode"] is False:  # what YAML makes of a bare off
         known["nb_execution_mode"] = "off"
     return known

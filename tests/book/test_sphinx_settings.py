@@ -19,6 +19,8 @@ def test_they_are_those_that_jupyter_book_would_give(config):
     wrapper = pytest.importorskip("jupyter_book.config", reason="Jupyter Book is not installed")
     theirs, _ = wrapper.get_final_config(user_yaml=ROOT / "_config.yml", sourcedir=ROOT, cli_config={"latex_individualpages": False})
     ours = build_sphinx.settings(config)
+    for key in ("html_logo", "html_favicon"):
+        assert ours.pop(key) == str(ROOT / theirs[key])
     for key in set(ours) & set(theirs) - {"extensions", "html_static_path", "bibtex_bibfiles", "external_toc_path", "exclude_patterns"}:
         assert ours[key] == theirs[key], key
     wrapped = {"jupyter_book", "sphinx_jupyterbook_latex", "sphinx_thebe", "sphinx_comments", "sphinx.ext.intersphinx", "sphinx_book_theme"}
@@ -28,7 +30,7 @@ def test_they_are_those_that_jupyter_book_would_give(config):
 
 def test_paths_are_whole_and_exist(config):
     ours = build_sphinx.settings(config)
-    for path in (*ours["html_static_path"], *ours["bibtex_bibfiles"], ours["external_toc_path"]):
+    for path in (*ours["html_static_path"], *ours["bibtex_bibfiles"], ours["external_toc_path"], ours["html_logo"], ours["html_favicon"]):
         assert Path(path).is_absolute() and Path(path).exists()
 
 
