@@ -137,6 +137,15 @@ def test_a_line_that_wraps_goes_on_indented(tab, address):
     assert len(indents) > 5 and min(indents) > 5
 
 
+def test_a_caption_is_as_wide_as_a_line_over_a_narrow_table_and_stays_on_a_phone(tab, address):
+    opened(tab, address, "notebooks/when_sam_does_not_help")
+    tables, captions = zip(*tab.evaluate(TABLES), strict=True)
+    assert min(tables) < 300 and min(captions) > 400
+    look(tab, "light", PHONE)
+    tables, captions = zip(*tab.evaluate(TABLES), strict=True)
+    assert max(tables) > PHONE["width"] > max(captions)
+
+
 def test_formulas_are_no_tab_stops(tab, address):
     opened(tab, address, "book/bisam")
     assert tab.locator("mjx-container").count() > 20
@@ -214,6 +223,8 @@ INDENTS = """() => [...document.querySelectorAll("article .highlight pre span.li
     const lower = rows.filter(box => box.top > top + 8);
     return lower.length ? Math.min(...lower.map(box => box.left)) - Math.min(...rows.filter(box => box.top <= top + 8).map(box => box.left)) : null;
   }).filter(indent => indent !== null)"""
+TABLES = """[...document.querySelectorAll("article table.bisam-results")].filter(table => table.getClientRects().length)
+  .map(table => [table.tBodies[0].getBoundingClientRect().width, table.caption.getBoundingClientRect().width])"""
 FIRST_PICTURE = """() => {
   const pictures = [...document.querySelectorAll("article :is(img, canvas, svg:not(.svg-inline--fa, .tb-icon, svg svg))")];
   const tops = pictures.map(picture => picture.getBoundingClientRect()).filter(box => box.width > 150 && box.height > 80).map(box => box.top);
