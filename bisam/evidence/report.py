@@ -15,7 +15,7 @@ from .. import _files as files
 from .decisions import Decision
 from .statistics import Paired
 
-__all__ = ["FORMATS", "changes", "counted", "markdown", "write"]
+__all__ = ["FORMATS", "changes", "counted", "markdown", "p_value", "write"]
 
 FORMATS = (".md", ".json", ".csv")
 BEFORE = "rule of 0.1.0"
@@ -31,6 +31,23 @@ def counted(words: Sequence[str]) -> str:
     """
     words = [_checks.text("words", word) for word in _checks.sequence("words", words)]
     return ", ".join(f"{n} {word}" for word, n in sorted(Counter(words).items()))
+
+
+def p_value(p: float) -> str:
+    """A p-value as text, to three decimals; what would read as zero is said to be smaller than a thousandth, since no p-value is zero.
+
+    Args:
+        p: from 0 to 1.
+
+    Raises:
+        TypeError, ValueError: no number, or one outside of 0 to 1.
+
+    Example:
+        >>> p_value(0.0312), p_value(0.00002)
+        ('0.031', '<0.001')
+    """
+    p = _checks.probability("p", p)
+    return f"{p:.3f}" if p >= 0.0005 else "<0.001"
 
 
 def markdown(found: Sequence[Decision]) -> str:
@@ -50,8 +67,9 @@ def markdown(found: Sequence[Decision]) -> str:
     beside = [_line(("claim", "training accuracy", "gap", "other epoch", "other budget of SGD", "marks")), "| --- | --- | --- | --- | --- | --- |"]
     for each in _all(found):
         claim, result = each.claim, each.result
-        numbers = ("", "", "") if result is None else (str(result.pairs), _gap(result), f"{result.p:.3f}")
-        q, effect = ("" if number is None else f"{number:{form}}" for number, form in ((each.q, ".3f"), (each.published, "+.2f")))
+        numbers = ("", "", "") if result is None else (str(result.pairs), _gap(result), p_value(result.p))
+        q = "" if each.q is None else p_value(each.q)
+        effect = "" if each.published is None else f"{each.published:+.2f}"
         lines.append(_line((f"`{claim.id}`: {claim.statement}", each.scale, *numbers, q, effect, each.verdict, each.before)))
         if result is not None:
             beside.append(_line((f"`{claim.id}`", *_fitted(each), *(_beside(each, labels) for labels in (EPOCHS, BUDGETS)), ", ".join(each.marks))))

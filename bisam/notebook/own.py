@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .. import _checks
+from ..evidence.report import p_value
 from ..evidence.statistics import paired
 from .page import publish
 from .plots import style_of
@@ -54,4 +55,4 @@ def _cells(ours: Sequence[float], theirs: Sequence[float]) -> tuple:
     if len(ours) == len(theirs) == 1:
         return f"{ours[0] - theirs[0]:+.2f}, no interval", "-", "-", 1, "not resolved"
     result = paired(list(ours), list(theirs))
-    return gap(result.mean, result), f"{result.p:.3f}", could_find(result), result.pairs, result.verdict
+    return gap(result.mean, result), p_value(result.p), could_find(result), result.pairs, result.verdict

@@ -23,7 +23,7 @@ OPEN = ("direction only", "not attempted", "not in regime", "not resolved", "und
 COLORS = {"good": "#0b5d2e", "bad": "#8a1f11", "open": "#5c4a00"}  # each at least 4.5 to 1 on white and on a striped row
 MARKS = {"good": "\N{CHECK MARK} ", "bad": "\N{MULTIPLICATION X} ", "open": "\N{EN DASH} "}  # so that colour is never alone
 WORDY = 20  # letters from which a column holds sentences
-NUMBER = re.compile(r"[+\N{MINUS SIGN}-]?[0-9.,]+\s*(%|x|±.*|\[.*|/.*|\(.*)?$|-$|$")
+NUMBER = re.compile(r"<?[+\N{MINUS SIGN}-]?[0-9.,]+\s*(%|x|±.*|\[.*|/.*|\(.*)?$|-$|$")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..evidence.crossed import ALPHA
 from ..evidence.decisions import Decision
+from ..evidence.report import p_value
 from ..evidence.statistics import Paired
 from ..evidence.summaries import Unpaired
 from ..evidence.verdicts import direction
@@ -51,7 +52,7 @@ def effect_rows(found: Sequence[Effect], ours: str = "ours") -> list[dict[str, o
             "comparison": each.label,
             **({"published": each.published and gap(each.published.difference, each.published)} if some else {}),
             ours: each.ours and gap(each.ours.mean, each.ours),
-            "p": each.ours and f"{each.ours.p:.3f}",
+            "p": each.ours and p_value(each.ours.p),
             "pairs": each.ours and each.ours.pairs,
             "verdict": each.verdict,
         }
@@ -102,8 +103,8 @@ def state_rows(found: Iterable[Decision], without: Iterable[str] = (), names: Ma
         rows.append({
             "claim": (names or {}).get(each.claim.id) or label(each.claim, without),
             "difference": result and gap(result.mean, result),
-            "p": result and f"{result.p:.3f}",
-            "q": None if each.q is None else f"{each.q:.3f}",
+            "p": result and p_value(result.p),
+            "q": None if each.q is None else p_value(each.q),
             "could find": result and could_find(result),
             "pairs": result and result.pairs,
             "verdict": each.verdict + early,
