@@ -35,6 +35,9 @@ ADMONITIONS = ("admonition", "note", "tip", "hint", "important", "warning", "cau
 FOLDED = {"hide-input": {"source_hidden": True}, "hide-output": {"outputs_hidden": True}, "hide-cell": {"source_hidden": True, "outputs_hidden": True}}
 
 
+STILL = "*This picture moves on the page of the book; here it stands still.*"
+
+
 class EditionError(ValueError):
     """A notebook says something that cannot be said without the book."""
 
@@ -115,7 +118,7 @@ class Edition:
             number = self._number("numref" if name == "exercise" else "prf:ref", options["label"])
             return f"\n**{number}{f' ({self._prose(argument)})' if argument else ''}.** {text}\n"
         if name == "moving":  # what the book shows without scripts
-            return text
+            return f"{STILL}\n\n{text}"
         if name in ADMONITIONS:
             return f"\n**{self._prose(argument) or name.capitalize()}.** {text}\n"
         raise EditionError(f"{self.page}: tools/editions.py has no Markdown for the directive {name}")

@@ -40,7 +40,7 @@ def edition(tool):
     ("````{prf:theorem}\n:label: thm-a\nLet\n```python\nx = 1\n```\n````", "**Theorem 3.2.** Let\n```python\nx = 1\n```"),
     ("```{prf:proof}\nSo it is.\n```", "**Proof.** So it is. $\\square$"),
     (":::{note}\nMind.\n:::", "**Note.** Mind."),
-    (":::{moving} surface\n:instead-of: fig-x\n\nSee {numref}`fig-x`.\n:::", "See Fig. 3.8."),
+    (":::{moving} surface\n:instead-of: fig-x\n\nSee {numref}`fig-x`.\n:::", "*This picture moves on the page of the book; here it stands still.*\n\nSee Fig. 3.8."),
     ("```python\n# {numref}`fig-x` stays\n```", "```python\n# {numref}`fig-x` stays\n```"),
 ])  # fmt: skip
 def test_roles_and_directives_become_markdown(source, read, edition):
