@@ -27,5 +27,5 @@ def check_there(folder: Path) -> None:
     if folder == RESULTS and not (folder / "claims.toml").exists():
         raise LedgerError(
             f"this works in a checkout of bisam or below a folder with results/claims.toml; none found at {folder}, in a folder above, "
-            f"or at {BESIDE}"
+            f"or at {BESIDE}. `pip install -e .` in a checkout installs bisam with its records"
         )

@@ -168,8 +168,17 @@ def recipe(name: str) -> Recipe:
     found = _found(name)
     if found is None:
         allowed = f"one of {', '.join(RECIPES)}, or a row that raises its descent loss with -bisam-log or -bisam-tanh behind it"
-        raise ValueError(f"recipe must be {allowed}; got {_checks.shown(name)}")
+        raise ValueError(f"recipe must be {allowed}; got {_checks.shown(name)}{_meant(name)}")
     return found
+
+
+def _meant(name: object) -> str:
+    """A question with the row that is probably meant: the name in other letters, or the first that begins with it."""
+    if not isinstance(name, str) or not name:
+        return ""
+    plain = name.lower().replace("_", "-")
+    meant = plain if is_recipe(plain) else next((row for row in RECIPES if row.startswith(f"{plain}-")), None)
+    return f"; did you mean {meant!r}?" if meant else ""
 
 
 def is_recipe(name: object) -> bool:

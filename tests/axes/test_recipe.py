@@ -139,8 +139,12 @@ def test_replacing_makes_another_row_and_leaves_the_table_alone():
         (
             lambda: bisam.recipe("bisam"),
             ValueError,
-            r"recipe must be one of sgd, sam, bisam-log, bisam-tanh, sam-inf, .*; got 'bisam'",
+            r"recipe must be one of sgd, sam, bisam-log, bisam-tanh, sam-inf, .*; got 'bisam'; did you mean 'bisam-log'\?",
         ),
+        (lambda: bisam.recipe("BISAM_TANH"), ValueError, r"got 'BISAM_TANH'; did you mean 'bisam-tanh'\?$"),
+        (lambda: bisam.recipe("GSAM_bisam_log"), ValueError, r"; did you mean 'gsam-bisam-log'\?$"),
+        (lambda: bisam.recipe("samm"), ValueError, r"; got 'samm'$"),
+        (lambda: bisam.recipe(""), ValueError, r"; got ''$"),
         (lambda: bisam.recipe(None), ValueError, r"recipe must be one of .*; got None"),
         (lambda: Constant(-0.1), ValueError, r"rho must be 0 or greater, got -0\.1"),
         (lambda: Constant(math.nan), ValueError, r"rho must be finite, got nan"),

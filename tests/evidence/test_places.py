@@ -50,7 +50,7 @@ print([cli.main(words) for words in (["report"], ["verify"], ["reproduce", "T9",
     assert found.stdout == "[1, 1, 1, 1, 1]\n", found.stderr
     lines = found.stderr.splitlines()
     assert len(lines) == 5 and all(line.startswith("bisam: this works in a checkout of bisam or below a folder with") for line in lines)
-    assert f"none found at {tmp_path / 'results'}, in a folder above, or at {installed / 'results'}" in lines[0]
+    assert f"none found at {tmp_path / 'results'}, in a folder above, or at {installed / 'results'}. `pip install -e .` in a checkout installs" in lines[0]
 
 
 @pytest.mark.slow
