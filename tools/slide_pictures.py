@@ -10,6 +10,7 @@ import cover
 FIGURES = Path(__file__).resolve().parents[1] / "book" / "figures"
 READABLE = 18  # pixels of the smallest label, on a slide 1280 pixels wide
 LABEL = re.compile(r"(font(?:-size)?: ?(?:\w+ )*)([\d.]+)px")
+FORMULA = re.compile(r'(<g [^>]*transform="translate\([^"]*)("[^>]*>\s*)(<text>.*?</text>)', re.DOTALL)
 
 
 def idea() -> str:
@@ -24,12 +25,13 @@ def figure(name: str) -> Path | None:
 
 
 def enlarged(svg: str, width: int) -> str:
-    """A drawing whose labels are all scaled by one factor, so that at this width the smallest can be read."""
-    shown = width / float(re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+)', svg)[1])
-    plain = [float(found[2]) for text in re.findall(r"<text\b[^>]*>", svg) if (found := LABEL.search(text))]
-    factor = READABLE / (shown * min(plain)) if plain else 1
-    if factor <= 1:
-        return svg
-    svg = re.sub(r"<text\b[^>]*>", lambda text: LABEL.sub(lambda found: f"{found[1]}{float(found[2]) * factor:.2f}px", text[0]), svg)
-    # Formulas are groups of letters, each with its place: the group grows as a whole.
-    return re.sub(r'(<g [^>]*transform="translate\([^"]*)("[^>]*>\s*<text>)', rf"\1 scale({factor:.3f})\2", svg)
+    """A drawing whose small labels grow until they can be read at this width, and no further, so that they keep clear of each other."""
+    least = READABLE * float(re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+)', svg)[1]) / width
+    svg = re.sub(r"<text\b[^>]*>", lambda text: LABEL.sub(lambda found: f"{found[1]}{max(float(found[2]), least):.2f}px", text[0]), svg)
+    return FORMULA.sub(lambda group: f"{group[1]}{grown(group[3], least)}{group[2]}{group[3]}", svg)
+
+
+def grown(formula: str, least: float) -> str:
+    """By how much a formula has to grow. Its letters have a place each, so that the group grows as a whole."""
+    largest = max((float(found[2]) for found in LABEL.finditer(formula)), default=least)
+    return f" scale({least / largest:.3f})" if largest < least else ""
