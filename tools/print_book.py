@@ -24,10 +24,16 @@ BUILT = ROOT / "_build" / "print"
 SINGLE = BUILT / "_build" / "singlehtml"
 PAGE = "book/index.html"
 NAMES = {"bisam.pdf": "", "bisam-handout.pdf": "handout"}
-STYLES = ("pygments.css", "proof.css", "exercise.css", "sphinx-design.min.css", "bisam.css", "print.css")
+STYLES = ("pygments.css", "proof.css", "exercise.css", "sphinx-design.min.css", "bisam.css", "front.css", "print.css")
 MARK = re.compile(r'<span id="document-([^"]+)"></span>')
 NAMED = re.compile(r'(<[^>]*?\s(?:id|for|aria-labelledby)=")([^"]+)"')
 FOOT = '<div style="width: 100%; text-align: center; font: 8pt sans-serif; color: #555"><span class="pageNumber"></span></div>'
+NUMBER = """starts => [...document.querySelectorAll(".contents a")].map(chapter => {
+  const there = chapter.parentElement.querySelector(".sheet"), said = there ? there.textContent : "";
+  const sheet = there || chapter.parentElement.appendChild(Object.assign(document.createElement("span"), {className: "sheet"}));
+  sheet.textContent = starts[chapter.getAttribute("href").slice(1)];
+  return said;
+})"""  # writes the numbers, and returns those that stood there
 PATIENCE = 600_000  # milliseconds: ends what hangs
 
 
@@ -127,7 +133,7 @@ def front(body: str) -> str:
     found = re.findall(r'<section [^>]*id="([^"]+)">\s*(?:<span id="[^"]+"></span>\s*)*<h([123])>(.*?)</h\2>', body, re.DOTALL)
     pages = {name for name, _ in first_headings(body)}
     rows = [f'<li class="level{level}"><a href="#{name}">{title}</a></li>' for name, level, title in found if name in pages and level != "1"]
-    title = f'<p class="title">bisam</p><p>Version {html.escape(version)}</p>'
+    title = f'<p class="title">bisam</p><p>Version {html.escape(version)}</p><p class="of-handout">Handout, without the solutions of the exercises</p>'
     return f'<nav class="contents">{title}<p class="head">Contents</p><ul>{"".join(rows)}</ul></nav>'
 
 
@@ -157,16 +163,34 @@ def print_page(browser: str, page: Path, target: Path, kind: str) -> None:
         tab = chromium.new_page()
         tab.set_default_timeout(PATIENCE)
         tab.goto(page.resolve().as_uri())
-        tab.evaluate("kind => document.documentElement.className = kind", kind)
+        tab.evaluate("kind => { document.documentElement.className = kind; document.title += kind && ', ' + kind }", kind)
         tab.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
         tab.evaluate("async () => { await MathJax.startup.promise; await document.fonts.ready }")
         tab.evaluate("Promise.all([...document.images].map(image => image.decode()))")
         wrong = tab.locator("[data-mjx-error], mjx-merror").count()
         if wrong:
             raise PrintError(f"{wrong} formulas of the book cannot be set")
-        tab.pdf(path=target, prefer_css_page_size=True, print_background=True, outline=True, tagged=True,
-                display_header_footer=True, header_template="<span></span>", footer_template=FOOT)  # fmt: skip
+        for _ in range(2):  # the numbers of the contents are known when it has been printed once
+            tab.pdf(path=target, prefer_css_page_size=True, print_background=True, outline=True, tagged=True,
+                    display_header_footer=True, header_template="<span></span>", footer_template=FOOT)  # fmt: skip
+            starts = first_pages(target)
+            known = tab.evaluate(NUMBER, starts)
         chromium.close()
+    if known != [str(starts.get(name)) for name in known_names(page)]:
+        raise PrintError(f"the contents of {target.name} name other pages than those on which the chapters begin")
+
+
+def first_pages(path: Path) -> dict[str, int]:
+    """On which page of a printed file each of its places is."""
+    import pypdf
+
+    read = pypdf.PdfReader(path)
+    return {name.removeprefix("/"): read.get_destination_page_number(at) + 1 for name, at in read.named_destinations.items()}
+
+
+def known_names(page: Path) -> list[str]:
+    """The places to which the contents lead, in their order."""
+    return re.findall(r'<li class="level\d"><a href="#([^"]*)">', page.read_text(encoding="utf-8"))
 
 
 def finished(path: Path, titles: list[str]) -> int:

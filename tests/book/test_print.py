@@ -60,12 +60,20 @@ def test_both_files_have_links_an_outline_and_the_handout_no_solution(tool, prin
     titles = tool.chapters((printed / "page.html").read_text(encoding="utf-8"))
     assert {tool.finished(printed / name, titles) for name in tool.NAMES} == {4}
     texts = {name: " ".join(sheet.extract_text() for sheet in pypdf.PdfReader(printed / name).pages) for name in tool.NAMES}
+    for name, text in texts.items():
+        assert re.search(r"1\. One thing\s+3\s+2\. Another\s+4\b", text), f"{name} has no page numbers in its contents"
+        assert ("Handout, without the solutions" in text) == ("handout" in name)
+    assert [pypdf.PdfReader(printed / name).metadata.title for name in tool.NAMES] == ["bisam: the book", "bisam: the book, handout"]
     assert "answer is 42" in texts["bisam.pdf"] and "answer is 42" not in texts["bisam-handout.pdf"] and "First words" in texts["bisam-handout.pdf"]
     read = pypdf.PdfReader(printed / "bisam.pdf")
     where = read.named_destinations
     assert read.get_destination_page_number(where["/book/two--summary"]) == 3 and read.get_destination_page_number(where["/book/one--summary"]) == 2
     with pytest.raises(tool.PrintError, match=r"lacks in its outline: 3\. A chapter"):
         tool.finished(printed / "bisam.pdf", [*titles, "3. A chapter that is not there"])
+
+
+def test_every_style_sheet_of_the_book_is_printed_with_it(tool):
+    assert {path.name for path in (ROOT / "book" / "_static").glob("*.css")} <= set(tool.STYLES)
 
 
 def test_what_is_missing_is_said_before_anything_is_built(tool, monkeypatch, capsys):
