@@ -111,6 +111,7 @@ def with_own_places(body: str) -> str:
     out = []
     for page, part in pages:
         part = NAMED.sub(lambda found, page=page: f'{found[1]}{place(page, found[2])}"', part)
+        part = re.sub(r"url\(#([^)]+)\)", lambda found, page=page: f"url(#{place(page, found[1])})", part)  # within a drawing
         part = re.sub(r'href="#(?!document-)([^"]+)"', lambda found, page=page: f'href="#{place(page, found[1])}"', part)
         part = re.sub(r'href="#document-([^"#]+)#([^"]+)"', lambda found: f'href="#{place(*found.groups())}"', part)
         out.append(f'<span id="document-{page}"></span>{part}')

@@ -18,6 +18,7 @@ def tool():
 
 LONG = """<article class="bd-article">
 <section id="root"><span id="index"></span><h1>The book<a class="headerlink" href="#root">#</a></h1>
+<svg><clipPath id="ball"></clipPath><g clip-path="url(#ball)"></g></svg>
 <p>See <a class="reference internal" href="#document-book/two#summary">the summary</a>, <a href="_modules/x.html">a file</a>
  and <a class="reference external" href="https://example.org/">the net</a>.</p>
 <span id="document-book/one"></span><section id="one"><h2>1. One <em>thing</em></h2><section id="summary"><h3>Summary</h3><p>First words.</p></section>
@@ -31,6 +32,7 @@ def test_each_link_leads_to_the_place_on_its_own_page(tool):
     assert page.count('id="book/one--summary"') == page.count('id="book/two--summary"') == 1
     assert '<a class="reference internal" href="#book/two--summary">the summary</a>' in page and '<a href="#book/one--summary">above</a>' in page
     assert "a file" in page and "_modules" not in page and 'href="https://example.org/"' in page and "headerlink" not in page
+    assert '<clipPath id="book/index--ball">' in page and 'clip-path="url(#book/index--ball)"' in page
     assert tool.chapters(page) == ["1. One thing", "2. Another"]
 
 
