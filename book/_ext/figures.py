@@ -22,6 +22,8 @@ SVG, PDF, NARROW = "image/svg+xml", "application/pdf", "application/vnd.bisam.na
 PHONE = "screen and (max-width: 600px)"
 READABLE = 8  # pixels of the smallest text
 ROOM = 340  # pixels that a figure has on a telephone
+SIDES = re.compile(r"\b(Left|Right)\b|\((left|right)\)|\bleft with\b")  # of panels that stand side by side
+STACKED = '<p class="bisam-stacked">On a narrow screen the panels stand below each other, those on the left first.</p>\n'
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,21 @@ def digest(svg: str) -> str:
     return hashlib.sha256("\n".join(svg.splitlines()).encode()).hexdigest()
 
 
+def is_stacked(drawn: Drawn) -> bool:
+    """Whether the narrow rendering has its panels below each other."""
+    (wide, high), (narrow, tall) = map(size, (drawn.svg, drawn.narrow.decode()))
+    return tall / narrow > 1.3 * high / wide
+
+
+def size(svg: str) -> tuple[float, float]:
+    """Width and height of a figure, in its own units."""
+    width, height = re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+) ([\d.]+)', svg).groups()
+    return float(width), float(height)
+
+
 def least(svg: str) -> int:
     """The width in pixels at which the smallest text of a figure can be read."""
-    width = float(re.search(r'viewBox="[\d.-]+ [\d.-]+ ([\d.]+)', svg)[1])
-    return round(width * READABLE / min(sizes(svg), default=READABLE))
+    return round(size(svg)[0] * READABLE / min(sizes(svg), default=READABLE))
 
 
 def sizes(svg: str) -> list[float]:
@@ -125,7 +138,9 @@ def image(self, node) -> None:
         return
     written = "".join(self.body[begun:])
     del self.body[begun:]
+    around = node.parent.parent if isinstance(node.parent, nodes.reference) else node.parent  # a picture with a width is a link to itself
     if drawn.narrow is not None:
+        around["bisam_stacked"] = is_stacked(drawn) and SIDES.search(around.astext()) is not None
         source = f'<source media="{PHONE}" srcset="{self.builder.imgpath}/{drawn.name}.narrow.svg">'
         written = f'<picture class="bisam-figure">{source}{written}</picture>'
     elif least(drawn.svg) > ROOM:
@@ -134,7 +149,6 @@ def image(self, node) -> None:
             f'style="--least: {least(drawn.svg)}px">{written}</span>'
         )
     self.body.append(written)
-    around = node.parent.parent if isinstance(node.parent, nodes.reference) else node.parent  # a picture with a width is a link to itself
     if isinstance(around, nodes.figure):
         around["bisam_saved"] = links(drawn, Path(node["uri"]).name, self.builder.imgpath)
 
@@ -160,4 +174,4 @@ def enter_figure(self, node) -> None:
 
 def figure(self, node) -> None:
     type(self).depart_figure(self, node)
-    self.body.append(node.get("bisam_saved", ""))
+    self.body.append(STACKED * node.get("bisam_stacked", False) + node.get("bisam_saved", ""))

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from sphinx.errors import ExtensionError
+from typeset import set_in_type
 
 ROOT = Path(__file__).resolve().parents[2]
 ICON = re.compile(r'<(i|span)((?: [\w-]+="[^"]*")*? class="([^"]*\bfa-[^"]*)"[^>]*)></\1>')
@@ -54,7 +55,8 @@ def mend(app, failed):
 
 def mended(text: str, icons: Icons | None = None) -> str:
     """A page with all that is wrong in it put right."""
-    for step in (without_idle_mathematics, without_this_folder, named, with_lines, solutions_that_open, with_whole_words):
+    steps = (without_idle_mathematics, without_this_folder, named, with_lines, solutions_that_open, set_in_type, with_whole_words)
+    for step in steps:
         text = step(text)
     return icons.put_into(text) if icons else text
 

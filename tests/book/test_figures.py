@@ -77,6 +77,15 @@ def test_a_narrow_rendering_is_shown_on_telephones_and_the_alt_text_stays(site):
     assert source[1] == "screen and (max-width: 600px)" and ">thin<" in (site / "notebooks" / source[2]).read_text()
 
 
+def test_a_phone_is_told_where_the_panels_on_the_left_stand():
+    ext = scripts.extension("figures")
+    tall = drawing("tall", width=300).replace("0 0 300 20", "0 0 300 40")
+    assert ext.is_stacked(ext.Drawn("a", drawing(), tall.encode(), None))
+    assert not ext.is_stacked(ext.Drawn("a", drawing(width=300), drawing(width=250).encode(), None))
+    assert all(ext.SIDES.search(words) for words in ("Left: SGD.", "below (left) and above", "the pull, left with -log"))
+    assert not any(ext.SIDES.search(words) for words in ("samples that are right", "what is left of it"))
+
+
 def test_a_figure_can_be_saved_as_svg_and_pdf(site):
     found = part(site / "notebooks" / "page.html", "fig-whole")
     places = dict(re.findall(r'<a href="([^"]+)" download="([^"]+)"', found))
