@@ -70,8 +70,10 @@ def paired(ours: Sequence[float], theirs: Sequence[float], images: Crossed | Non
     r"""Compares two methods seed by seed: ours minus theirs.
 
     .. math::
-        d_k = a_k - b_k, \qquad \bar d \pm t_{n-1,\,0.975}\, \frac{s_d}{\sqrt n}, \qquad
+        \begin{gathered}
+        d_k = a_k - b_k, \qquad \bar d \pm t_{n-1,\,0.975}\, \frac{s_d}{\sqrt n}, \\
         p = 2^{-n}\, \#\Big\{\sigma \in \{-1, 1\}^n : \Big|\sum_k \sigma_k d_k\Big| \ge \Big|\sum_k d_k\Big|\Big\}
+        \end{gathered}
 
     Args:
         ours: one number a seed, such as test accuracies in percent.

@@ -141,8 +141,11 @@ class Multiclass(Task):
 class Binary(Task):
     r"""One logit z for a question with the answers 0 and 1: one question a sample, or independent labels.
 
-    .. math:: f = (0, z), \qquad \ell^{ce} = \log(1 + e^{-z}) \text{ at } y = 1, \qquad
+    .. math::
+        \begin{gathered}
+        f = (0, z), \qquad \ell^{ce} = \log(1 + e^{-z}) \text{ at } y = 1, \\
         q = \frac1\mu \log \frac{e^{\mu\phi(0)} + e^{\mu\phi(-z)}}{2} \text{ at } y = 1, \quad z \to -z \text{ at } y = 0
+        \end{gathered}
 
     Two classes of which one has the score 0: cross-entropy is ``binary_cross_entropy_with_logits``, and Q stays at or below the 0-1
     loss. Over independent labels the mean is that over all of them, and what Q stays below is the share of wrong ones, the Hamming loss.

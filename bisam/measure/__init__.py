@@ -1,9 +1,11 @@
 r"""How sharp is a minimum? Measures at a point w, on given data: the rise of the loss nearby, its curvature, and pictures of both.
 
 .. math::
+    \begin{gathered}
     L(w + \epsilon) - L(w), \quad \|\epsilon\| \le \rho; \qquad
-    \lambda_{\max}(H), \quad \operatorname{tr} H = \sum_i \lambda_i, \quad
+    \lambda_{\max}(H), \quad \operatorname{tr} H = \sum_i \lambda_i, \\
     p(\lambda) = \frac1d \sum_{i=1}^d \delta(\lambda - \lambda_i); \qquad H = \nabla^2 L(w)
+    \end{gathered}
 
 What is measured is the network as a function of its weights. Every function here leaves weights, buffers, gradients, modes and
 the random state as it found them, also when it fails, and these conventions hold for all of them:

@@ -80,7 +80,7 @@ def svg_of(figure) -> str:
     lighten(figure)
     with _laid_out(figure):
         for dpi in DPI:
-            text = _short(_saved(figure, "svg", dpi).decode())
+            text = _primed(_short(_saved(figure, "svg", dpi).decode()))
             if len(text) <= MOST:
                 break
     return text
@@ -95,6 +95,11 @@ def _short(text: str) -> str:
         return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag[0])
 
     return re.sub("<[^>]+>", rounded, re.sub('(?s:<!--.*?-->\n?)|(?s: *<metadata>.*?</metadata>\n)|(?<=<g) id="[^"]*"', "", text))
+
+
+def _primed(text: str) -> str:
+    """The SVG with a prime where matplotlib names a glyph of a font for formulas, which no browser has: it would show a zero."""
+    return re.sub(r"""(<tspan[^>]*font-family: )'cmsy10'([^>]*>)0(</tspan>)""", "\\1'DejaVu Sans'\\2\N{PRIME}\\3", text)
 
 
 @contextlib.contextmanager

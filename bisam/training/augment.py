@@ -25,9 +25,12 @@ __all__ = ["AUGMENTATIONS", "Augment"]
 class Augment:
     r"""Random crops, flips and Cutout, drawn anew for every image of a batch.
 
-    .. math:: \mathrm{crop}_{t,l}(\mathrm{pad}_p\, x)_{ij} = x_{i + t - p,\ j + l - p}, \qquad
+    .. math::
+        \begin{gathered}
+        \mathrm{crop}_{t,l}(\mathrm{pad}_p\, x)_{ij} = x_{i + t - p,\ j + l - p}, \\
         m_{ij} = 0 \iff r - \lfloor s/2 \rfloor \le i < r - \lfloor s/2 \rfloor + s \ \text{ and }\
         c - \lfloor s/2 \rfloor \le j < c - \lfloor s/2 \rfloor + s
+        \end{gathered}
 
     Pixels outside of :math:`x` are 0, before images are scaled. The square of Cutout, of side s around row r and column c, is cut off at the
     borders and filled with 0 after scaling, which is the mean of the training images.

@@ -55,6 +55,12 @@ def test_what_is_light_stays_as_it_is(axes):
     assert "<image" not in text and not any(artist.get_rasterized() for artist in (line, smooth, few))
 
 
+def test_a_prime_is_a_letter_of_a_font_that_browsers_have(axes):
+    axes.set_ylabel(r"$\phi'(F)$")
+    text = pictures.svg_of(axes.figure)
+    assert ">′</tspan>" in text and "cmsy10" not in text
+
+
 def test_only_the_heaviest_is_a_raster(axes):
     heavy, light = HEAVY["many points"](axes), axes.scatter([1, 2], [3, 4])
     pictures.lighten(axes.figure)
