@@ -140,7 +140,7 @@ def image(self, node) -> None:
     del self.body[begun:]
     around = node.parent.parent if isinstance(node.parent, nodes.reference) else node.parent  # a picture with a width is a link to itself
     if drawn.narrow is not None:
-        around["bisam_stacked"] = is_stacked(drawn) and SIDES.search(around.astext()) is not None
+        around["bisam_stacked"] = is_stacked(drawn) and any(SIDES.search(words.astext()) for words in around.findall(nodes.caption))
         source = f'<source media="{PHONE}" srcset="{self.builder.imgpath}/{drawn.name}.narrow.svg">'
         written = f'<picture class="bisam-figure">{source}{written}</picture>'
     elif least(drawn.svg) > ROOM:
