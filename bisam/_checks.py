@@ -47,7 +47,6 @@ def _ranged(words: str, inside: Callable[[float], bool]) -> Callable[[str, objec
 positive = _ranged("greater than 0", lambda number: number > 0)
 nonnegative = _ranged("0 or greater", lambda number: number >= 0)
 fraction = _ranged("in [0, 1)", lambda number: 0 <= number < 1)
-probability = _ranged("in [0, 1]", lambda number: 0 <= number <= 1)
 share = _ranged("greater than 0 and at most 1", lambda number: 0 < number <= 1)
 
 

@@ -15,7 +15,7 @@ from .. import _files as files
 from .decisions import Decision
 from .statistics import Paired
 
-__all__ = ["FORMATS", "changes", "counted", "markdown", "p_value", "write"]
+__all__ = ["FORMATS", "changes", "counted", "markdown", "p_value", "signed", "write"]
 
 FORMATS = (".md", ".json", ".csv")
 BEFORE = "rule of 0.1.0"
@@ -46,8 +46,26 @@ def p_value(p: float) -> str:
         >>> p_value(0.0312), p_value(0.00002)
         ('0.031', '<0.001')
     """
-    p = _checks.probability("p", p)
+    if _checks.nonnegative("p", p) > 1:
+        raise ValueError(f"p must be in [0, 1], got {_checks.shown(p)}")
     return f"{p:.3f}" if p >= 0.0005 else "<0.001"
+
+
+def signed(difference: float) -> str:
+    """A difference as text, with its sign and two decimals; what rounds to zero has no sign.
+
+    Args:
+        difference: in points or samples.
+
+    Raises:
+        TypeError, ValueError: no number.
+
+    Example:
+        >>> signed(1.25), signed(-0.004)
+        ('+1.25', '0.00')
+    """
+    found = f"{_checks.real('difference', difference):+.2f}"
+    return found if float(found) else "0.00"
 
 
 def markdown(found: Sequence[Decision]) -> str:
@@ -92,7 +110,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _gap(result: Paired) -> str:
     low, high = result.widest
-    return f"{result.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{signed(result.mean)} [{signed(low)}, {signed(high)}]"
 
 
 def _fitted(each: Decision) -> tuple[str, str]:

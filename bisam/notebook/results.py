@@ -24,6 +24,7 @@ COLORS = {"good": "#0b5d2e", "bad": "#8a1f11", "open": "#5c4a00"}  # each at lea
 MARKS = {"good": "\N{CHECK MARK} ", "bad": "\N{MULTIPLICATION X} ", "open": "\N{EN DASH} "}  # so that colour is never alone
 WORDY = 20  # letters from which a column holds sentences
 NUMBER = re.compile(r"<?[+\N{MINUS SIGN}-]?[0-9.,]+\s*(%|x|±.*|\[.*|/.*|\(.*)?$|-$|$")
+ZERO = re.compile(r"^[+-]?(0[.0]*%?)(e\+00)?$")  # a zero has no sign and no exponent
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,10 @@ def _text(value: object, form: str | None) -> str:
         return "yes" if value else "no"
     if not isinstance(value, (int, float, str)):
         raise TypeError(f"rows must hold numbers, text, True, False or None, got {shown(value)}")
-    return format(value, form or "") if not isinstance(value, str) else value
+    if isinstance(value, str):
+        return value
+    found = format(value, form or "")
+    return ZERO.sub(lambda zero: "0" if zero[2] else zero[1], found)
 
 
 def _styles(selector: str, chosen: Sequence[bool], props: str) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..evidence.crossed import ALPHA
 from ..evidence.decisions import Decision
-from ..evidence.report import p_value
+from ..evidence.report import p_value, signed
 from ..evidence.statistics import Paired
 from ..evidence.summaries import Unpaired
 from ..evidence.verdicts import direction
@@ -73,7 +73,7 @@ def gap(mean: float, interval: Paired | Unpaired) -> str:
         '+1.25 [-1.93, +4.43]'
     """
     low, high = ends(interval)
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{signed(mean)} [{signed(low)}, {signed(high)}]"
 
 
 def ends(interval: Paired | Unpaired) -> tuple[float, float]:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from bisam.evidence.report import p_value
 from bisam.notebook import results
 from bisam.notebook.results import Results, display, show
 
@@ -86,3 +87,19 @@ def test_the_markup_holds_no_more_classes_than_styles_name():
         "bisam-results-box", "bisam-results sortable", "col0", "col1", "col1 verdict verdict-good", "col1 verdict verdict-bad",
     }  # fmt: skip
     assert not re.search(r"\n\s", html)
+
+
+@pytest.mark.parametrize("value, form, text", [
+    (-0.001, "+.2f", "0.00"), (0.004, "+.2f", "0.00"), (-0.006, "+.2f", "-0.01"), (0.0, ".1e", "0"), (-1e-9, ".0%", "0%"), (0, "", "0"), (1.0, ".0e", "1e+00"),
+])  # fmt: skip
+def test_a_zero_has_neither_sign_nor_exponent(value, form, text):
+    assert Results([{"x": value}], "One number.", {"x": form}).cells == [[text]]
+
+
+def test_a_small_p_is_a_number_and_never_zero():
+    rows = [{"p": p_value(0.00001)}, {"p": p_value(0.25)}]
+    assert Results(rows, "Two tests.").is_number == [True]
+    assert Results(rows, "Two tests.").cells == [["<0.001"], ["0.250"]] and "&lt;0.001" in Results(rows, "Two tests.").markup()
+    for wrong in (-0.1, 1.1, "x", float("nan")):
+        with pytest.raises((TypeError, ValueError), match=r"^p must be"):
+            p_value(wrong)
