@@ -1,5 +1,4 @@
-"""What the theme and the extensions leave to be mended in the finished pages: weight, names for screen readers, lines of code, the titles of solutions,
-and words with a hyphen at which no line may end.
+"""What the theme and the extensions leave to be mended in the finished pages: weight, names for screen readers, lines of code, the titles of solutions.
 
 Nothing of it can be set. Each function below takes the text of a page and returns it mended, and leaves a mended page as it is, so that pages which
 a second build does not write again stay whole.
@@ -21,12 +20,6 @@ MATHJAX = re.compile(r'\s*<script>window\.MathJax = .*?</script>|\s*<script [^>]
 CODE = re.compile(r'(<div class="highlight"><pre>(?:<span></span>)?)(.*?)(</pre>)', re.DOTALL)
 SUBPAGES = re.compile(r'(<a class="[^"]*reference internal" href="[^"]*">([^<]*)</a><details(?: open="open")?>)<summary>')
 SOLUTION = re.compile(r'(<p class="admonition-title">Solution to)<a [^>]*>(.*?)</a>', re.DOTALL)
-# What is no running text: elements whose content is kept, formulas, tags, and words that are whole already.
-KEPT = re.compile(
-    r'<(head|script|style|pre|code|svg|math)\b.*?</\1>|<(span|div) class="[^"]*\bmath\b[^"]*">.*?</\2>|<span class="whole-word">.*?</span>|<!--.*?-->|<[^>]*>',
-    re.DOTALL,
-)
-TORN = re.compile(r"(?<![\w\\{-])(?:-log|0-1)(?![\w-])")
 SEARCH = re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"')
 
 
@@ -55,8 +48,7 @@ def mend(app, failed):
 
 def mended(text: str, icons: Icons | None = None) -> str:
     """A page with all that is wrong in it put right."""
-    steps = (without_idle_mathematics, without_this_folder, named, with_lines, solutions_that_open, set_in_type, with_whole_words)
-    for step in steps:
+    for step in (without_idle_mathematics, without_this_folder, named, with_lines, solutions_that_open, set_in_type):
         text = step(text)
     return icons.put_into(text) if icons else text
 
@@ -118,16 +110,3 @@ def with_lines(text: str) -> str:
 def solutions_that_open(text: str) -> str:
     """With the exercise in the title of its solution as words: a link would jump where the title should unfold."""
     return SOLUTION.sub(r"\1\2", text)
-
-
-def with_whole_words(text: str) -> str:
-    """With "-log" and "0-1" in one piece: a browser would end a line behind their hyphen."""
-    out, done = [], 0
-    for kept in KEPT.finditer(text):
-        out += [whole(text[done : kept.start()]), kept[0]]
-        done = kept.end()
-    return "".join([*out, whole(text[done:])])
-
-
-def whole(words: str) -> str:
-    return words if "$" in words or "\\(" in words else TORN.sub(r'<span class="whole-word">\g<0></span>', words)

@@ -7,6 +7,7 @@ drawings stay as they are. Each function takes the text of a page and returns it
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 PIECES = re.compile(r"<!--.*?-->|<[^>]+>|[^<]+", re.DOTALL)
 TAG = re.compile(r"<(/?)([\w-]+)([^>]*)>")
@@ -19,6 +20,7 @@ EQUAL = (re.compile(r"\b(\w) = (?=[-\N{MINUS SIGN}]?\d)"), rf"\1{KEPT}={KEPT}")
 PERCENT = (re.compile(r"(?<=\d) ?%"), KEPT + "%")
 NUMBERED = (re.compile(r"\b(Fig\.|Algorithm|Exercise|Lemma|Proposition|Theorem)\s(?=\d+\.\d)"), rf"\1{KEPT}")
 PAIR = (re.compile(r"(?<=[(\[])([-+\N{MINUS SIGN}]?[\d.]+), (?=[-+\N{MINUS SIGN}]?[\d.]+[)\]])"), rf"\1,{KEPT}")
+TORN = re.compile(r"(?<![\w\\{-])(?:-log|0-1)(?![\w-])")  # a browser would end a line behind their hyphen
 CELL = re.compile(r'(<table[^>]*class="[^"]*bisam-results[^"]*".*?</table>)', re.DOTALL)
 SHORT = re.compile(r"(<td[^>]*>)([^<]{1,14})(</td>)")
 # A mark after an inline formula, and a bracket before it, stay with it.
@@ -29,9 +31,10 @@ LONGEST = 22  # letters of code in one line, also on a telephone
 
 def set_in_type(text: str) -> str:
     """A page with its signs and its spaces."""
+    if 'class="kept' in text:
+        return text
     head, article, rest = parts(text)
-    is_set = 'class="kept' in article
-    return text if is_set else head + short_code(with_marks(short_cells(words(article)))) + rest
+    return words(head + short_code(with_marks(short_cells(words(article, signs)))) + rest, whole)
 
 
 def parts(text: str) -> tuple[str, str, str]:
@@ -40,13 +43,13 @@ def parts(text: str) -> tuple[str, str, str]:
     return (text[: begin.start()], text[begin.start() : end], text[end:]) if begin and end > 0 else (text, "", "")
 
 
-def words(text: str) -> str:
-    """The words between the tags, outside of code, formulas and drawings."""
+def words(text: str, put: Callable[[str], str]) -> str:
+    """A page whose words between the tags, outside of code, formulas and drawings, are put otherwise."""
     found, closed_by = [], None
     for piece in PIECES.findall(text):
         tag = TAG.match(piece)
         if tag is None:
-            found.append(piece if closed_by or piece.startswith("<!--") else signs(piece))
+            found.append(piece if closed_by or piece.startswith("<!--") else put(piece))
             continue
         found.append(piece)
         closing, name, attributes = tag.groups()
@@ -64,6 +67,11 @@ def signs(text: str) -> str:
     for pattern, put in (MINUS, LESS, EQUAL, PERCENT, NUMBERED, PAIR):
         text = pattern.sub(put, text)
     return text
+
+
+def whole(text: str) -> str:
+    """A piece of running text with "-log" and "0-1" in one piece."""
+    return text if "$" in text or "\\(" in text else TORN.sub(r'<span class="kept">\g<0></span>', text)
 
 
 def short_cells(text: str) -> str:

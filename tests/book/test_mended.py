@@ -67,11 +67,3 @@ def test_a_page_that_is_mended_stays_as_it_is():
 def test_a_default_is_shown_from_the_root_of_the_project():
     assert mended.without_this_folder(f"folder=PosixPath('{ROOT}/results')") == "folder=Path('results')"
     assert mended.without_this_folder("PosixPath('/elsewhere')") == "PosixPath('/elsewhere')"
-
-
-def test_words_that_begin_with_a_hyphen_or_a_digit_stay_on_one_line():
-    page = '<p title="-log">BiSAM (-log) and the 0-1 loss, bisam-log, <code>-log</code>, 10-1, <span class="math">0-1</span>, \\(0-1\\)</p>'
-    new = mended.mended(page)
-    whole = '<span class="whole-word">%s</span>'
-    assert new.startswith(f'<p title="-log">BiSAM ({whole % "-log"}) and the {whole % "0-1"} loss, bisam-log, <code>-log</code>, 10-1, <span class="math">0-1')
-    assert new.count("whole-word") == 2 and new.endswith("\\(0-1\\)</p>") and mended.mended(new) == new

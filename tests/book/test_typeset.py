@@ -29,9 +29,9 @@ def test_signs_and_spaces(typed, shown):
 
 def test_code_formulas_drawings_and_what_is_outside_of_the_article_stay():
     left = f'<code>-1 40 %</code><pre>-1<b>x</b> -1</pre><div class="math">-1<div>-1</div></div>{FORMULA}<svg><text>-1</text></svg><img alt="-1"><!-- -1 -->'
-    assert typeset.words(left) == left
+    assert typeset.words(left, typeset.signs) == left
     page = f"<title>-1</title><article>{left}<p>-1</p></article><p>-1</p>"
-    assert typeset.words(left + "<p>-1</p>") == left + "<p>−1</p>"
+    assert typeset.words(left + "<p>-1</p>", typeset.signs) == left + "<p>−1</p>"
     assert typeset.set_in_type(page) == page.replace("<p>-1</p></article>", "<p>−1</p></article>")
 
 
@@ -58,3 +58,11 @@ def test_a_page_that_is_set_stays_as_it_is():
     page = f"<article><p>-1 for ({FORMULA}), 40 %</p></article>"
     once = typeset.set_in_type(page)
     assert once != page and typeset.set_in_type(once) == once
+
+
+def test_words_that_begin_with_a_hyphen_or_a_digit_stay_on_one_line():
+    page = '<p title="-log">BiSAM (-log) and the 0-1 loss, bisam-log, <code>-log</code>, 10-1, <span class="math">0-1</span>, \\(0-1\\)</p>'
+    new = typeset.set_in_type(page)
+    whole = '<span class="kept">%s</span>'
+    assert new.startswith(f'<p title="-log">BiSAM ({whole % "-log"}) and the {whole % "0-1"} loss, bisam-log, <code>-log</code>, 10-1, <span class="math">0-1')
+    assert new.count('class="kept"') == 2 and new.endswith("\\(0-1\\)</p>") and typeset.set_in_type(new) == new
