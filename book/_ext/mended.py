@@ -18,6 +18,7 @@ ICON_NAME = re.compile(r"\bfa-(?!solid\b|regular\b|brands\b|lg\b|fw\b|spin\b)([\
 ICON_SCRIPT = re.compile(r'\s*<!-- So that users can add custom icons -->\s*<script src="[^"]*fontawesome\.js[^"]*"></script>')
 MATHJAX = re.compile(r'\s*<script>window\.MathJax = .*?</script>|\s*<script [^>]*src="[^"]*mathjax/[^"]*"></script>')
 CODE = re.compile(r'(<div class="highlight"><pre>(?:<span></span>)?)(.*?)(</pre>)', re.DOTALL)
+INDENT = re.compile(r'(<span class="w">)?( +)(?(1)</span>)(?=[^\s])')
 SUBPAGES = re.compile(r'(<a class="[^"]*reference internal" href="[^"]*">([^<]*)</a><details(?: open="open")?>)<summary>')
 SOLUTION = re.compile(r'(<p class="admonition-title">Solution to)<a [^>]*>(.*?)</a>', re.DOTALL)
 SEARCH = re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"')
@@ -102,9 +103,15 @@ def with_lines(text: str) -> str:
         if '<span class="line">' in found[2] or "<div" in found[2] or "linenos" in found[2]:
             return found[0]
         lines = found[2].splitlines(keepends=True)
-        return found[1] + "".join(f'<span class="line">{line}</span>' for line in lines) + found[3]
+        return found[1] + "".join(f'<span class="line"{indented(line)}</span>' for line in lines) + found[3]
 
     return CODE.sub(lined, text)
+
+
+def indented(line: str) -> str:
+    """The end of a tag and a line of code, whose indent is an element: no line may end between it and the first word."""
+    found = INDENT.match(line)
+    return f' style="--indent: {len(found[2])}"><span class="indent">{found[0]}</span>{line[found.end() :]}' if found else f">{line}"
 
 
 def solutions_that_open(text: str) -> str:

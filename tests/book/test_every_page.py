@@ -137,6 +137,16 @@ def test_a_line_that_wraps_goes_on_indented(tab, address):
     assert len(indents) > 5 and min(indents) > 5
 
 
+def test_a_long_word_of_code_keeps_its_indent_on_a_phone(tab, address):
+    opened(tab, address, "notebooks/reproduce_radius")
+    tab.evaluate(UNFOLDED)
+    look(tab, "light", PHONE)
+    lines = tab.evaluate(BEGINS)
+    assert len(lines) > 50 and {indent for indent, *_ in lines} >= {4, 8}
+    for indent, below, left in lines:
+        assert below < 8 and left == pytest.approx(indent / 2, abs=0.3), (indent, below, left)
+
+
 def test_a_caption_is_as_wide_as_a_line_over_a_narrow_table_and_stays_on_a_phone(tab, address):
     opened(tab, address, "notebooks/when_sam_does_not_help")
     tables, captions = zip(*tab.evaluate(TABLES), strict=True)
@@ -223,6 +233,16 @@ INDENTS = """() => [...document.querySelectorAll("article .highlight pre span.li
     const lower = rows.filter(box => box.top > top + 8);
     return lower.length ? Math.min(...lower.map(box => box.left)) - Math.min(...rows.filter(box => box.top <= top + 8).map(box => box.left)) : null;
   }).filter(indent => indent !== null)"""
+# Of each line of code with an indent: the indent, how far below its top the first word stands, and how far to the right in letters.
+BEGINS = """() => [...document.querySelectorAll("article .highlight pre span.line")]
+  .filter(line => line.getClientRects().length && /^ +\\S/.test(line.textContent)).map(line => {
+    const range = document.createRange(), walk = document.createTreeWalker(line, NodeFilter.SHOW_TEXT);
+    do walk.nextNode(); while (!walk.currentNode.data.trim());
+    const at = walk.currentNode.data.search(/\\S/);
+    range.setStart(walk.currentNode, at), range.setEnd(walk.currentNode, at + 1);
+    const box = range.getBoundingClientRect(), whole = line.getBoundingClientRect();
+    return [line.textContent.search(/\\S/), box.top - whole.top, (box.left - whole.left) / box.width];
+  })"""
 TABLES = """[...document.querySelectorAll("article table.bisam-results")].filter(table => table.getClientRects().length)
   .map(table => [table.tBodies[0].getBoundingClientRect().width, table.caption.getBoundingClientRect().width])"""
 FIRST_PICTURE = """() => {

@@ -46,8 +46,16 @@ def test_what_is_pressed_has_one_name():
 def test_a_line_of_code_has_an_element_and_its_text_stays():
     page = '<div class="highlight"><pre><span></span><span class="k">a</span>\n\n  b\n</pre></div>'
     new = mended.mended(page)
-    assert new.count('<span class="line">') == 3
-    assert new.replace('<span class="line">', "").replace("\n</span>", "\n") == page
+    assert new.count('<span class="line"') == 3
+    bare = new.replace(' style="--indent: 2"', "").replace('<span class="indent">  </span>', "  ")
+    assert bare.replace('<span class="line">', "").replace("\n</span>", "\n") == page
+
+
+def test_the_indent_of_a_line_of_code_is_an_element_and_its_length_is_said():
+    assert mended.indented("a  b\n") == ">a  b\n" and mended.indented("\n") == ">\n"
+    assert mended.indented("    b\n") == ' style="--indent: 4"><span class="indent">    </span>b\n'
+    typed = '<span class="w">  </span>'
+    assert mended.indented(f"{typed}b\n") == f' style="--indent: 2"><span class="indent">{typed}</span>b\n'
 
 
 def test_the_title_of_a_solution_has_no_link():
