@@ -47,6 +47,7 @@ def _ranged(words: str, inside: Callable[[float], bool]) -> Callable[[str, objec
 positive = _ranged("greater than 0", lambda number: number > 0)
 nonnegative = _ranged("0 or greater", lambda number: number >= 0)
 fraction = _ranged("in [0, 1)", lambda number: 0 <= number < 1)
+inside = _ranged("greater than 0 and less than 1", lambda number: 0 < number < 1)
 share = _ranged("greater than 0 and at most 1", lambda number: 0 < number <= 1)
 
 
@@ -252,10 +253,8 @@ def device(name: str, value: object) -> str:
     """``"cpu"`` or a CUDA device that this machine has."""
     if not isinstance(value, str) or not re.fullmatch(r"cpu|cuda(:[0-9]{1,4})?", value):
         raise ValueError(f'{name} must be "cpu" or a CUDA device such as "cuda:0", got {shown(value)}')
-    if value == "cpu":
-        return value  # without a look for other devices, which takes longer than all else that a run checks
-    there = torch.cuda.device_count()
-    if int(value.removeprefix("cuda").removeprefix(":") or 0) >= there:
+    there = torch.cuda.device_count() if value != "cpu" else 1  # the look for other devices takes longer than all else that a run checks
+    if value != "cpu" and int(value.removeprefix("cuda").removeprefix(":") or 0) >= there:
         found = f"{there} CUDA devices" if there else "no CUDA device"
         raise ValueError(f"{name} {shown(value)} is not there: torch finds {found} on this machine")
     return value

@@ -7,16 +7,18 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 @contextlib.contextmanager
 def exact_kernels(device: str) -> Iterator[None]:
-    """On a GPU: float32 in full (not TF32), and convolutions that add in a fixed order, so that a resumed run has the same bits."""
+    """On a GPU: float32 in full (not TF32), convolutions that add in a fixed order, and attention by its formula, whose quick kernels
+    add in any order on the way back; so that a resumed run has the same bits."""
     if device == "cpu":
         yield
         return
     before = torch.get_float32_matmul_precision()
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False), sdpa_kernel(SDPBackend.MATH):
         torch.set_float32_matmul_precision("highest")
         try:
             yield

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from .. import _checks
-from ..training import own_code
+from ..training import models, own_code
 from .devices import exact_kernels
 from .run import PRECISIONS, Run
 
@@ -30,8 +30,12 @@ VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE", "ONEDNN
 # What can move the last bits of a run; the rest is written down for the reader.
 MOVES_BITS = (
     "torch", "torchvision", "numpy", "processor", "instructions", "capability", "threads", "precision", "matmul_precision", "tf32", "mkldnn",
-    "build", "variables", "driver", "cuda", "cudnn", "own",
+    "build", "variables", "driver", "cuda", "cudnn", "own", "weights", "transformers",
+    "tokenizers",
 )  # fmt: skip
+
+
+LANGUAGE = ("glue:", "parallel:", "encoder")  # what begins so is made by libraries of its own
 
 
 def environment(device: str, seconds: float, precision: str = "float32") -> dict:
@@ -69,8 +73,10 @@ def environment(device: str, seconds: float, precision: str = "float32") -> dict
     }  # fmt: skip
 
 
-def made_on_by(run: Run, seconds: float) -> dict:
+def made_on_by(run: Run, seconds: float, root: str | Path | None = None) -> dict:
     """What a run ran on, see :func:`environment`; with a network or data that are not ours also ``own``, what their files hold.
+
+    With texts also the versions of ``transformers`` and ``tokenizers``. Of a network that begins with weights of a file also ``weights``, a digest of that, which is read below the root.
 
     Example:
         >>> list(made_on_by(Run(model="bisam.training.models:mlp"), 1.0)["own"])
@@ -78,7 +84,10 @@ def made_on_by(run: Run, seconds: float) -> dict:
     """
     _checks.part("run", run, Run, "a bisam.training.Run")
     own = own_code.sources(run.model, run.data)
-    return {**environment(run.device, seconds, run.precision), **({"own": own} if own else {})}
+    weights = models.sources(run.model, root)
+    reads = run.data.startswith(LANGUAGE) or run.model.startswith(LANGUAGE)
+    words = {name: version for name in ("transformers", "tokenizers") if reads and (version := _installed(name))}
+    return {**environment(run.device, seconds, run.precision), **({"own": own} if own else {}), **({"weights": weights} if weights else {}), **words}
 
 
 def differences(there: dict, here: dict) -> list[str]:

@@ -32,6 +32,7 @@ class History:
         model: the network with its weights after the last epoch.
         right: which test images are right, a boolean tensor of shape (m,) in the order of the test split: ``"selected"`` at
             :attr:`selected_epoch`, ``"last"`` after the last epoch that was done.
+        steps: of the optimiser, in all epochs that were done.
         fitted: accuracy on all training images with the labels trained on, in evaluation mode, unaugmented, after the last epoch of the run;
             ``None`` before.
 
@@ -52,19 +53,45 @@ class History:
     model: nn.Module | None = None
     right: dict[str, Tensor] = field(default_factory=dict)
     fitted: float | None = None
+    steps: int = 0
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs of the run are done."""
-        return len(self.rows) == self.run.epochs
+        """Whether all epochs of the run are done, or it has ended early."""
+        return len(self.rows) == self.run.epochs or self.ended_early
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether the last ``patience`` evaluations have not raised the validation value that chooses the epoch."""
+        if self.run.patience is None or not (seen := self._evaluated()):
+            return False
+        return sum(row["epoch"] > self.selected_epoch for row in seen) >= self.run.patience
 
     @property
     def selected_epoch(self) -> int:
-        """The earliest epoch of the highest validation accuracy among those evaluated, which is what the protocol reports."""
-        seen = [row for row in self.rows if "validation_accuracy" in row]
+        """The earliest epoch of the highest validation value among those evaluated, which is what the protocol reports."""
+        seen, name = self._evaluated(), f"validation_{self.run.select}"
         if not seen:
             raise ValueError(f"no epoch has been evaluated yet: {len(self.rows)} are done, the first is evaluated after {self.run.evaluate_every}")
-        return max(seen, key=lambda row: (row["validation_accuracy"], -row["epoch"]))["epoch"]
+        return max(seen, key=lambda row: (row[name], -row["epoch"]))["epoch"]
+
+    def _evaluated(self) -> list[dict]:
+        return [row for row in self.rows if f"validation_{self.run.select}" in row]
+
+    @property
+    def metrics(self) -> list[str]:
+        """What was measured of the test split, accuracy first."""
+        return list(dict.fromkeys(name.removeprefix("test_") for row in self.rows for name in row if name.startswith("test_")))
+
+    def final(self, name: str) -> dict[str, float]:
+        """A metric of the test split, in percent: ``selected_test_NAME`` at the chosen epoch and ``last_test_NAME`` after the last one.
+
+        Example:
+            >>> rows = [{"epoch": 1, "validation_accuracy": 90, "test_accuracy": 88, "test_f1": 80}]
+            >>> History(Run(epochs=1), rows).final("f1")
+            {'selected_test_f1': 80, 'last_test_f1': 80}
+        """
+        return {f"selected_test_{name}": self.rows[self.selected_epoch - 1][f"test_{name}"], f"last_test_{name}": self.curve(f"test_{name}")[-1]}
 
     @property
     def selected_test_accuracy(self) -> float:

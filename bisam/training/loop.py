@@ -8,23 +8,28 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from torch import Tensor
+
 from .. import _checks
 from .. import _files as files
 from .._progress import epochs_bar
-from ..training import checkpoint, models
+from ..training import bootstrap, checkpoint, models
 from .data import Data
 from .devices import exact_kernels
 from .environment import made_on_by
 from .history import History
+from .metrics import earlier_rows
 from .rng import forked_rng, seeded_rng
 from .run import Run
 from .state import State
+from .stream import accidents_named, check_loaders
 from .workers import Workers, workers
 
 
 def fit(
     run: Run, checkpoint_path: str | Path | None = None, *, root: str | Path | None = None, progress: bool = False,
     stop_after: int | None = None, minutes: float | None = None, on_epoch: Callable[[dict], object] | None = None,
+    stop: Callable[[], bool] | None = None, loaders: int | None = None,
 ) -> History:  # fmt: skip
     """Trains as ``run`` says and returns the history; with a checkpoint it goes on where it was cut, exactly.
 
@@ -32,7 +37,8 @@ def fit(
     one epoch, and the resumed training ends at the same bits as an uncut one (on the same machine with the same number of threads).
 
     Under ``torchrun`` the processes share every batch and come to the same weights; the first writes the checkpoint. Apart from that one
-    training at a time works on a checkpoint: it holds a lock beside the file, which goes with its process.
+    training at a time works on a checkpoint: it holds a lock beside the file, which goes with its process. With ``bootstrap`` the first of the
+    two trainings has a checkpoint of its own beside it, which ends in ``.first``; the history is that of the second.
 
     Args:
         run: what to do.
@@ -43,6 +49,9 @@ def fit(
         minutes: end cleanly before an epoch that would probably last beyond this; the same call goes on later.
         on_epoch: is called with a copy of the row of each epoch that this call finishes, when the checkpoint has it; of several processes the
             first calls it. Whatever it draws or changes, the training goes on to the same bits; an error in it becomes a warning.
+        stop: is asked before each epoch, and ends the training cleanly where it says True, of several processes where one says so; the same
+            call goes on later.
+        loaders: processes that decode images, where ``loading="stream"``, for each process that trains; 0 leaves it to that. It moves no bit.
 
     Raises:
         bisam.training.checkpoint.CheckpointError: the file is damaged in any bit, belongs to another run, does not fit this one, is in the
@@ -64,14 +73,35 @@ def fit(
     stop_after = _checks.optional("stop_after", stop_after, of=_checks.whole)
     minutes = _checks.optional("minutes", minutes, of=_checks.positive)
     _checks.optional("on_epoch", on_epoch, of=_checks.function, words="a function of the row of an epoch")
+    _checks.optional("stop", stop, of=_checks.function, words="a function that says whether to stop")
+    check_loaders(run, loaders)
     path = _checks.optional("checkpoint_path", checkpoint_path, of=_checks.path)
     if path is not None:
         checkpoint.check_writable(path)
     models.find(run.model)
+    given = {"progress": progress, "stop": stop}
+    if not run.bootstrap:
+        return _trained(run, path, root, None, loaders, stop_after=stop_after, minutes=minutes, on_epoch=on_epoch, **given).history
+    first, file, began = bootstrap.first_run(run), bootstrap.first_path(path), time.perf_counter()
+    before = len(earlier_rows(file, first)) if file is not None and file.exists() else 0
+    teacher = _trained(first, file, root, None, loaders, stop_after=stop_after, minutes=minutes, **given)
+    done = len(teacher.history.rows) - before
+    if not teacher.history.finished or done == stop_after:
+        return History(run)  # nothing of the second training yet
+    stop_after = None if stop_after is None else stop_after - done
+    minutes = None if minutes is None else max(minutes - (time.perf_counter() - began) / 60, 1e-3)
+    labels = bootstrap.relabelled(teacher)
+    return _trained(run, path, root, labels, loaders, stop_after=stop_after, minutes=minutes, on_epoch=on_epoch, **given).history
+
+
+def _trained(run: Run, path: Path | None, root: str | Path | None, labels: Tensor | None, loaders: int | None, **how) -> State:
+    """A training as it stands at its end, with the labels of the run or with others; locks, random state and kernels are seen to."""
     task = task_of(run, root)
     with workers(run.device) as here, locked(path, here), seeded_rng(run.seed, run.device), exact_kernels(run.device):
         here.check(run.batch_size)
-        return train(State(run, task, here), path, progress=progress, stop_after=stop_after, minutes=minutes, on_epoch=on_epoch)
+        with contextlib.closing(State(run, task, here, root=root, labels=labels, loaders=loaders)) as state, accidents_named():
+            train(state, path, **how)
+            return state
 
 
 def task_of(run: Run, root: str | Path | None) -> Data:
@@ -95,7 +125,7 @@ def locked(path: Path | None, here: Workers) -> Iterator[None]:
 
 def train(
     state: State, path: Path | None = None, *, progress: bool = False, stop_after: int | None = None, minutes: float | None = None,
-    on_epoch: Callable[[dict], object] | None = None,
+    on_epoch: Callable[[dict], object] | None = None, stop: Callable[[], bool] | None = None,
 ) -> History:  # fmt: skip
     """What :func:`~bisam.training.fit` does with a state, around which locks, random state and kernels have been seen to."""
     run, history, first = state.run, state.history, state.workers.is_first
@@ -103,7 +133,7 @@ def train(
         state.load(checkpoint.read(path, run.identity()), path)
     end = run.epochs if stop_after is None else min(run.epochs, len(history.rows) + stop_after)
     with epochs_bar(run.recipe.name, run.epochs, len(history.rows), progress and first) as advance:
-        for _ in course(state, path, end, minutes, advance, on_epoch):
+        for _ in course(state, path, end, minutes, advance, on_epoch, stop=stop):
             pass
     return history
 
@@ -111,16 +141,17 @@ def train(
 def course(
     state: State, path: Path | None, end: int, minutes: float | None = None,
     advance: Callable[[dict], object] = lambda row: None, on_epoch: Callable[[dict], object] | None = None, every: float = 0.0,
+    stop: Callable[[], bool] | None = None,
 ) -> Iterator[None]:  # fmt: skip
     """The training up to an epoch, one step at a time; between two steps others may have the device.
 
     A checkpoint is written after an epoch, but not within ``every`` seconds of the last, and where the time is over before the run is done.
     """
     run, history, first = state.run, state.history, state.workers.is_first
-    made_on = made_on_by(run, 0.0) if path is not None and first else {}
+    made_on = made_on_by(run, 0.0, state.root) if path is not None and first else {}
     began, longest = time.perf_counter(), 0.0
     kept_at, kept = began, len(history.rows)
-    while len(history.rows) < end and not state.late(began, longest, minutes):
+    while len(history.rows) < end and not history.finished and not late(state, began, longest, minutes) and not _told(stop, state.workers):
         started = time.perf_counter()
         yield from state.steps()
         longest = max(longest, time.perf_counter() - started)
@@ -132,9 +163,19 @@ def course(
             _tell(on_epoch, dict(history.rows[-1]), run.device)
         advance(history.rows[-1])
     if history.finished:
-        history.fitted = state.accuracy(state.train)
+        history.fitted = state.look(state.train, whole=False).metrics["accuracy"]
     elif path is not None and kept < len(history.rows):
         _keep(state, path, made_on)
+
+
+def late(state: State, began: float, longest: float, minutes: float | None) -> bool:
+    """Whether one more epoch would outlast the time, by the clock of the first process."""
+    return minutes is not None and state.workers.gathered(time.perf_counter() - began + longest > 60 * minutes)[0]
+
+
+def _told(stop: Callable[[], bool] | None, here: Workers) -> bool:
+    """Whether one of the processes is to stop: all hear of it before the same epoch."""
+    return stop is not None and any(here.gathered(bool(stop())))
 
 
 def _keep(state: State, path: Path, made_on: dict) -> None:

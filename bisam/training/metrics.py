@@ -1,4 +1,4 @@
-"""What a training says of itself as it goes: a row an epoch in a table, and in the event files of TensorBoard."""
+"""What a training says of itself as it goes: a row an epoch in a table, in the event files of TensorBoard, and to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import io
 import json
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from .. import _files as files
 from ..training import checkpoint
 from .run import Run
 
-__all__ = ["EventFiles", "Log", "Table", "earlier_rows"]
+__all__ = ["EventFiles", "Log", "Table", "Tracked", "earlier_rows"]
 
 REMARK = "# environment: "
 
@@ -129,9 +130,7 @@ class EventFiles:
     def __init__(self, folder: str | Path, made_on: dict):
         self.folder, self.writer = _checks.path("folder", folder, "the path of a folder"), None
         self.made_on = _checks.part("made_on", made_on, dict, "a dictionary of plain values")
-        if not _is_there():
-            said = "tensorboard must be installed for event files: pip install tensorboard, or leave them out"
-            raise ValueError(f"{said}; metrics.csv has the same rows")
+        _check_there("tensorboard", "for event files")
 
     def __call__(self, rows: list[dict]) -> None:
         new = rows[-1:]
@@ -160,5 +159,59 @@ class EventFiles:
             self.writer.close()
 
 
-def _is_there() -> bool:
-    return importlib.util.find_spec("tensorboard") is not None
+class Tracked:
+    """Sends rows to Weights & Biases, each at the step of its epoch; how they get there is what the variable WANDB_MODE says, also without a network.
+
+    A training that goes on goes on with the same tracked run, whose name lies in the folder. Without wandb there is a ``ValueError``.
+
+    Args:
+        project: the project there.
+        folder: where its files go, and the name of the run.
+        described: what was run and what on, plain values.
+
+    Example:
+        >>> try:
+        ...     Tracked("mine", 5, {})
+        ... except TypeError as error:
+        ...     print(str(error)[:38])
+        folder must be the path of a folder, n
+    """
+
+    def __init__(self, project: str, folder: str | Path, described: dict):
+        self.project, self.folder = _checks.line("project", project), _checks.path("folder", folder, "the path of a folder")
+        self.described, self.run = _checks.part("described", described, dict, "a dictionary of plain values"), None
+        _check_there("wandb", "to track a training")
+
+    def __call__(self, rows: list[dict]) -> None:
+        if self.run is None:
+            self._begin()
+        for row in rows:
+            if row["epoch"] >= self.next:
+                self.run.log({name: value for name, value in row.items() if name != "epoch"}, step=row["epoch"])
+        self.next = rows[-1]["epoch"] + 1
+
+    def _begin(self) -> None:
+        import wandb
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = self.folder / "wandb-id.txt"
+        if not name.exists():
+            files.write_whole(name, f"{secrets.token_hex(8)}\n")
+        self.run = wandb.init(
+            project=self.project, id=name.read_text(encoding="utf-8").strip(), dir=str(self.folder), config=self.described, resume="allow"
+        )
+        self.next = self.run.step
+
+    def complete(self, rows: list[dict]) -> None:
+        """Sends what is missing, and says that the training is done."""
+        self(rows)
+        self.run.finish()
+
+
+def _is_there(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _check_there(package: str, purpose: str) -> None:
+    if not _is_there(package):
+        raise ValueError(f"{package} must be installed {purpose}: pip install {package}, or leave it out; metrics.csv has the same rows")

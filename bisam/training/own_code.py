@@ -23,6 +23,7 @@ __all__ = ["function", "is_path", "names", "path_of", "sources"]
 GROUPS = {"model": "bisam.models", "data": "bisam.data"}
 IDENTIFIER = r"[^\W\d]\w*"
 PATH = re.compile(rf"{IDENTIFIER}(\.{IDENTIFIER})*:{IDENTIFIER}(\.{IDENTIFIER})*")
+FILES = ("folder:", "file:", "glue:", "parallel:", "encoder:")  # how names of what is read from files begin; they are no modules
 
 
 def is_path(name: object) -> bool:
@@ -32,7 +33,7 @@ def is_path(name: object) -> bool:
         >>> is_path("my_lab.networks:narrow"), is_path("folder:flowers"), is_path("mlp")
         (True, False, False)
     """
-    return isinstance(name, str) and PATH.fullmatch(name) is not None and not name.startswith(("folder:", "file:"))
+    return isinstance(name, str) and PATH.fullmatch(name) is not None and not name.startswith(FILES)
 
 
 def names(kind: str) -> list[str]:

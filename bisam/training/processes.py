@@ -15,6 +15,7 @@ from .. import _checks
 __all__ = ["Stopped", "follow_parent", "kill_started", "signals_held_back", "stoppable"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+HELD_BACK = (*SIGNALS, *(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)))
 PR_SET_PDEATHSIG = 1  # of Linux, in <linux/prctl.h>
 
 
@@ -66,9 +67,10 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals_held_back() -> Iterator[None]:
-    """Inside, INT, TERM and HUP wait; a process that is started inside never sees them, and is for its parent to end.
+    """Inside, INT, TERM, HUP, USR1 and USR2 wait; a process that is started inside never sees them, and is for its parent to end.
 
-    Ctrl-C and a closed terminal reach every process of a command at once: without this each worker would answer too, with a traceback.
+    Ctrl-C, a closed terminal and a cluster that takes its node back reach every process of a command at once: without this each worker would
+    answer too, with a traceback or its end.
 
     Example:
         >>> with contextlib.suppress(Stopped), stoppable(), signals_held_back():
@@ -79,7 +81,7 @@ def signals_held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     try:
         yield
     finally:

@@ -8,13 +8,12 @@ from ..axes.radius import Constant
 from .checkpoint import CheckpointError, check_form
 
 if TYPE_CHECKING:
-    from .run import Run
     from .state import State
 
 HISTORY = ("rows",)  # what the first step does not make, and what is checked by itself
 COUNTS = ("epoch", "broken")
 COLUMNS = (*COUNTS, "lr", "train_loss", "train_accuracy")
-EVALUATED = ("validation_accuracy", "test_accuracy")
+EVALUATED = ("validation", "test")
 
 
 def check(state: State, saved: object) -> None:
@@ -29,11 +28,12 @@ def check(state: State, saved: object) -> None:
         )
     form = _form(state, saved)
     check_form(*({name: part for name, part in one.items() if name not in HISTORY} for one in (saved, form)))
-    _check_rows(saved["rows"], state.run)
+    _check_rows(saved["rows"], state)
     if saved["seconds"] < 0:
         raise CheckpointError(f"state.seconds must be 0 or greater, got {saved['seconds']!r}")
-    if saved["schedule"]["last_epoch"] != len(saved["rows"]):
-        raise CheckpointError(f"state.schedule stands at epoch {saved['schedule']['last_epoch']}, state.rows at {len(saved['rows'])}")
+    stands, each = saved["schedule"]["last_epoch"], 1 if state.run.rate_by == "epoch" else state.steps_an_epoch
+    if stands != each * len(saved["rows"]):
+        raise CheckpointError(f"state.schedule stands at {state.run.rate_by} {stands}, state.rows at {each * len(saved['rows'])}")
 
 
 def _form(state: State, saved: dict) -> dict:
@@ -57,14 +57,15 @@ def _remembered(state: object) -> int:
     return sum(len(part) for part in parts if isinstance(part, dict))
 
 
-def _check_rows(rows: object, run: Run) -> None:
+def _check_rows(rows: object, state: State) -> None:
     """A ``CheckpointError`` unless there is one row an epoch, with all columns and finite numbers."""
+    run = state.run
     if not isinstance(rows, list) or not 0 < len(rows) <= run.epochs:
         got = f"{len(rows)} of them" if isinstance(rows, list) else type(rows).__name__
         raise CheckpointError(f"state.rows must be a list of 1 to {run.epochs} epochs, got {got}")
     names = (*COLUMNS, "rho") if run.recipe.radius.learns else COLUMNS
     form = {name: 0 if name in COUNTS else 0.0 for name in names}
-    whole = {**form, **dict.fromkeys(EVALUATED, 0.0)}
+    whole = {**form, **{f"{split}_{name}": 0.0 for split in EVALUATED for name in state.task.metrics}}
     for k, row in enumerate(rows):
         check_form(row, whole if run.evaluates(k + 1) else form, f"state.rows.{k}")
         if row["epoch"] != k + 1:

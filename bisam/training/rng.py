@@ -26,6 +26,14 @@ def seeded_rng(seed: int, device: str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """Inside, torch draws on the CPU from a seed; outside, nothing has been drawn. No GPU is asked or seeded."""
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
 def forked_rng(device: str) -> contextlib.AbstractContextManager:
     """What is drawn inside is not seen outside; on every GPU, for manual_seed seeds all of them."""
     used = device != "cpu" or torch.cuda.is_initialized()

@@ -10,10 +10,14 @@ from pathlib import Path
 import torch
 
 from .. import _checks
+from .._kinds import LATER
 from ..axes.recipe import Recipe
+from ..methods.bsam import needs_variational
 from ..methods.table import RECIPES, SAM, recipe
-from ..training import augment, captured, data, models
+from ..training import augment, captured, choices, data, models
+from .choices import BASES
 from .data import Data, Split, symmetric_noise
+from .data.streamed import RESIZED_CROP
 from .rng import seed_for
 
 __all__ = ["COMPILE", "PRECISIONS", "Run", "equal_budget", "labelled"]
@@ -26,22 +30,24 @@ COMPILE = ("no", "default", "reduce-overhead", "whole-step")  # the last two run
 class Run:
     r"""Everything that decides what a training does, and nothing else.
 
-    The learning rate follows :math:`\eta_e = \tfrac12 \eta\,(1 + \cos(\pi e / E))` over the epochs :math:`e = 0, \dots, E - 1`.
+    The learning rate follows :math:`\eta_e = \tfrac12 \eta\,(1 + \cos(\pi e / E))` over the epochs :math:`e = 0, \dots, E - 1`, unless another
+    schedule is chosen, see :mod:`bisam.training.schedules`.
 
     Args:
         recipe: the method, a :class:`~bisam.axes.recipe.Recipe` or its name.
         data: name of the task or path of a function of one's own, see :func:`bisam.training.data.load`.
         model: name of the network or path of a function of one's own, see :func:`bisam.training.models.check_name`.
         epochs: passes over the training images.
-        batch_size: images a step; a smaller last batch is left out of the epoch.
-        lr: learning rate at the start.
-        momentum: of the base optimiser, SGD, in [0, 1). The base of the bSAM recipes takes it as its first beta.
+        batch_size: samples a step; a smaller last batch is left out of the epoch.
+        lr: highest learning rate; ``None`` stands for that of ``BASES``, as it does for the next two.
+        momentum: of the base optimiser, in [0, 1): of SGD and Muon; AdamW and the base of the bSAM recipes take it as their first beta.
         weight_decay: of the base optimiser; it is not part of the ascent gradient. For bSAM it is the prior.
         label_noise: share of the training labels that are redrawn, in [0, 1); the other splits stay clean.
         noise_reading: ``"other"`` or ``"any"``, see :func:`~bisam.training.data.symmetric_noise`.
         seed: of the initial weights, the order of the images, the dropout masks and the noisy labels.
         device: ``"cpu"`` or a CUDA device.
-        augment: how training images are changed, one of ``bisam.training.augment.AUGMENTATIONS``.
+        augment: how training images are changed, one of ``bisam.training.augment.AUGMENTATIONS``; where they are streamed ``"none"`` or
+            ``"resized-crop"``, see :mod:`bisam.training.data.streamed`.
         split_seed: which training images are held back for validation; the digits have one split.
         train_images: take so many training images, a tenth of them for validation; all if ``None``.
         test_images: report on so many test images; all if ``None``.
@@ -53,9 +59,28 @@ class Run:
             CUDA graph of both passes and all around them, see :mod:`bisam.training.captured`. On a CPU it is ``"no"`` to the bit.
         per_worker: with several processes, each climbs with the gradient of its own share of the batch.
         evaluate_every: look at the validation and test splits after so many epochs, and after the last one.
+        base: the optimiser that moves the weights: ``"sgd"``, ``"adamw"``, or ``"muon"``, for matrices, with AdamW for the rest.
+        beta2: second beta of AdamW, in [0, 1).
+        schedule: of the learning rate, ``"cosine"``, ``"linear"``, ``"step"`` or ``"constant"``.
+        rate_by: ``"epoch"``, as the published code has it, or ``"step"``.
+        warmup: so many steps at the start over which the rate rises; with ``rate_by="step"``.
+        milestones: of the schedule ``"step"``, shares of the training in (0, 1), in order, at which the rate is multiplied by ``decay``.
+        decay: see there.
+        clip: longest gradient that the base is handed, in the 2-norm over all parameters; the ascent is not clipped.
+        accumulate: parts that a batch goes through the network in, for the memory; they climb together.
+        ema: decay, in (0, 1), of an exponential moving average of the weights, which is then what is evaluated and kept.
+        mixup: alpha of the Beta distribution by which two training samples are mixed, see :mod:`bisam.training.mixup`; 0 mixes none.
+        bootstrap: train twice, the second time on the classes that the first network gives the training samples, see
+            :mod:`bisam.training.bootstrap`.
+        metrics: measured beside those of the data, names of ``bisam.training.scores.METRICS``.
+        select: the metric whose validation value chooses the epoch.
+        loading: ``"device"`` keeps all images there as tensors; ``"stream"`` decodes them from their files as they are needed, see
+            :mod:`bisam.training.stream`.
+        image_size: side in pixels that streamed images are cut to; ``None`` for the data's own, see :func:`bisam.training.data.load`.
+        patience: end early when so many evaluations in turn have not raised that value; ``None`` never does.
 
     Raises:
-        TypeError, ValueError: a field of the wrong type or out of range.
+        TypeError, ValueError: a field of the wrong type or out of range; one that would take no part in this run.
 
     Source:
         The protocol of Xie et al. (2024), section 4.1, at the size of the digits.
@@ -70,9 +95,9 @@ class Run:
     model: str = "small_conv"
     epochs: int = 30
     batch_size: int = 100
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    lr: float | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
     label_noise: float = 0.0
     noise_reading: str = "other"
     seed: int = 0
@@ -88,6 +113,24 @@ class Run:
     per_worker: bool = False
     pool: int = 1
     evaluate_every: int = 1
+    # Records from before a field came do not name it.
+    base: str = dataclasses.field(default="sgd", metadata=LATER)
+    beta2: float = dataclasses.field(default=0.999, metadata=LATER)
+    schedule: str = dataclasses.field(default="cosine", metadata=LATER)
+    rate_by: str = dataclasses.field(default="epoch", metadata=LATER)
+    warmup: int = dataclasses.field(default=0, metadata=LATER)
+    milestones: tuple[float, ...] = dataclasses.field(default=(), metadata=LATER)
+    decay: float = dataclasses.field(default=0.1, metadata=LATER)
+    clip: float | None = dataclasses.field(default=None, metadata=LATER)
+    accumulate: int = dataclasses.field(default=1, metadata=LATER)
+    ema: float | None = dataclasses.field(default=None, metadata=LATER)
+    mixup: float = dataclasses.field(default=0.0, metadata=LATER)
+    bootstrap: bool = dataclasses.field(default=False, metadata=LATER)
+    metrics: tuple[str, ...] = dataclasses.field(default=(), metadata=LATER)
+    select: str = dataclasses.field(default="accuracy", metadata=LATER)
+    patience: int | None = dataclasses.field(default=None, metadata=LATER)
+    loading: str = dataclasses.field(default="device", metadata=LATER)
+    image_size: int | None = dataclasses.field(default=None, metadata=LATER)
 
     def __post_init__(self):
         if isinstance(self.recipe, str):
@@ -97,6 +140,9 @@ class Run:
         object.__setattr__(self, "data", data.check_name(self.data))
         object.__setattr__(self, "model", models.check_name(self.model))
         _checks.keep(self, _checks.whole, "epochs", "batch_size", "pool", "evaluate_every")
+        for name, value in BASES[_checks.choice("base", self.base, tuple(BASES))].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         _checks.keep(self, _checks.positive, "lr")
         _checks.keep(self, _checks.nonnegative, "weight_decay")
         _checks.keep(self, _checks.fraction, "momentum", "label_noise")
@@ -105,15 +151,28 @@ class Run:
         _checks.keep(self, _checks.optional, "train_images", "test_images", of=_checks.whole)
         for name in ("validation_noise", "channels_last", "per_worker"):
             _checks.flag(name, getattr(self, name))
-        _checks.choice("augment", self.augment, tuple(augment.AUGMENTATIONS))
+        _checks.choice("augment", self.augment, (*augment.AUGMENTATIONS, RESIZED_CROP))
         _checks.choice("precision", self.precision, tuple(PRECISIONS))
         _checks.choice("compile", self.compile, COMPILE)
+        choices.check(self)
         if self.compile == "whole-step":
             captured.check(self.recipe)
         _checks.device("device", self.device)
 
+    @property
+    def own_base(self) -> bool:
+        """Whether the recipe brings its own base optimiser, as those of bSAM do."""
+        return needs_variational(self.recipe)
+
+    @property
+    def trainings(self) -> int:
+        """How many trainings it takes."""
+        return 2 if self.bootstrap else 1
+
     def replace(self, **changes) -> Run:
-        """A copy with some fields changed."""
+        """A copy with some fields changed. Another base brings the learning rate, momentum and weight decay of ``BASES`` with it, if they are not given."""
+        if changes.get("base", self.base) != self.base:
+            changes = {**dict.fromkeys(BASES["sgd"]), **changes}
         return dataclasses.replace(self, **changes)
 
     def identity(self) -> dict:
@@ -123,15 +182,16 @@ class Run:
     def task(self, root: str | Path | None = None) -> Data:
         """The data with their splits, read from the folder of the data sets, see :func:`bisam.training.data.load`."""
         chosen = {"train_images": self.train_images, "test_images": self.test_images, "split_seed": self.split_seed, "pool": self.pool}
-        return data.load(self.data, root, **chosen)
+        return data.load(self.data, root, **chosen, loading=self.loading, image_size=self.image_size)
 
     def evaluates(self, epoch: int) -> bool:
-        """Whether validation and test accuracy are measured after this epoch, counted from 1."""
+        """Whether validation and test split are looked at after this epoch, counted from 1."""
         return epoch % self.evaluate_every == 0 or epoch == self.epochs
 
     def to_dict(self) -> dict:
         """All fields as plain values, ready for JSON."""
-        plain = {name.name: getattr(self, name.name) for name in dataclasses.fields(self)}
+        said = [one for one in dataclasses.fields(self) if not (one.metadata.get("later") and getattr(self, one.name) == one.default)]
+        plain = {one.name: list(value) if isinstance(value := getattr(self, one.name), tuple) else value for one in said}
         return {**plain, "recipe": self.recipe.to_dict()}
 
     @staticmethod

@@ -168,7 +168,7 @@ def _course(job: Job, root: str | Path | None, end: float) -> Generator[None, No
     with locked(path, alone):
         task = task_of(run, root)
         with seeded_rng(run.seed, run.device):
-            state = State(run, task, alone, job.graphs)
+            state = State(run, task, alone, job.graphs, root)
             if draws_noise(state.model.train()):
                 raise ValueError(f"model {run.model!r} draws dropout masks, which runs side by side would draw from one generator; use fit")
             if path is not None and path.exists():

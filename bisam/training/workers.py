@@ -44,6 +44,10 @@ class Workers:
         """The part of a batch that this process computes, every W-th sample."""
         return index[self.rank :: self.size]
 
+    def shares(self, n: int, chunk: int) -> tuple[Tensor, ...]:
+        """The places of this process among n samples, so many of all processes at a time."""
+        return self.share(torch.arange(n)).split(max(chunk // self.size, 1))
+
     def wrapped(self, model: nn.Module, device: str) -> nn.Module:
         """The model with gradients that are averaged over the processes, or the model itself."""
         if self.size == 1:
@@ -65,6 +69,16 @@ class Workers:
         states = [None] * self.size
         dist.all_gather_object(states, state)
         return states
+
+    def joined(self, mine: Tensor) -> Tensor:
+        """The rows of all, where each has a row for each sample of its share, in the order of the samples."""
+        if self.size == 1:
+            return mine
+        parts = self.gathered(mine)
+        found = mine.new_empty(sum(map(len, parts)), *mine.shape[1:])
+        for rank, part in enumerate(parts):
+            found[rank :: self.size] = part
+        return found
 
     def check(self, batch_size: int) -> None:
         """A ``ValueError`` if a batch cannot be shared evenly: the mean of the shares would not be that of the batch."""

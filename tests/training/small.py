@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bisam import RECIPES
+from bisam import RECIPES, SAM, SharpnessAware
 from bisam.training import Run, models, weights_digest
 from bisam.training.data import Data, Split
 
@@ -52,6 +52,22 @@ def kinds(recipe):
     """The axes of a recipe with the classes of their parts, and with the numbers and switches that are no parts."""
     values = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe) if field.name != "name"}
     return {(axis, type(value) if dataclasses.is_dataclass(value) else value) for axis, value in values.items()}
+
+
+def check_masks(make, batch_of, seeded):
+    """Both passes of a network with dropout draw the same masks, and a radius of zero is the base to the bit."""
+    found = {}
+    for name, recipe in (("base", "sgd"), ("zero", SAM.with_rho(0.0)), ("too small", SAM.with_rho(1e-30)), ("climbs", "sam")):
+        seeded(0)
+        model = make()
+        opt = SharpnessAware(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), recipe)
+        for _ in range(3):
+            batch = batch_of(model)
+            opt.step(batch)
+        found[name] = weights_digest(model)
+        if name == "too small":  # to move a weight: the second pass is the first one again
+            assert torch.equal(batch.at_w, batch.at_worst) and not torch.equal(batch.at_w, batch.logits())
+    assert found["base"] == found["zero"] == found["too small"] != found["climbs"]
 
 
 def of_each_kind(names):

@@ -433,7 +433,7 @@ def test_checkpoints_are_as_far_apart_as_is_asked_and_the_last_epoch_in_time_lea
     [(_, whole)] = in_turns([Job(RUNS[0], path, every=1e9)], 1)
     assert written == [] and len(whole.rows) == 4
     with monkeypatch.context() as patch:
-        patch.setattr(State, "late", lambda self, *_: len(self.history.rows) == 3)
+        patch.setattr("bisam.training.loop.late", lambda state, *_: len(state.history.rows) == 3)
         [(_, cut)] = in_turns([Job(RUNS[0], path, every=1e9)], 1)
     assert written == [3] and len(cut.rows) == 3
     [(_, resumed)] = in_turns([Job(RUNS[0], path, every=1e-9)], 1)

@@ -85,12 +85,13 @@ def test_of_equal_validation_accuracies_the_bits_are_those_of_the_earliest(monke
     scores = {0: [0, 1, 1, 0, 1], 1: [0, 1, 0, 1, 0]}  # of the validation and the test split, an epoch each
     calls = []
 
-    def scripted(model, split, chunk=1000, prepared=None):
+    def scripted(model, task, split, *more):
         part = 0 if torch.equal(split.inputs, TINY.validation.inputs) else 1
         calls.append(part)
-        return torch.tensor([bool(scores[part][calls.count(part) - 1])] * 2 + [part == 1 and calls.count(1) == 2])
+        right = torch.tensor([bool(scores[part][calls.count(part) - 1])] * 2 + [part == 1 and calls.count(1) == 2])
+        return evaluation.Seen(right, {"accuracy": 100 * int(right.sum()) / 3})
 
-    monkeypatch.setattr(evaluation, "which_right", scripted)
+    monkeypatch.setattr(evaluation, "look", scripted)
     state = State(run(epochs=6), TINY)
     for _ in range(5):
         state.epoch()
@@ -111,9 +112,9 @@ def test_the_fit_is_measured_on_all_training_images_after_the_last_epoch(model):
 @pytest.mark.parametrize("model", ["dropping", "small_conv"])
 def test_measuring_the_fit_draws_nothing_and_moves_no_bit(model, monkeypatch):
     measured = fit(run(model=model))
-    plain = evaluation.which_right
-    monkeypatch.setattr(evaluation, "which_right", lambda model, split, *rest, **named: (
-        torch.zeros(len(split), dtype=torch.bool) if len(split) == 47 else plain(model, split, *rest, **named)))  # fmt: skip
+    plain = evaluation.look
+    monkeypatch.setattr(evaluation, "look", lambda model, task, split, *rest: (
+        evaluation.Seen(None, {"accuracy": 0.0}) if len(split) == 47 else plain(model, task, split, *rest)))  # fmt: skip
     left_out = fit(run(model=model))
     assert outcome(left_out)[:4] == outcome(measured)[:4] and left_out.fitted == 0.0 < measured.fitted
     assert measured.model.training == left_out.model.training

@@ -156,6 +156,14 @@ def test_a_run_out_of_time_ends_cleanly_and_goes_on(tmp_path):
     assert outcome(fit(run(), path)) == outcome(whole) and fit(run(), path, minutes=10).finished
 
 
+def test_a_run_that_is_told_to_stop_ends_after_its_epoch_and_goes_on(tmp_path):
+    whole, path, asked = fit(run()), tmp_path / "run.pt", []
+    cut = fit(run(), path, stop=lambda: asked.append(None) or len(asked) == 3)
+    assert len(cut.rows) == 2 and not cut.finished and len(asked) == 3
+    assert fit(run(), path, stop=lambda: True).rows == cut.rows
+    assert outcome(fit(run(), path, stop=lambda: False)) == outcome(whole)
+
+
 def test_digits_are_learnt():
     history = fit(Run(recipe="bisam-log", epochs=3, batch_size=100))
     assert (
@@ -169,6 +177,7 @@ def test_digits_are_learnt():
     "arguments, error, message",
     [
         ({"stop_after": 0}, ValueError, r"stop_after must be at least 1, got 0"),
+        ({"stop": True}, TypeError, r"stop must be a function that says whether to stop, got True of type bool"),
         ({"stop_after": 1.5}, TypeError, r"stop_after must be a whole number, not 1\.5 of type float"),
     ],
 )

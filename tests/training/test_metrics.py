@@ -64,7 +64,7 @@ def test_what_on_epoch_draws_and_changes_moves_no_bit(tmp_path, monkeypatch):
 
 def test_on_epoch_leaves_the_random_state_of_the_training_alone(monkeypatch):
     states = []
-    monkeypatch.setattr("bisam.training.state.State.late", lambda self, *_: states.append(torch.get_rng_state()) or False)
+    monkeypatch.setattr("bisam.training.loop.late", lambda *_: states.append(torch.get_rng_state()) or False)
     fit(RUN, on_epoch=disturbing)
     fit(RUN)
     assert all(torch.equal(one, other) for one, other in zip(states[:3], states[3:], strict=True))
@@ -208,7 +208,7 @@ class Writer:
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    monkeypatch.setattr(metrics, "_is_there", lambda: True)
+    monkeypatch.setattr(metrics, "_is_there", lambda package: True)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
 
 
@@ -231,9 +231,44 @@ def test_event_files_hold_each_epoch_once_wherever_the_training_was_cut(stand_in
 
 
 def test_without_tensorboard_event_files_are_refused_before_any_work(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(metrics, "_is_there", lambda: False)
-    assert main([*WORDS, str(tmp_path / "run"), "--tensorboard"]) == 2
-    assert "tensorboard must be installed" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    monkeypatch.setattr(metrics, "_is_there", lambda package: False)
+    for words, package in ((["--tensorboard"], "tensorboard"), (["--wandb", "mine"], "wandb")):
+        assert main([*WORDS, str(tmp_path / "run"), *words]) == 2
+        assert f"{package} must be installed" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_tracked_training_sends_each_epoch_once_to_one_run_wherever_it_was_cut(tmp_path, capsys, monkeypatch):
+    sent, begun = {}, []
+
+    class Tracking:
+        def __init__(self, name):
+            self.name = name
+            self.step = max(sent.get(name, {-1: None})) + 1
+
+        def log(self, row, step):
+            assert step not in sent.setdefault(self.name, {})
+            sent[self.name][step] = row
+
+        def finish(self):
+            begun[-1]["finished"] = True
+
+    def init(**given):
+        begun.append(given)
+        return Tracking(given["id"])
+
+    module = types.SimpleNamespace(init=init)
+    monkeypatch.setattr(metrics, "_is_there", lambda package: True)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    with monkeypatch.context() as patch:
+        patch.setattr("bisam.training.fit", lambda *given, **named: fit(*given, **{**named, "stop_after": 2}))
+        main([*WORDS, str(tmp_path), "--wandb", "mine"])
+    for _ in range(2):
+        assert main([*WORDS, str(tmp_path), "--wandb", "mine"]) == 0
+    rows = json.loads((tmp_path / "history.json").read_text())["rows"]
+    (name,) = sent
+    assert name == (tmp_path / "wandb" / "wandb-id.txt").read_text().strip()
+    assert sent[name] == {row["epoch"]: {name: row[name] for name in row if name != "epoch"} for row in rows}
+    assert begun[0]["project"] == "mine" and begun[0]["config"]["run"]["model"] == "mlp" and begun[-1]["finished"] and "finished" not in begun[0]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")

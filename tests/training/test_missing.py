@@ -2,12 +2,13 @@
 
 import sys
 
+import photographs
 import pytest
 import torch
 from small import run
 
-from bisam.training import data, environment, fit, weights_digest
-from bisam.training.data import Data, Split, optical_digits
+from bisam.training import Run, data, environment, fit, models, weights_digest
+from bisam.training.data import Data, Split, bytepairs, optical_digits, parallel
 
 
 @pytest.fixture
@@ -45,6 +46,21 @@ def test_what_is_missing_is_named_with_its_extra(package, what, without, tmp_pat
         what(tmp_path)
 
 
+@pytest.mark.parametrize("package, what", [
+    ("tokenizers", lambda folder: data.load("glue:rte:small", folder)),
+    ("tokenizers", lambda folder: bytepairs.trained(["ein Hund"])),
+    ("sacrebleu", lambda folder: parallel.bleu(["a dog"], ["a dog"])),
+    ("transformers", lambda folder: models.build("encoder:small", {"input_ids": (9,)}, 2, folder)),
+])  # fmt: skip
+def test_what_texts_lack_is_named_with_their_extra(package, what, without, tmp_path):
+    for file in ("glue/RTE/train.tsv", "glue/RTE/dev.tsv", "small/tokenizer.json", "small/config.json"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    without(package)
+    with pytest.raises(ModuleNotFoundError, match=rf'{package} is needed here .* pip install "bisam\[language\]"'):
+        what(tmp_path)
+
+
 def test_a_tree_of_images_asks_for_pillow(without, tmp_path):
     for place in ("train/daisy", "train/rose", "test/daisy", "test/rose"):
         (tmp_path / "flowers" / place).mkdir(parents=True)
@@ -61,3 +77,12 @@ def test_the_environment_leaves_out_what_is_not_installed(monkeypatch):
     monkeypatch.setattr(environment, "_version", lambda: "0")
     monkeypatch.setattr(environment.importlib.metadata, "version", version)
     assert not {"torchvision", "numpy"} & set(environment.environment("cpu", 0.0))
+
+
+@pytest.mark.parametrize("package", ["torchvision", "PIL"])
+def test_photographs_that_nothing_can_decode_name_the_extra_before_any_step(package, without, tmp_path, no_training):
+    photographs.write_imagenet(tmp_path)
+    without(package)
+    streamed = Run(data="imagenet", loading="stream", image_size=16, model="mlp", batch_size=8, epochs=1)
+    with pytest.raises(ModuleNotFoundError, match=rf'{package}.*pip install "bisam\[train\]"'):
+        fit(streamed, root=tmp_path, loaders=2)
