@@ -28,7 +28,8 @@ class Listed(NamedTuple):
     changed: int
 
 
-def _tree(name: str, root: Path) -> Path:
+def tree(name: str, root: Path) -> Path:
+    """The folder of a tree of images, whose training and test images have the same classes; a ``DataError`` if not."""
     tree = root / name.removeprefix(PREFIX)
     for folder in (root, tree, tree / "train", tree / "test"):
         if not folder.is_dir():
@@ -71,9 +72,9 @@ def stamped(name: str, root: Path) -> list[tuple]:
     if (packed := _archive_of(name, root)) is not None:
         status = packed.stat()
         return [(packed.name, status.st_size, status.st_mtime_ns)]
-    tree = _tree(name, root)
-    start = len(str(tree))  # the same tree elsewhere is the same tree
-    return [(file.path[start:], file.size, file.changed) for part in ("train", "test") for file in listing(tree / part)]
+    top = tree(name, root)
+    start = len(str(top))  # the same tree elsewhere is the same tree
+    return [(file.path[start:], file.size, file.changed) for part in ("train", "test") for file in listing(top / part)]
 
 
 def _archive_of(name: str, root: Path) -> Path | None:
@@ -90,7 +91,7 @@ def read(name: str, root: Path, key: str) -> Images:
     if images is None:
         _checks.needs("PIL.Image", extra="train")
         packed = _archive_of(name, root)
-        images = _from_tree(_tree(name, root)) if packed is None else _from_archive(packed)
+        images = _from_tree(tree(name, root)) if packed is None else _from_archive(packed)
         keep(cache, key, images)
     return images
 
@@ -107,15 +108,15 @@ def _from_archive(path: Path) -> Images:
 
 def pack(name: str, root: Path, there: Path) -> Path:
     """Puts a tree of images into one file, from which :func:`read` makes the same images; a ``DataError`` if the tree is not there."""
-    tree = _tree(name, root)
-    listed = [(file, part == "train") for part in ("train", "test") for file in listing(tree / part)]
-    path = archive.path_of(tree.name, there)
+    top = tree(name, root)
+    listed = [(file, part == "train") for part in ("train", "test") for file in listing(top / part)]
+    path = archive.path_of(top.name, there)
     archive.write(path, [(Path(file.path).read_bytes(), file.target, is_train) for file, is_train in listed])
     return path
 
 
-def _from_tree(tree: Path) -> Images:
-    train, test = listing(tree / "train"), listing(tree / "test")
+def _from_tree(top: Path) -> Images:
+    train, test = listing(top / "train"), listing(top / "test")
     pixels, cut = torch.from_numpy(decode([file.path for file in (*train, *test)])), len(train)
     targets = [torch.tensor([file.target for file in part]) for part in (train, test)]
     return Images(int(targets[0].max()) + 1, pixels[:cut], targets[0], pixels[cut:], targets[1])

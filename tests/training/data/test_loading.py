@@ -98,7 +98,7 @@ def test_names_that_are_allowed():
     for name in (*data.DATA, "folder:cifar10-jpeg", "folder:v1.2_x", "file:mnist10k"):
         assert check_name(name) == name
     for name in ("folder:", "folder:../x", "folder:a/b", "folder:.hidden", "file:", "file:a/b", "cifar", "", None, 3, ["digits"]):
-        with pytest.raises(ValueError, match=r"one of digits, mnist, fashion-mnist, cifar10, cifar100, folder:NAME or file:NAME"):
+        with pytest.raises(ValueError, match=r"one of digits, mnist, fashion-mnist, cifar10, cifar100, imagenet, flowers102, pets, folder:NAME or file:NAME"):
             check_name(name)
     with pytest.raises(ValueError, match=r"data must be one of"):
         load("folder:../flowers")
