@@ -5,6 +5,7 @@ r"""Data: splits that a seed fixes, images scaled by their mean and deviation, a
     y_i & \text{otherwise} \end{cases}
 """
 
+from .image_sets import check_loading
 from .images import DataError
 from .loading import DATA, check_name, load
 from .noise import READINGS, symmetric_noise
@@ -12,4 +13,4 @@ from .optical_digits import digits
 from .pixels import pooled
 from .task import Data, Split
 
-__all__ = ["DATA", "READINGS", "Data", "DataError", "Split", "check_name", "digits", "load", "pooled", "symmetric_noise"]
+__all__ = ["DATA", "READINGS", "Data", "DataError", "Split", "check_loading", "check_name", "digits", "load", "pooled", "symmetric_noise"]
