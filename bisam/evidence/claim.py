@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from .. import _checks
 from ..methods.table import RECIPES, is_recipe
+from ..training import scores
 from .experiment import CONTROLS
 from .places import LedgerError
 from .verdicts import FEWEST
 
 __all__ = ["Claim", "Family"]
 
-METRICS = ("selected_test_accuracy", "last_test_accuracy", "selected_test_top5_accuracy", "broken")
+METRICS = (*(f"{epoch}_test_{metric}" for epoch in ("selected", "last") for metric in scores.METRICS), "broken")
 FITTED = 90.0  # percent of the labels that can be fitted, which a claim about accuracy needs both methods to have fitted
 
 
@@ -27,7 +28,7 @@ class Claim:
         experiment: whose runs decide it; empty for a claim that nothing here can decide yet.
         statement: the sentence.
         ours, theirs: two methods.
-        metric: ``"selected_test_accuracy"``, ``"last_test_accuracy"``, ``"selected_test_top5_accuracy"``, which no record of ours has,
+        metric: ``"selected_test_accuracy"``, ``"last_test_accuracy"``, the same of another of ``bisam.training.scores.METRICS``,
             or ``"broken"``, the samples that were right at w and wrong at :math:`w + \epsilon`, mean over the epochs.
         at: the place of the grid, axis to value.
         against: where ``theirs`` stands at another place, the axes that differ.

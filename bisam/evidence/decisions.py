@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import _checks
+from ..training import scores
 from . import ledger
 from .claim import Claim
 from .crossed import ALPHA, Crossed, crossed
@@ -26,7 +27,10 @@ from .verdicts import FEWEST, NOT_IN_FAMILY, Fit, direction, verdict
 
 __all__ = ["Decision", "decide", "decisions"]
 
-OTHER = {"selected_test_accuracy": ("last epoch", "last_test_accuracy"), "last_test_accuracy": ("chosen epoch", "selected_test_accuracy")}
+OTHER = {
+    **{f"selected_test_{metric}": ("last epoch", f"last_test_{metric}") for metric in scores.METRICS},
+    **{f"last_test_{metric}": ("chosen epoch", f"selected_test_{metric}") for metric in scores.METRICS},
+}
 BITS = {"selected_test_accuracy": "selected", "last_test_accuracy": "last"}
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from .. import _checks
 from ..axes.direction import RandomDirection
 from ..axes.recipe import Recipe
+from ..axes.schedules import Phase
 from ..losses.bounds import Identity, Tanh
 from ..losses.cross_entropy import CrossEntropy
 from ..losses.surrogate import Surrogate
@@ -24,11 +25,12 @@ BUDGETS = ("passes", "epochs", "same")
 MACHINES = ("cpu", "gpu")
 AXES = (*(part.name for part in dataclasses.fields(Run) if part.name not in ("recipe", "seed")), "rho", "rate")
 EQUAL_EPOCHS = "sgd-equal-epochs"  # SGD under a name of its own, whose epochs are never doubled
-DATA_AXES = ("data", "train_images", "test_images", "split_seed", "pool")  # what the fingerprint of the data depends on
+DATA_AXES = ("data", "train_images", "test_images", "split_seed", "pool", "loading")  # what the fingerprint of the data depends on
 MOST_SEEDS, MOST_RUNS = 10_000, 100_000  # all runs of an experiment are held in memory
 # What lies between SAM and BiSAM (-log) beside the bound: its ascent has no label smoothing, and a temperature. A control
 # changes one of the two. And SGD with the epochs of a two-pass method, beside the SGD that has its passes. Then the bounds that the chapter
-# "Two other lower bounds" proves, and climbs that are blind or nearer to the maximum, for "Better climbs for the inner player".
+# "Two other lower bounds" proves, climbs that are blind or nearer to the maximum, for "Better climbs for the inner player", and climbs in the last
+# third of the 300 steps of the experiments about bases.
 CONTROLS = {
     control.name: control
     for control in (
@@ -41,6 +43,8 @@ CONTROLS = {
         SAM.replace(name="sam-random", direction=RandomDirection()),
         SAM.replace(name="sam-3-steps", ascent_steps=3),
         SAM.replace(name="sam-10-steps", ascent_steps=10),
+        SAM.replace(name="sam-from-step-200", radius=Phase(rho=0.05, start=200)),
+        BISAM_LOG.replace(name="bisam-log-from-step-200", radius=Phase(rho=0.05, start=200)),
     )
 }
 
@@ -65,7 +69,7 @@ def method(name: str) -> Recipe:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A set of runs that belong together: every method at every place of a grid, with every seed.
+    r"""A set of runs that belong together: every method at every place of a grid, with every seed.
 
     With ``budget = "passes"`` every method gets as many epochs as cost the same passes; with ``"epochs"``, as in the published
     runs, the base optimiser alone gets twice as many and all others the same; with ``"same"`` all get the same. The control
@@ -82,6 +86,7 @@ class Experiment:
         settings: fields of :class:`~bisam.training.Run` that all runs share.
         rho: radius of every method that climbs; ``None`` leaves each its own.
         radius: method to its radius, where it is another.
+        mu: method to the temperature :math:`\mu` of the bound that it raises, where it is another.
         rate: of a learned radius; ``None`` leaves each its own.
         label_noise: short for the axis of that name.
         smoothing: label smoothing of the descent loss of all methods; an ascent loss of its own has none.
@@ -114,6 +119,7 @@ class Experiment:
     settings: dict = field(default_factory=dict)
     rho: float | None = None
     radius: dict = field(default_factory=dict)
+    mu: dict = field(default_factory=dict)
     rate: float | None = None
     label_noise: tuple[float, ...] = ()
     smoothing: float = 0.0
@@ -133,8 +139,12 @@ class Experiment:
         _checks.choice("budget", self.budget, BUDGETS)
         for name in ("seeds", "epochs"):
             _checks.whole(name, getattr(self, name))
-        for name in (*self.methods, *self.radius):
+        for name in (*self.methods, *self.radius, *self.mu):
             method(name)
+        for name, value in self.mu.items():
+            if not hasattr(method(name).ascent, "mu"):
+                raise ValueError(f"mu must name methods that raise a bound, got {name!r} in experiment {self.name!r}")
+            _checks.positive("mu", value)
         for axis in (*self.axes, *self.settings):
             _checks.choice("axis", axis, AXES)
         if self.fingerprint and not re.fullmatch("[0-9a-f]{16}", self.fingerprint):
@@ -162,6 +172,8 @@ class Experiment:
         rho = fields.pop("rho", self.radius.get(name, self.rho))
         if rho is not None and chosen.radius.rho:
             chosen = chosen.with_rho(rho)
+        if name in self.mu:
+            chosen = chosen.replace(ascent=dataclasses.replace(chosen.ascent, mu=self.mu[name]))
         rate = fields.pop("rate", self.rate)
         if rate is not None and chosen.radius.learns:
             chosen = chosen.replace(radius=dataclasses.replace(chosen.radius, rate=rate))

@@ -19,6 +19,8 @@ from ..axes.radius import Constant
 from ..losses.cross_entropy import CrossEntropy
 from ..methods.lets import Learned
 from ..training import Run
+from ..training.data.image_sets import SETS
+from ..training.data.streamed import RESIZED_CROP
 from .experiment import AXES, Experiment
 from .published import rows
 
@@ -110,6 +112,22 @@ def _rate(value: float) -> None:
     Learned(0.1, value)
 
 
+# What must stand beside a field of a run so that it takes part; whether it does in the plan is seen when all of a run is known.
+COMPANIONS = {
+    "beta2": lambda value: {"base": "adamw"},
+    "warmup": lambda value: {"rate_by": "step"},
+    "milestones": lambda value: {"schedule": "step"},
+    "decay": lambda value: {"schedule": "step", "milestones": (0.5,)},
+    "schedule": lambda value: {"milestones": (0.5,)} if value == "step" else {},
+    "select": lambda value: {"metrics": (value,)} if value != "accuracy" else {},
+    "accumulate": lambda value: {"batch_size": value},
+    "data": lambda value: {"loading": "stream"} if value in SETS else {},
+    "loading": lambda value: {"data": "imagenet"} if value == "stream" else {},
+    "image_size": lambda value: {"data": "imagenet", "loading": "stream"},
+    "augment": lambda value: {"data": "imagenet", "loading": "stream"} if value == RESIZED_CROP else {},
+}
+
+
 def _setting(name: str, value: object) -> None:
     """A field of a run, a radius or a rate, as they check it themselves."""
     _checks.choice("axis", name, AXES)
@@ -121,7 +139,8 @@ def _setting(name: str, value: object) -> None:
     elif name == "rate":
         _rate(value)
     else:
-        Run(**{name: value})
+        beside = COMPANIONS[name](value) if name in COMPANIONS else {}
+        Run(**{**beside, name: value})
 
 
 def _each(check: Callable, *values: Iterable) -> None:
@@ -144,6 +163,7 @@ OWN = {
         "rate": _rate, "smoothing": CrossEntropy, "convention": lambda value: CrossEntropy(0.1, value),
         "label_noise": lambda value: _axes({"label_noise": value}), "axes": _axes,
         "settings": lambda value: _each(_setting, value, value.values()), "radius": lambda value: _each(Constant, value.values()),
+        "mu": lambda value: _each(functools.partial(_checks.positive, "mu"), value.values()),
         "tables": lambda value: _each(_one_of(*dict.fromkeys(row["table"] for row in rows()), *SHOWN), value),
     },
     "Claim": {
@@ -192,12 +212,22 @@ def _entry_faults(plan: Experiment) -> Iterator[str]:
     own = [name for name in ("label_noise", "rho", "rate") if getattr(plan, name) not in (None, ())]
     for name in (*(axis for axis in plan.axes if axis in (*own, *plan.settings)), *(name for name in own if name in plan.settings)):
         yield f"{name} must be given once, as an axis, a setting or a field"
-    for name in plan.radius:
-        if name not in plan.methods:
-            yield f"radius is given for {name}, which is none of its methods"
+    for field, given in (("radius", plan.radius), ("mu", plan.mu)):
+        for name in given:
+            if name not in plan.methods:
+                yield f"{field} is given for {name}, which is none of its methods"
     places = len(plan.methods) * math.prod(len(values) for values in plan.grid.values())
     names = dataclasses.replace(plan, seeds=1).cells()
     if len(names) < places:
         yield "axes have values whose records would have one name"
     for name in names:
         files.safe_name("the name of a record", name)
+    yield from _run_faults(plan)
+
+
+def _run_faults(plan: Experiment) -> Iterator[str]:
+    """What its runs refuse, one after the other: choices that do not go together."""
+    try:
+        dataclasses.replace(plan, seeds=1).runs()
+    except (TypeError, ValueError) as error:
+        yield str(error)

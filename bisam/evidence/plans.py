@@ -22,8 +22,6 @@ BUILD = RESULTS.parent / "_build"
 CHECKPOINTS = BUILD / "checkpoints"
 # Tables that no experiment bears upon, and where to look instead.
 ELSEWHERE = {
-    "T3": "ImageNet has no experiment here; its claims are not attempted",
-    "T4": "fine-tuning has no experiment here; its claims are not attempted",
     "T10": "seconds an epoch are measured as ratios by `make bench`; the notebook reproduce_cost reads them",
     "T11": "seconds of a loss are measured as ratios by `make bench`; the notebook reproduce_cost reads them",
 }
@@ -41,6 +39,7 @@ class Settings:
         minutes: end cleanly within about this time; the same command goes on later.
         folder: the ledger, with the list of claims and the records.
         checkpoints: where unfinished runs are kept.
+        loaders: processes that decode images for each process, where runs stream them; see :func:`bisam.training.fit`.
 
     Raises:
         TypeError, ValueError: a wrong argument; ``torchrun`` has started several of this process.
@@ -56,6 +55,7 @@ class Settings:
     minutes: float | None = None
     folder: Path = RESULTS
     checkpoints: Path = CHECKPOINTS
+    loaders: int | None = None
 
     def __post_init__(self):
         check_alone("reproduce")
@@ -69,6 +69,7 @@ class Settings:
             )
         _checks.optional("root", self.root, of=_checks.path, words="the path of a folder")
         _checks.keep(self, _checks.optional, "minutes", of=_checks.positive)
+        _checks.keep(self, _checks.optional, "loaders", of=_checks.whole, least=0)
         _checks.keep(self, _checks.path, "folder", "checkpoints", words="the path of a folder")
 
     @property
@@ -107,7 +108,7 @@ class Planned:
     @property
     def passes(self) -> float:
         """Forward-backward passes over the training images, all epochs together."""
-        return self.run.epochs * self.run.recipe.passes
+        return self.run.epochs * self.run.recipe.passes * self.run.trainings
 
     def checkpoint(self, folder: Path) -> Path:
         """Where the run is kept, below a folder of checkpoints, as long as it is not done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import time
@@ -79,7 +80,8 @@ def seconds_of_a_pass(run: Run, settings: Settings) -> float:
 
 def kind(run: Run) -> tuple:
     """What the seconds of a pass depend on, beside the device."""
-    return run.data, run.model, run.batch_size, run.train_images, run.pool, run.precision, run.channels_last, run.compile, run.augment
+    layout = run.data, run.model, run.batch_size, run.train_images, run.pool, run.precision, run.channels_last, run.compile, run.augment
+    return *layout, run.base, run.clip is None, run.ema is None, run.mixup > 0, run.loading, run.image_size
 
 
 def _seconds(run: Run, settings: Settings) -> tuple[float, float]:
@@ -91,19 +93,19 @@ def _seconds(run: Run, settings: Settings) -> tuple[float, float]:
     whole = min(run.batch_size, len(task.train))
     size = min(whole, 32) if run.device == "cpu" and run.compile == "no" else whole
     if run.compile != "no":
-        _seconds_of_a_step(run, task, size)  # fills what the compiler keeps on disk, which the runs will find there
-    start, each = _seconds_of_a_step(run, task, size)
+        _seconds_of_a_step(run, task, size, settings.root)  # fills what the compiler keeps on disk, which the runs will find there
+    start, each = _seconds_of_a_step(run, task, size, settings.root)
     if each * whole / size < 1.0 and size < whole:
         size = whole
-        start, each = _seconds_of_a_step(run, task, size)
+        start, each = _seconds_of_a_step(run, task, size, settings.root)
     return start if run.compile != "no" else 0.0, each * len(task.train) / size
 
 
-def _seconds_of_a_step(run: Run, task: data.Data, size: int, steps: int = 3) -> tuple[float, float]:
+def _seconds_of_a_step(run: Run, task: data.Data, size: int, root: str | None, steps: int = 3) -> tuple[float, float]:
     """By how much the first step of a training is longer, and a later one; the batch is cut, augmented and laid out."""
     own = torch.random.fork_rng(range(torch.cuda.device_count()) if run.device != "cpu" else [])
-    with own, exact_kernels(run.device):
-        state = State(run.replace(recipe=SGD, batch_size=size, lr=1e-12, label_noise=0.0, seed=0), task)
+    plain = run.replace(recipe=SGD, batch_size=size, accumulate=1, lr=1e-12, label_noise=0.0, bootstrap=False, seed=0)
+    with own, exact_kernels(run.device), contextlib.closing(State(plain, task, root=root)) as state:
         stepping, ready = _stepping(state), 1 if state.whole is None else WARM_UP + 1
         first = _clocked(state, itertools.islice(stepping, ready))
         each = _clocked(state, itertools.islice(stepping, steps)) / steps

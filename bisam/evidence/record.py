@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import json
-import math
 import re
 import reprlib
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from .. import _checks
 from ..axes.recipe import Recipe
-from ..training import Run, own_code
+from ..training import Run, models, own_code
+from ..training.schedules import factor
 from .places import LedgerError
 
 __all__ = ["SCHEMA", "bits"]
@@ -25,7 +25,8 @@ SCHEMA = 3
 LARGEST = 2**24  # bytes; the runs of 300 epochs with 50,000 test images stay below a hundredth of it
 ROUNDED = 0.5e-5 + 1e-9  # the curve is rounded to 5 digits
 WHICH = ("selected", "last")
-EVALUATED = ("validation_accuracy", "test_accuracy")
+SPLITS = ("validation", "test")
+NO_RUN = "run describes no run of this version"
 
 
 def packed(right: Tensor) -> str:
@@ -93,10 +94,20 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
+def done(found: dict) -> int:
+    """The epochs that a run has made: fewer than it might where it has ended early."""
+    return len(found["curve"]["train_loss"]) if found["run"].get("patience") else found["run"]["epochs"]
+
+
 def evaluated(found: dict) -> list[int]:
-    """The epochs whose accuracies on the other splits are in the record."""
-    epochs, every = found["run"]["epochs"], found["run"].get("evaluate_every", 1)
+    """The epochs whose values on the other splits are in the record."""
+    epochs, every = done(found), found["run"].get("evaluate_every", 1)
     return [*range(every, epochs, every), epochs]
+
+
+def measured(found: dict) -> list[str]:
+    """The metrics of the test split in a record, accuracy first."""
+    return [name.removeprefix("test_") for name in found["curve"] if name.startswith("test_")]
 
 
 def run_of(found: dict) -> Run:
@@ -123,9 +134,13 @@ def threads(record: dict) -> int:
 
 def misfits(found: dict) -> Iterator[str]:
     """What does not fit in a record whose form is right, a line each."""
-    yield from _run_misfits(found)
-    epochs, curve = found["run"]["epochs"], found["curve"]
-    counts = dict.fromkeys(curve, epochs) | dict.fromkeys(EVALUATED, -(-epochs // found["run"].get("evaluate_every", 1)))
+    wrong = list(_run_misfits(found))
+    yield from wrong
+    if wrong and wrong[0].startswith(NO_RUN):
+        return  # the rest follows from the run
+    epochs, curve = done(found), found["curve"]
+    looks = {name: len(evaluated(found)) for name in curve if name.startswith(SPLITS)}
+    counts = dict.fromkeys(curve, epochs) | looks
     uneven = [name for name, column in curve.items() if len(column) != counts[name]]
     for name in uneven:
         each = "an epoch" if counts[name] == epochs else "an epoch that is evaluated"
@@ -143,7 +158,7 @@ def _run_misfits(found: dict) -> Iterator[str]:
     try:
         run = run_of(found)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        yield f"run describes no run of this version: {error}"
+        yield f"{NO_RUN}: {error}"
         return
     if "rho" in found["curve"] and not run.recipe.radius.learns:
         yield "curve.rho must not be there: the radius of this run is not learned"
@@ -152,27 +167,45 @@ def _run_misfits(found: dict) -> Iterator[str]:
     if "rho" not in found["curve"] and run.recipe.radius.learns:
         yield "curve lacks rho, the learned radius"
     again = run.to_dict()
-    for name, value in found["run"].items():
+    for name in sorted(set(found["run"]) - set(again)):
+        yield f"run.{name} must be left out, as it is at its default"
+    for name, value in ((name, value) for name, value in found["run"].items() if name in again):
         here = {key: again[name].get(key) for key in value} if name == "recipe" else again[name]
         if name != "device" and (here != value or type(here) is not type(value)):
             yield f"run.{name} is read as {reprlib.repr(here)}, but says {reprlib.repr(value)}"
 
 
 def _schedule_misfits(found: dict) -> Iterator[str]:
-    """All runs anneal their rate along half a cosine: the rate of each epoch follows from the first one."""
-    epochs, first = found["run"]["epochs"], found["run"]["lr"]
+    """The rate at the first step of each epoch follows from the schedule, and where that goes by steps, from their number."""
+    run, steps = found["run"], found["final"].get("steps")
+    if (steps is not None) != (run.get("rate_by") == "step"):
+        yield f"final.steps {'must be left out' if steps is not None else 'is missing'}: run.rate_by is {run.get('rate_by', 'epoch')}"
+        return
+    if steps is not None and steps % done(found):
+        yield f"final.steps is {steps}, which is no multiple of the {done(found)} epochs"
+        return
+    each, planned_run = 1 if steps is None else steps // done(found), run_of(found)
     for epoch, value in enumerate(found["curve"]["lr"]):
-        planned = first / 2 * (1 + math.cos(math.pi * epoch / epochs))
-        if not abs(value - planned) <= ROUNDED + 1e-9 * first:
+        planned = run["lr"] * factor(planned_run, each * epoch, each * run["epochs"])
+        if not abs(value - planned) <= ROUNDED + 1e-9 * run["lr"]:
             yield f"curve.lr is {value} at epoch {epoch + 1}, but run.lr and run.epochs say {planned:.5f}"
             return
 
 
 def _final_misfits(found: dict) -> Iterator[str]:
-    final, curve = found["final"], found["curve"]
-    validation, test = curve["validation_accuracy"], curve["test_accuracy"]
-    best = validation.index(max(validation))
-    expected = {"selected_epoch": evaluated(found)[best], "selected_test_accuracy": test[best], "last_test_accuracy": test[-1]}
+    final, curve, chosen = found["final"], found["curve"], f"validation_{found['run'].get('select', 'accuracy')}"
+    if chosen not in curve:
+        yield f"curve lacks {chosen}, by which the epoch is chosen"
+        return
+    best = curve[chosen].index(max(curve[chosen]))
+    if (patience := found["run"].get("patience")) is not None:
+        yield from _end_misfits(found, len(curve[chosen]) - 1 - best, patience)
+    expected = {"selected_epoch": evaluated(found)[best]}
+    for name in measured(found):
+        expected |= {f"selected_test_{name}": curve[f"test_{name}"][best], f"last_test_{name}": curve[f"test_{name}"][-1]}
+    if differing := sorted({name for name in final if "_test_" in name} ^ {name for name in expected if "_test_" in name}):
+        yield f"final and curve must hold the same metrics, and one of them lacks {differing[0]}"
+        return
     if "broken" in final:
         expected["broken"] = sum(curve["broken"]) / len(curve["broken"])
     if "gap" in final:
@@ -182,6 +215,12 @@ def _final_misfits(found: dict) -> Iterator[str]:
         if not abs(final[name] - value) <= tolerance:
             source = "train_accuracy and last_test_accuracy say" if name == "gap" else "the curve says"
             yield f"final.{name} is {final[name]}, but {source} {value}"
+
+
+def _end_misfits(found: dict, since: int, patience: int) -> Iterator[str]:
+    """Whether a run that may end early has ended where it had to."""
+    if since > patience or (since < patience and done(found) < found["run"]["epochs"]):
+        yield f"curve has {since} evaluations after the chosen epoch, and run.patience is {patience}"
 
 
 def _right_misfits(found: dict) -> Iterator[str]:
@@ -196,7 +235,7 @@ def _right_misfits(found: dict) -> Iterator[str]:
             continue
         if abs(share - final[f"{which}_test_accuracy"]) > 1e-9:
             yield f"final.{which}_test_accuracy is {final[f'{which}_test_accuracy']}, but right.{which} says {share}"
-    if final["selected_epoch"] == found["run"]["epochs"] and found["right"]["selected"] != found["right"]["last"]:
+    if final["selected_epoch"] == done(found) and found["right"]["selected"] != found["right"]["last"]:
         yield "right.selected and right.last differ, but final.selected_epoch is the last"
     for epoch, value in zip(evaluated(found), found["curve"]["test_accuracy"], strict=True):
         if abs(100 * round(value * images / 100) / images - value) > ROUNDED:
@@ -205,9 +244,10 @@ def _right_misfits(found: dict) -> Iterator[str]:
 
 def _environment_misfits(found: dict) -> Iterator[str]:
     run, there = found["run"], found["environment"]
-    own = [run[name] for name in ("model", "data") if own_code.is_path(run[name])]
-    if sorted(there.get("own", {})) != sorted(own):
-        yield f"environment.own must name {', '.join(own) or 'nothing'}, as run says, got {', '.join(there.get('own', {})) or 'nothing'}"
+    told = {"own": [run[name] for name in ("model", "data") if own_code.is_path(run[name])], "weights": [run["model"]] if models.from_file(run["model"]) else []}
+    for part, names in told.items():
+        if sorted(there.get(part, {})) != sorted(names):
+            yield f"environment.{part} must name {', '.join(names) or 'nothing'}, as run says, got {', '.join(there.get(part, {})) or 'nothing'}"
     if there["precision"] != run["precision"]:
         yield f"environment.precision is {there['precision']}, but run.precision is {run['precision']}"
     on_gpu = run["device"] != "cpu"

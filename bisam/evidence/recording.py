@@ -79,8 +79,8 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
         "run": run.to_dict(),
         "final": {
             "selected_epoch": history.selected_epoch,
-            "selected_test_accuracy": history.selected_test_accuracy,
-            "last_test_accuracy": history.last_test_accuracy,
+            **{name: value for metric in history.metrics for name, value in history.final(metric).items()},
+            **({"steps": history.steps} if run.rate_by == "step" else {}),
             "broken": sum(history.curve("broken")) / len(history.rows),
             "skipped": history.skipped,
             "train_accuracy": history.fitted,
@@ -90,7 +90,7 @@ def entry(history: History, name: str, scale: str, root: str | Path | None = Non
         "right": {"images": len(history.right["last"]), **{which: packed(history.right[which]) for which in WHICH}},
         "data_fingerprint": run.task(root).fingerprint,
         "weights_digest": weights_digest(history.model),
-        "environment": made_on_by(run, history.seconds),
+        "environment": made_on_by(run, history.seconds, root),
     }
 
 

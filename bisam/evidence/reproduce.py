@@ -17,7 +17,7 @@ import torch
 from .. import _checks
 from .. import _files as files
 from .._progress import bar
-from ..training import Run, data, fit, models, processes
+from ..training import Run, bootstrap, data, fit, models, processes
 from ..training.environment import threads_held
 from ..training.workers import check_alone
 from . import ledger, recording
@@ -29,17 +29,21 @@ from .record import threads
 __all__ = ["carry_out", "rerun"]
 
 
-def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = True) -> dict[str, list[str]]:
+def carry_out(
+    planned: Sequence[Planned], settings: Settings, progress: bool = True, stop: Callable[[], bool] | None = None
+) -> dict[str, list[str]]:
     """Runs what has no record yet, from its checkpoint where there is one, and records it when it is done.
 
     Args:
         planned: what :func:`~bisam.evidence.plans.plan` returned.
         settings: how.
         progress: show a bar on the terminal; where there is none, a line on the error output for every run that is done.
+        stop: is asked before each run and each of its epochs, in the process that works on it, to which it is handed; where it says True
+            what is left is cut.
 
     Returns:
-        The names of the runs by what became of them, which is ``"recorded"``, ``"cut"`` (out of time, or not begun since no epoch of it
-        would fit), ``"elsewhere"`` (another process has them in hand), or ``"failed"``, with the reason after the name.
+        The names of the runs by what became of them, which is ``"recorded"``, ``"cut"`` (out of time or told to stop, or not begun since no
+        epoch of it would fit), ``"elsewhere"`` (another process has them in hand), or ``"failed"``, with the reason after the name.
 
     Raises:
         bisam.training.data.DataError: the data are not there; nothing has been started.
@@ -53,26 +57,35 @@ def carry_out(planned: Sequence[Planned], settings: Settings, progress: bool = T
     missing = [one for one in runs_planned(planned) if not one.recorded]
     _checks.part("settings", settings, Settings, "Settings")
     _checks.flag("progress", progress)
-    for name in dict.fromkeys(one.experiment for one in missing):
-        recording.check_schema(experiment(name, settings.folder))
-    for name in {one.run.data for one in missing}:  # once, here, so that what is wrong is said once
-        data.load(name, settings.root)
-    for name in {one.run.model for one in missing}:
-        models.find(name)
+    _checks.optional("stop", stop, of=_checks.function, words="a function that says whether to stop")
+    check_ready(missing, settings)
     _take_away_what_is_recorded(settings)
     outcomes: dict[str, list[str]] = {"recorded": [], "cut": [], "elsewhere": [], "failed": []}
     end = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
-    in_time = _in_time(missing, end, outcomes["cut"])
+    in_time = _in_time(missing, end, outcomes["cut"], stop)
     if settings.workers * len(settings.devices) == 1:
-        ended = ((one, _outcome(functools.partial(_do, one, settings, end))) for one in in_time)
+        ended = ((one, _outcome(functools.partial(_do, one, settings, end, stop))) for one in in_time)
     else:
-        ended = _side_by_side(in_time, settings, end)
+        ended = _side_by_side(in_time, settings, end, stop)
     with bar("", len(missing), "runs", progress, line="{done} of {total}: {note}") as advance:
         for one, outcome in ended:
             kind, _, reason = outcome.partition(":")
             outcomes[kind].append(one.file + (f":{reason}" if reason else ""))
             advance(note=f"{one.experiment}/{one.file}: {outcome}{_found(one, settings) if kind == 'recorded' else ''}")
     return outcomes
+
+
+def check_ready(missing: Sequence[Planned], settings: Settings) -> None:
+    """The errors of :func:`carry_out` before any work, so that what is wrong is said once."""
+    for name in dict.fromkeys(one.experiment for one in missing):
+        recording.check_schema(experiment(name, settings.folder))
+    if settings.loaders is not None and not any(one.run.loading == "stream" for one in missing):
+        raise ValueError(f"loaders must be left out where no missing run streams its images; got {settings.loaders}")
+    for name, loading in {(one.run.data, one.run.loading) for one in missing}:
+        data.load(name, settings.root, loading=loading)
+    for name in {one.run.model for one in missing}:
+        models.find(name)
+        models.sources(name, settings.root)
 
 
 def _take_away_what_is_recorded(settings: Settings) -> None:
@@ -83,13 +96,19 @@ def _take_away_what_is_recorded(settings: Settings) -> None:
         if name in known and ledger.is_recorded(name, path.stem, home(known[name], settings.folder)):
             with files.held(path.with_suffix(".lock")) as mine:
                 if mine:
-                    path.unlink(missing_ok=True)
+                    _forget(path)
 
 
-def _in_time(missing: Sequence[Planned], end: float, cut: list[str]) -> Iterator[Planned]:
-    """Runs, as long as there is time for an epoch of one; the others are noted as cut."""
+def _forget(path: Path) -> None:
+    """Removes the checkpoint of a run, and that of the training before it, if it had one."""
+    for each in (path, bootstrap.first_path(path)):
+        each.unlink(missing_ok=True)
+
+
+def _in_time(missing: Sequence[Planned], end: float, cut: list[str], stop: Callable[[], bool] | None) -> Iterator[Planned]:
+    """Runs, as long as there is time for an epoch of one and nobody says stop; the others are noted as cut."""
     for one in missing:
-        if time.monotonic() + one.epoch_seconds < end:
+        if time.monotonic() + one.epoch_seconds < end and not (stop is not None and stop()):
             yield one
         else:
             cut.append(one.file)
@@ -102,7 +121,7 @@ def _found(one: Planned, settings: Settings) -> str:
     return f", {found['final']['last_test_accuracy']:.2f} % after {found['environment']['wall_seconds']:.0f} s"
 
 
-def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) -> Iterator[tuple[Planned, str]]:
+def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float, stop: Callable[[], bool] | None) -> Iterator[tuple[Planned, str]]:
     """Hands out runs as processes become free. The processes end with this one, whatever ends it, and each stays on its device."""
     running, free, others = {}, list(settings.devices) * settings.workers, set(active_children())
     with contextlib.ExitStack() as stack:
@@ -113,7 +132,7 @@ def _side_by_side(missing: Iterator[Planned], settings: Settings, end: float) ->
                 while free and (one := next(missing, None)) is not None:
                     device = free.pop(0)
                     with processes.signals_held_back():  # this starts a process
-                        future = pools[device].submit(_do, one, dataclasses.replace(settings, device=device), end)
+                        future = pools[device].submit(_do, one, dataclasses.replace(settings, device=device), end, stop)
                     running[future] = one, device
                 if not running:
                     break
@@ -138,7 +157,7 @@ def _outcome(result: Callable[[], str]) -> str:
         return f"failed: {error}"  # the others go on
 
 
-def _do(one: Planned, settings: Settings, end: float) -> str:
+def _do(one: Planned, settings: Settings, end: float, stop: Callable[[], bool] | None = None) -> str:
     """What became of one run, from its checkpoint to its record; ``end`` is by the monotonic clock, which all processes share."""
     if time.monotonic() >= end:
         return "cut"
@@ -150,15 +169,16 @@ def _do(one: Planned, settings: Settings, end: float) -> str:
         if not mine:
             return "elsewhere"
         if ledger.is_recorded(one.experiment, one.file, place):
-            path.unlink(missing_ok=True)
+            _forget(path)
             return "elsewhere"
         recording.check_data(one.run, chosen, place, settings.root)
         minutes = None if math.isinf(end) else max((end - time.monotonic()) / 60, 1e-3)
-        history = fit(one.run.replace(device=settings.device), path, root=settings.root, minutes=minutes)
+        loaders = settings.loaders if one.run.loading == "stream" else None
+        history = fit(one.run.replace(device=settings.device), path, root=settings.root, minutes=minutes, stop=stop, loaders=loaders)
         if not history.finished:
             return "cut"
         recording.record(history, one.experiment, one.file, chosen.scale, place, root=settings.root)
-        path.unlink(missing_ok=True)
+        _forget(path)
     return "recorded"
 
 

@@ -35,7 +35,9 @@ def test_operations_of_a_small_network_by_hand():
     weights = 3072 * 128 + 128 * 128 + 128 * 10
     assert flop_of_run(run) == 3 * 2 * weights * 45_000 * 3 * 2
     assert flop_of_run(run.replace(recipe=run.recipe, train_images=5_000)) == flop_of_run(run) / 10
-    assert flop_of_run(Run()) is None and hours_of_run(Run()) is None
+    digits = Run(recipe="sam", model="mlp", epochs=3)
+    assert flop_of_run(digits) == 3 * 2 * (64 * 128 + 128 * 128 + 128 * 10) * 1_000 * 3 * 2 and hours_of_run(digits) is None
+    assert flop_of_run(digits.replace(bootstrap=True)) == 2 * flop_of_run(digits)
 
 
 def test_operations_of_a_convolution_by_hand():
@@ -65,12 +67,29 @@ def test_a_claim_over_a_table_needs_the_runs_of_all_its_networks():
     assert sum(flop_of_run(run) for run in plan.runs().values()) / 1e18 == pytest.approx(21.6, abs=0.1)
 
 
-def test_what_has_no_spread_has_no_pairs_and_what_has_no_plan_no_price():
+def test_what_has_no_spread_has_no_pairs_and_every_plan_has_a_price():
     found = needs()
     assert len(found) == sum(bool(claim.published) for claim in listing.claims())
     without = [each for each in found if each.spread is None]
     assert without and all(each.pairs is None and each.all_hours is None for each in without)
-    unplanned = [each for each in found if not each.claim.experiment]
-    assert unplanned and all(each.flop is None and each.hours is None for each in unplanned)
+    assert all(each.claim.experiment and each.flop for each in found)  # every published claim has a plan, and the plan a price
     ours = dataclasses.replace(found[0].claim, published={})
     assert need(ours, None) is None and needed.TIMED.keys() <= set(listing.experiment("T1").grid["model"])
+
+
+def test_what_is_not_there_is_priced_by_what_is_known_of_its_size(tmp_path):
+    tuned = Run(recipe="sam", data="flowers102", loading="stream", model="vit-b-16:imagenet", epochs=1, batch_size=512)
+    # 12 layers of width 768 on 197 tokens, patches of 16 x 16 pixels, and the attention itself
+    products = 196 * 768 * 768 + 12 * (197 * 12 * 768**2 + 2 * 197**2 * 768)
+    assert flop_of_run(tuned, str(tmp_path)) / (3 * 2 * products * 1_836 * 2) == pytest.approx(1, rel=0.01)
+    words = Run(recipe="sam", data="glue:rte:large", model="encoder:large", epochs=2)
+    assert flop_of_run(words, str(tmp_path)) == 6 * 85e6 * 128 * 2_241 * 2 * 2
+    translated = Run(recipe="sgd", data="parallel:iwslt14", model="seq2seq_small", epochs=1)
+    assert 1e13 < flop_of_run(translated, str(tmp_path)) < 1e17
+    with pytest.raises(needed.DataError, match="is not there"):
+        flop_of_run(Run(data="parallel:mine", model="seq2seq_small"), str(tmp_path))
+
+
+def test_a_table_of_photographs_has_operations_and_no_published_seconds():
+    found = {each.claim.id: each for each in needs() if each.claim.id.startswith(("T3", "T4"))}
+    assert len(found) == 6 and all(each.flop and each.hours is None for each in found.values())

@@ -304,12 +304,19 @@ def test_the_schema_is_one_and_every_field_of_it_is_described():
     fields(schema.schema(), "")
 
 
+STREAMED = {"loading", "image_size"}  # of images that are decoded while training; tests/training/test_stream.py makes such a record
+
+
 def test_the_page_names_every_field_and_the_package_ships_the_schema():
     root = Path(__file__).resolve().parents[2]
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| ([123-]) \| (.+) \|$", tool("record_fields").tables(), re.MULTILINE)
-    made = recording.entry(fit(RUN), "try", "smoke")
-    parts = [made, *(made[name] for name in ("run", "final", "curve", "right", "environment"))]
-    assert {name for name, *_ in rows} == {key for part in parts for key in part} | {"driver", "cuda", "cudnn", "own"}
+    chosen = RUN.replace(
+        base="adamw", beta2=0.99, schedule="step", rate_by="step", warmup=1, milestones=(0.5,), decay=0.2, clip=1.0, accumulate=2, ema=0.9, mixup=0.2, bootstrap=True,
+        metrics=("top5_accuracy", "pearson", "spearman", "matthews"), select="matthews", patience=5)  # fmt: skip
+    made = [recording.entry(fit(run), "try", "smoke") for run in (RUN, chosen)]
+    parts = [*made, *(one[name] for one in made for name in ("run", "final", "curve", "right", "environment"))]
+    others = {f"{place}_{name}" for name in ("f1", "bleu") for place in ("validation", "test", "selected_test", "last_test")}  # of other data
+    assert {name for name, *_ in rows} == {key for part in parts for key in part} | {"driver", "cuda", "cudnn", "own", "weights", "transformers", "tokenizers", *STREAMED} | others
     assert all(value.strip() and text.endswith(".") for _, value, _, text in rows)
     later = {name for name, _, since, _ in rows if since == "3"}
     assert {"right", "gap", "processor"} <= later and not later & set(EARLY[2]["environment"])

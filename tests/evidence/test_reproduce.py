@@ -100,7 +100,6 @@ def test_words_may_hold_dashes(name, only, count):
 
 @pytest.mark.parametrize("wrong, message", [
     ({"name": "T10"}, "name 'T10' cannot be run: seconds an epoch are measured as ratios by `make bench`"),
-    ({"name": "T3"}, "name 'T3' cannot be run: ImageNet has no experiment here"),
     ({"name": "T99"}, "name must be one of try, other, T1, T9; got 'T99'"),
     ({"name": "T9", "scale": "paper"}, "scale must be one of laptop for T9, got 'paper'"),
     ({"name": "T9", "scale": "huge"}, "scale must be one of smoke, laptop, paper; got 'huge'"),
@@ -157,7 +156,7 @@ def test_cost_is_that_of_the_runs_that_are_missing(folder, settings):
 
 def test_the_price_follows_the_batch_size(folder, settings, monkeypatch):
     """A step that costs a second and a hundredth of one an image: small batches pay for their many steps."""
-    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size: (7.0, (1 + size / 100) * 1e-3))
+    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size, root: (7.0, (1 + size / 100) * 1e-3))
     one = plan("try", only=["sam", "noise40"], folder=folder)[0]
     runs = [dataclasses.replace(one, file=f"b{size}", run=one.run.replace(batch_size=size)) for size in (10, 50, 1000)]
     for run, size in zip(runs, (10, 50, 1000), strict=True):
@@ -167,14 +166,14 @@ def test_the_price_follows_the_batch_size(folder, settings, monkeypatch):
 
 def test_where_a_step_is_slow_a_few_images_stand_for_it(folder, settings, monkeypatch):
     asked = []
-    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size: (asked.append(size) or 0.0, size * 0.1))
+    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size, root: (asked.append(size) or 0.0, size * 0.1))
     one = plan("try", only=["sam", "noise40"], folder=folder)[0]
     assert hours([one], settings) == pytest.approx(one.passes * 1000 * 0.1 / 3600) and asked == [32]
 
 
 def test_what_is_compiled_pays_for_that_once_a_run_and_is_timed_at_its_own_batch_size(folder, settings, monkeypatch):
     asked = []
-    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size: (asked.append(size) or 36.0, size * 0.1))
+    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size, root: (asked.append(size) or 36.0, size * 0.1))
     one = plan("try", only=["sam", "noise40"], folder=folder)[0]
     compiled = dataclasses.replace(one, run=one.run.replace(compile="default"))
     assert hours([compiled, compiled], settings) == pytest.approx(2 * (0.01 + one.passes * 1000 * 0.1 / 3600)) and asked == [100, 100]
@@ -183,7 +182,7 @@ def test_what_is_compiled_pays_for_that_once_a_run_and_is_timed_at_its_own_batch
 @pytest.mark.parametrize("changes", [{"augment": "crop-flip"}, {"channels_last": True}, {"precision": "bfloat16"}, {"compile": "default"}, {"batch_size": 50}])
 def test_runs_that_differ_in_what_a_step_costs_are_timed_apart(changes, folder, settings, monkeypatch):
     timed = []
-    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size: (timed.append(run) or 0.0, 1.0))
+    monkeypatch.setattr(prices, "_seconds_of_a_step", lambda run, task, size, root: (timed.append(run) or 0.0, 1.0))
     one = plan("try", only=["sam", "noise40"], folder=folder)[0]
     others = [dataclasses.replace(one, run=one.run.replace(**each)) for each in (changes, {"seed": 9}, {"recipe": "asam"}, {"label_noise": 0.2})]
     hours([one, *others], settings)
