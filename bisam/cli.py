@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 from . import __version__
-from .commands import compare, notebook, reproduce, results, train
+from .commands import cluster, compare, notebook, reproduce, results, train
 from .evidence.places import LedgerError
+from .evidence.slurm import ClusterError
 from .notebook.find import NotebookError
 from .training.checkpoint import CheckpointError
 from .training.data import DataError
@@ -52,7 +53,7 @@ def _status(words: list[str] | None) -> int:
         raise
     except (ValueError, TypeError) as error:  # ParameterError is a ValueError
         return _fail(error, 2)
-    except (NotebookError, CheckpointError, DataError, LedgerError, FloatingPointError, ModuleNotFoundError) as error:
+    except (NotebookError, CheckpointError, ClusterError, DataError, LedgerError, FloatingPointError, ModuleNotFoundError) as error:
         return _fail(error, 1)
     except OSError as error:
         return _fail(_words(error), 1)
@@ -100,6 +101,7 @@ COMMANDS = {
     "reproduce": (reproduce.words, "run what is missing of a published table or an experiment and record it"),
     "evidence": (reproduce.evidence_words, "work through all missing runs, most valuable first, and record them"),
     "rerun": (reproduce.rerun_words, "train again what a record describes, and compare"),
+    "cluster": (cluster.words, "show or cancel the jobs that `reproduce --cluster` has submitted"),
     "report": (results.words, "the state of every claim, computed from the records"),
     "verify": (results.verify_words, "look through a whole ledger and list everything that is wrong"),
     "pool": (results.pool_words, "take in the records of another ledger, and compare the runs that both have"),

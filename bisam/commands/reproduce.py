@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from .. import _checks
-from ..evidence import own_ledger, reproduce
+from ..evidence import cards, own_ledger, reproduce
 from ..evidence.decisions import decisions
 from ..evidence.descriptions import export
 from ..evidence.plans import Settings, plan
@@ -19,6 +19,7 @@ from ..evidence.prices import prices
 from ..evidence.queue import RULE, queue
 from ..evidence.report import changes
 from ..training.data import DataError
+from . import cluster
 
 
 def words(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,9 @@ def words(parser: argparse.ArgumentParser) -> None:
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument("--plan", action="store_true", help="show what would be run and what it would cost, and run nothing")
     looks.add_argument("--export", type=Path, metavar="FOLDER", help="write each run as a file for `bisam train --from`, and run nothing")
+    parser.add_argument("--card", choices=cards.CARDS, help="with --plan: hours of this card by the arithmetic of the runs; nothing is timed, no data needed")
     parser.add_argument("--workers", type=int, default=1, help="processes at a time on each device, one thread each on a CPU (default 1)")
+    parser.add_argument("--loaders", type=int, help="processes that decode images for each process, where runs stream them")
     said = "cpu (default) or cuda:0, which the processes share; several, as in cuda:0,cuda:1, take runs in turn"
     parser.add_argument("--device", action="append", help=said)
     parser.add_argument("--root", help="folder of the data sets; default: BISAM_DATA, else data")
@@ -38,17 +41,24 @@ def words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoints", metavar="FOLDER", help="of unfinished runs; default: _build/checkpoints, or beside another ledger")
     for name in ("precision", "compile"):
         parser.add_argument(f"--{name}", help="another than planned, in a ledger of its own")
+    cluster.submit_words(parser)
     parser.set_defaults(do=_reproduce)
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
+    cluster.check_alone(arguments)
     device = ",".join(map(str, arguments.device or ["cpu"]))
-    settings = Settings(arguments.workers, device, arguments.root, arguments.minutes, **_places(arguments))
+    if arguments.card is not None and not arguments.plan:
+        raise ValueError(f"card must go with --plan, which says what the runs would cost on it; got {arguments.card} alone")
+    here = device if arguments.cluster is None else "cpu"  # the devices of a task are those of its node
+    settings = Settings(arguments.workers, here, arguments.root, arguments.minutes, **_places(arguments), loaders=arguments.loaders)
     others = {name: getattr(arguments, name) for name in ("precision", "compile") if getattr(arguments, name) is not None}
     with contextlib.ExitStack() as stack:
         settings = _with_list(arguments, settings, others, stack)
         planned = plan(arguments.name, arguments.scale, arguments.seeds, arguments.only, settings.folder)
         own_ledger.check_planned(planned, others, settings.folder)
+        if arguments.cluster is not None:
+            return cluster.submitted(arguments, planned, settings, device)
         return _done(arguments, planned, settings)
 
 
@@ -68,7 +78,7 @@ def _with_list(arguments: argparse.Namespace, settings: Settings, others: dict[s
         return settings
     results = Settings().folder
     names = dict.fromkeys(one.experiment for one in plan(arguments.name, arguments.scale, arguments.seeds, arguments.only, results))
-    looks_only = arguments.plan or arguments.export is not None
+    looks_only = arguments.plan or arguments.export is not None or arguments.dry_run
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if looks_only else settings.folder
     without = own_ledger.derive(folder, others, list(names), results)
     if not looks_only:
@@ -82,7 +92,10 @@ def _done(arguments: argparse.Namespace, planned: list, settings: Settings) -> i
         paths = export(planned, arguments.export, settings.folder)
         print(f"{len(paths)} runs written below {arguments.export}; `bisam train --from FILE --output FOLDER` makes one")
         return 0
-    _print_price(planned, settings, arguments.plan)
+    if arguments.card is not None:
+        _print_cost(planned, arguments.card, settings.root)
+    else:
+        _print_price(planned, settings, arguments.plan)
     if arguments.plan:
         print("\n".join(f"  {'recorded' if one.recorded else 'to do':8}  {one.experiment}/{one.file}" for one in planned))
         return 0
@@ -98,6 +111,17 @@ def _failures(outcomes: dict) -> int:
     for line in outcomes["failed"]:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if outcomes["failed"] else 0
+
+
+def _print_cost(planned: list, card: str, root: str | None) -> None:
+    """What the runs of each experiment would cost on a card, from their arithmetic."""
+    for name in dict.fromkeys(one.experiment for one in planned):
+        found = cards.cost([one for one in planned if one.experiment == name], card, root)
+        print(f"{name}: {found.flop:.2g} operations, about {found.hours:,.0f} hours of one {card}")
+        for data, why in found.unknown.items():
+            print(f"  without the runs on {data}: {why}")
+    peak = cards.CARDS[card]
+    print(f"at most {cards.SHARE:.0%} of its {peak['float32']:g} (float32) or {peak['bfloat16']:g} (bfloat16) TFLOP/s; networks of table 10 as its seconds on an A100 say")
 
 
 def _print_price(planned: list, settings: Settings, goes_on: bool) -> None:

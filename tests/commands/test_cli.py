@@ -149,7 +149,7 @@ def test_notebook_list_shows_the_parameters(capsys):
 
 
 @pytest.mark.parametrize("words, message", [
-    (["nowhere"], "there is no notebook nowhere; there are: better_climb, bisam_step, convergence"),
+    (["nowhere"], "there is no notebook nowhere; there are: attention, better_climb, bisam_step"),
     (["lower_bounds", "-p", "alhpa", "1"], "there is no parameter alhpa; there are:\n  scale: str"),
     (["lower_bounds", "-p", "alpha", "-1"], "alpha must be in (0, 100], got -1.0"),
     (["lower_bounds", "-p", "alpha", "steep"], "alpha must be of type float, got 'steep'"),
