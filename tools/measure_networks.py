@@ -11,17 +11,16 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
-import json
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import measured_files
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from bisam import _files as files
 from bisam._progress import bar
 from bisam.axes.direction import RandomDirection
 from bisam.evidence import measured
@@ -30,7 +29,6 @@ from bisam.evidence.places import RESULTS
 from bisam.losses import CrossEntropy, zero_one
 from bisam.measure.held import held
 from bisam.training import Run, data, fit, labelled
-from bisam.training.environment import environment
 
 SEEDS, TRAINED_BY, NOISES, STOPS, EPOCHS = (400, 401, 402), ("sgd", "sam"), (0.0, 0.4), (5, 20), 30
 RHO = 0.1  # with which SAM trains
@@ -185,28 +183,8 @@ def of_network(point: Point, x: Tensor, y: Tensor) -> dict:
     return {**dict(zip(names, (*point.value(), *point.value(0.0, x, y)), strict=True)), "gradient": float(point.gradient(DESCENT).norm())}
 
 
-def table(rows: list[dict]) -> dict:
-    columns = list(rows[0]) if rows else []
-    return {"columns": columns, "values": [[rounded(row[column]) for column in columns] for row in rows]}
-
-
-def rounded(value):
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
 def write(name: str, networks: list[dict], rows: list[dict], seconds: float, folder: Path = RESULTS) -> None:
-    """One file, one line a row."""
-    head = {"what": WHAT[name], "environment": environment("cpu", seconds), "networks": table(networks), "rows": table(rows)}
-    parts = []
-    for key, value in head.items():
-        if key in ("networks", "rows"):
-            lines = ",\n".join(f"    {json.dumps(row)}" for row in value["values"])
-            parts.append(f'  "{key}": {{\n   "columns": {json.dumps(value["columns"])},\n   "values": [\n{lines}\n   ]\n  }}')
-        else:
-            parts.append(f'  "{key}": {json.dumps(value)}')
-    place = folder / "measured"
-    place.mkdir(parents=True, exist_ok=True)
-    files.write_whole(place / f"{name}.json", "{\n" + ",\n".join(parts) + "\n}\n")
+    measured_files.write(name, WHAT[name], networks, rows, seconds, folder, digits=6)
 
 
 def so_far(name: str, folder: Path) -> tuple[list[dict], list[dict], float]:

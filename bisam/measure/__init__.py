@@ -1,5 +1,7 @@
 r"""How sharp is a minimum? Measures at a point w, on given data: the rise of the loss nearby, its curvature, and pictures of both.
 
+And where a transformer looks: :func:`~bisam.measure.attention`.
+
 .. math::
     \begin{gathered}
     L(w + \epsilon) - L(w), \quad \|\epsilon\| \le \rho; \qquad
@@ -21,6 +23,7 @@ the random state as it found them, also when it fails, and these conventions hol
 Eigenvalues of more than 64 weights, and densities, need SciPy, which the extra ``measure`` brings: ``pip install "bisam[measure]"``.
 """
 
+from .attention_maps import agreement, attention, concentration, looks
 from .coins import kl_inverse
 from .directions import gaussian, normalised, weights_of
 from .eigenvalues import top_eigenvalues
@@ -32,6 +35,6 @@ from .traces import trace
 from .worst_point import climb, loss_rise, m_sharpness
 
 __all__ = [
-    "Flips", "Subspace", "climb", "gaussian", "kl_inverse", "landscape", "line_between", "loss_rise", "m_sharpness", "misclassified",
+    "Flips", "Subspace", "agreement", "attention", "climb", "concentration", "gaussian", "kl_inverse", "landscape", "line_between", "looks", "loss_rise", "m_sharpness", "misclassified",
     "normalised", "plane_through", "spectral_density", "top_eigenvalues", "trace", "weights_of",
 ]  # fmt: skip
