@@ -121,6 +121,8 @@ def inputs_digest(path: Path, notebook: dict) -> str:
         files.append(ROOT / "results" / "published.csv")
     if "benchmarks.json" in json.dumps(cells):
         files.append(ROOT / "results" / "benchmarks.json")
+    if "plain_finetuning.csv" in json.dumps(cells):
+        files.append(ROOT / "benchmarks" / "plain_finetuning.csv")
     for file in files:
         content = code(file).encode() if file.suffix == ".py" else file.read_bytes()
         digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + content)

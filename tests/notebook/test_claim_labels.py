@@ -24,7 +24,7 @@ CLAIMS = {claim.id: claim for claim in listing.claims()}
     ("control/g", "BiSAM (-log) over SAM, CIFAR-10, ResNet-56, average of 6 splits, chosen epoch"),
     ("better_climb/sharper-over-log-broken", "BiSAM (-log, sharper bound) over BiSAM (-log), digits, 40 % wrong labels, broken samples"),
     ("T1/average/sam-over-sgd", "SAM over SGD, CIFAR-10, average of 5 networks, chosen epoch"),
-    ("T4/pets/bisam-log-over-sam", "BiSAM (-log) over SAM, Oxford-IIIT Pets, chosen epoch"),
+    ("T4/pets/bisam-log-over-sam", "BiSAM (-log) over SAM, Oxford-IIIT Pets, ViT-B/16, chosen epoch"),
 ])  # fmt: skip
 def test_a_label_says_what_is_compared_and_where(id, words):
     assert labels.label(CLAIMS[id]) == words
