@@ -12,8 +12,8 @@ BIN := .venv/bin
 RUN_TESTS := $(BIN)/python -m pytest
 # Limits are there to end what hangs, not to judge how fast a machine is.
 NBVAL_LIMITS := --nbval-cell-timeout=3600 --nbval-kernel-startup-timeout=600
-# Two processes with one thread each; a notebook stays in one of them.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(RUN_TESTS) -n 2
+# Three processes with one thread each: on two cores, since tests of processes wait a third of their time. A file, and a notebook, stays in one of them.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(RUN_TESTS) -n 3
 BOOK_PYTHON = $(if $(wildcard $(BIN)/jupyter-book),$(BIN),.venv-html/bin)/python
 # A borrowed machine has torch and often no network, so that nothing can be installed there.
 GPU_PYTHON = $(if $(wildcard .venv/stamp),$(BIN)/python,$(PYTHON))

@@ -85,7 +85,7 @@ def packages(what: str) -> list[str]:
     import tomllib
 
     if what in ("all", "lab"):
-        return ["--editable", ".[notebooks,docs,test,loops,release]" if what == "all" else ".[lab]"]
+        return ["--editable", ".[notebooks,docs,test,loops,language,cluster,release]" if what == "all" else ".[lab]"]
     content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return content["dependency-groups"]["sphinx"] if what == "sphinx" else content["project"]["optional-dependencies"]["docs"]
 

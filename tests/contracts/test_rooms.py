@@ -35,6 +35,7 @@ FOREIGN_ATTRIBUTES = {
 # What only the room of the step may write, and who else does, why.
 OUTSIDE_THE_STEP = {
     "training/rng.py torch.manual_seed": "a run begins with its seed",
+    "training/rng.py torch.default_generator.manual_seed": "how an image is cut comes from a seed of its own, inside fork_rng",
     "training/rng.py torch.set_rng_state": "a run goes on from its checkpoint with the random numbers that were next",
     "training/rng.py torch.cuda.set_rng_state": "the same, on a GPU",
     "training/state.py torch.manual_seed": "each of several processes draws other dropout masks",

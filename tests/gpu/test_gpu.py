@@ -274,7 +274,7 @@ def sweep(monkeypatch, tmp_path):
     monkeypatch.setattr(reproduce, "ProcessPoolExecutor", Pool)
     handed, busy, most, lock, turns = [], Counter(), Counter(), threading.Lock(), threading.Barrier(4, timeout=60)
 
-    def do(one, settings, end):
+    def do(one, settings, end, stop):
         with lock:
             handed.append(settings.device)
             busy[settings.device] += 1

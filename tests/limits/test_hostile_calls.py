@@ -25,7 +25,9 @@ import bisam.measure
 import bisam.training
 from bisam import _files as files
 from bisam.evidence import (
+    arrays,
     claim,
+    cluster,
     crossed,
     decisions,
     descriptions,
@@ -41,6 +43,7 @@ from bisam.evidence import (
     published,
     report,
     reproduce,
+    sbatch,
     selection,
     statistics,
     summaries,
@@ -236,6 +239,12 @@ HESSIAN = {**SHARP, "ggn": False, "samples_at_a_time": 6, "batch_norm": "running
 RISE = {**SHARP, "rho": 0.1, "geometry": None, "steps": 1, "samples_at_a_time": 6, "batch_norm": "running", "progress": False}
 DECLARED = "n: int = 3  # seeds; allowed: [1, 9]"
 
+def attends():
+    """A network with a layer of attention."""
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    return torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+
+
 # Name to a call that works and its arguments; an argument that is a function of ours (net, ...) is made afresh.
 GOOD = {
     "bisam.Constant": (bisam.Constant, RHO),
@@ -352,8 +361,12 @@ GOOD = {
     ),
     "bisam.training.data.Data.prepared": (data.Data("d", 3, GREY, GREY, GREY, (0.5,), (0.5,)).prepared, {"inputs": GREY.inputs}),
     "bisam.training.data.check_name": (data.check_name, {"name": "digits"}, {"name": "data"}),
+    "bisam.training.data.check_loading": (
+        data.check_loading, {"name": "pets", "loading": "stream", "image_size": 32, "pool": 1}, {"name": "data"},
+    ),
     "bisam.training.data.load": (
-        data.load, {"name": "digits", "root": None, "train_images": None, "test_images": None, "split_seed": 0, "pool": 1},
+        data.load, {"name": "digits", "root": None, "train_images": None, "test_images": None, "split_seed": 0, "pool": 1, "loading": "device",
+                    "image_size": None},
         {"name": "data"},
     ),
     "bisam.training.data.pooled": (data.pooled, {"images": torch.zeros(2, 1, 4, 4, dtype=torch.uint8), "pool": 2}),
@@ -362,7 +375,8 @@ GOOD = {
     "bisam.training.augment.Augment.__call__": (
         augment.Augment(1, True, 2), {"inputs": IMAGES.inputs, "data": TASK, "generator": torch.Generator},
     ),
-    "bisam.training.models.build": (models.build, {"name": "mlp", "shape": (1, 4, 4), "classes": 3}, {"name": "model"}),
+    "bisam.training.models.build": (models.build, {"name": "mlp", "shape": (1, 4, 4), "classes": 3, "root": None}, {"name": "model"}),
+    "bisam.training.models.sources": (models.sources, {"name": "mlp", "root": None}, {"name": "model"}),
     "bisam.training.models.mlp": (models.mlp, {"shape": (4,), "classes": 3, "width": 2, "depth": 1, "dropout": 0.1}),
     "bisam.training.models.mlp, a size": (lambda size: models.mlp((size, 2), 3), {"size": 2}, {"size": "shape"}),
     "bisam.training.models.small_conv": (models.small_conv, {"shape": (1, 4, 4), "classes": 3, "width": 2}),
@@ -373,7 +387,7 @@ GOOD = {
     "bisam.training.fit": (
         bisam.training.fit,
         {"run": SMALL, "checkpoint_path": None, "root": None, "progress": False, "stop_after": None,
-         "minutes": None},
+         "minutes": None, "loaders": None},
         {"checkpoint_path": "checkpoint"},
     ),
     "bisam.notebook.run.run": (run_notebook, {"name": "lower_bounds", "output": None, "progress": False, "replace": False, "figures": None, "html": False}, {"name": "notebook"}),
@@ -440,10 +454,15 @@ GOOD = {
         lambda path=None, data="{}": files.write_new(Path(tempfile.mkdtemp()) / "a" if path is None else path, data), {"path": ..., "data": "{}"}, CANNOT,
     ),
     "bisam._files.held": (held_lock, {"path": NOWHERE / "lock"}, CANNOT),
+    "bisam.measure.attention": (bisam.measure.attention, {"model": attends, "inputs": torch.zeros(1, 3, 8)}),
+    "bisam.measure.looks": (bisam.measure.looks, {"maps": torch.full((1, 1, 1, 3, 3), 1 / 3), "layer": -1}),
+    "bisam.measure.concentration": (bisam.measure.concentration, {"p": torch.full((1, 2), 0.5)}),
+    "bisam.measure.agreement": (bisam.measure.agreement, {"looks": torch.full((2, 1, 2), 0.5)}),
     "bisam.training.processes.Stopped": (processes.Stopped, {"number": 15}),
-    "bisam.training.environment.made_on_by": (environment.made_on_by, {"run": SMALL, "seconds": 1.0}),
+    "bisam.training.environment.made_on_by": (environment.made_on_by, {"run": SMALL, "seconds": 1.0, "root": None}),
     "bisam.training.environment.threads_held": (lambda count: environment.threads_held(count).__enter__(), {"count": 1}),
     "bisam.training.models.check_name": (models.check_name, {"name": "mlp"}, {"name": "model"}),
+    "bisam.training.models.from_file": (models.from_file, {"name": "mlp"}, {"name": "model"}),
     "bisam.training.models.find": (models.find, {"name": "mlp"}, {"name": "model"}),
     "bisam.evidence.descriptions.Description": (descriptions.Description, {"fields": {"epochs": 1}, "threads": 1}, {"fields": "a name among the fields"}),
     "bisam.evidence.descriptions.read": (descriptions.read, {"path": DESCRIPTION}, {"path": "the ending"}),
@@ -474,6 +493,14 @@ GOOD = {
         plans.plan, {"name": "try", "scale": None, "seeds": None, "only": (), "folder": NOWHERE}, {"folder": "claims"},
     ),
     "bisam.evidence.plans.home": (plans.home, {"chosen": listing.experiment("try", NOWHERE), "folder": NOWHERE}),
+    "bisam.evidence.sbatch.Options": (sbatch.Options, {"pack": 1, "minutes": 60, "grace": 9.0, "retries": 2, "at_once": None, "sbatch": {}}),
+    "bisam.evidence.cluster.Request": (cluster.Request, {"name": "T1", "settings": plans.Settings(), "options": sbatch.Options(), "device": "cpu"}),
+    "bisam.evidence.cluster.submit": (cluster.submit, {"planned": [], "request": cluster.Request("T1", plans.Settings(), sbatch.Options())}),
+    "bisam.evidence.cluster.to_submit": (cluster.to_submit, {"planned": [], "request": cluster.Request("T1", plans.Settings(), sbatch.Options())}),
+    "bisam.evidence.cluster.preview": (cluster.preview, {"packs": [], "request": cluster.Request("T1", plans.Settings(), sbatch.Options())}),
+    "bisam.evidence.cluster.cancel": (cluster.cancel, {"folder": NOWHERE, "planned": None}),
+    "bisam.evidence.arrays.find": (arrays.find, {"folder": NOWHERE, "planned": []}, {"folder": "claims"}),
+    "bisam.evidence.arrays.place": (arrays.place, {"folder": NOWHERE}),
     "bisam.evidence.prices.hours": (prices.hours, {"planned": [], "settings": plans.Settings()}),
     "bisam.evidence.prices.prices": (prices.prices, {"planned": [], "settings": plans.Settings()}),
     "bisam.evidence.reproduce.carry_out": (reproduce.carry_out, {"planned": [], "settings": plans.Settings(), "progress": False}),
@@ -494,7 +521,8 @@ def on_meta(name):
 
 
 IMAGE_NETS = {
-    "airbench": {"widths": (8, 8, 8)}, "cifar_resnet": {"depth": 8, "shortcut": "A"}, "densenet121": {}, "resnet18": {}, "vgg19_bn": {}, "wide_resnet": {"depth": 10, "width": 1},
+    "airbench": {"widths": (8, 8, 8)}, "cifar_resnet": {"depth": 8, "shortcut": "A"}, "densenet121": {}, "resnet18": {}, "resnet50": {}, "vgg19_bn": {}, "vit_b_16": {}, "vit_tiny": {},
+    "wide_resnet": {"depth": 10, "width": 1},
 }  # fmt: skip
 GOOD |= {f"bisam.training.models.{name}": (on_meta(name), {"shape": (3, 32, 32), "classes": 3, **more}) for name, more in IMAGE_NETS.items()}
 
@@ -513,7 +541,7 @@ NOT_CALLED = {
     ),
     "a formula on a tensor, inside every pass": ("bisam.losses.bounds.heaviside", "bisam.axes.tensors.euclidean_norm", "bisam.axes.tensors.dot"),
     "answers whether whatever it is asked about has a form": ("bisam.training.own_code.is_path", "bisam.methods.is_recipe"),
-    "needs a library that is not always there": ("bisam.training.metrics.EventFiles",),
+    "needs a library that is not always there": ("bisam.training.metrics.EventFiles", "bisam.training.metrics.Tracked"),
     "is given what a run holds, which was checked when it was made": (
         "bisam.training.accuracy", "bisam.training.equal_budget", "bisam.training.which_right",
     ),
@@ -545,7 +573,7 @@ ACCEPTED = {
     ("bisam.Variational", "betas"): [],
     ("bisam.measure.misclassified", "perturbation"): [],
     ("bisam.training.Run", "recipe"): ["recipe"],
-    ("bisam.training.Run", "momentum"): ["0", "fraction", "numpy float"],
+    ("bisam.training.Run", "momentum"): ["None", "0", "fraction", "numpy float"],
     ("bisam.training.Run.from_dict", "fields"): [],
     ("bisam.training.models.mlp", "depth"): ["5", "0", "numpy int"],
     ("bisam.training.data.Data", "classes"): ["5", "numpy int"],
@@ -554,7 +582,7 @@ ACCEPTED = {
 
 
 def fresh(value):
-    return value() if any(value is maker for maker in (net, torch.Generator)) else value
+    return value() if any(value is maker for maker in (net, attends, torch.Generator)) else value
 
 
 def message_of(error):
