@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,14 @@ from .experiment import DATA_AXES, Experiment
 from .listing import experiment, experiments
 from .places import RESULTS, LedgerError
 from .record import LARGEST, parsed, run_of
-from .schema import faults
+from .schema import faults, forms_are_checked
 
 __all__ = ["evidence", "load", "read"]
 
 SHIPPED = ("digits",)  # data that every machine has
+# What was found sound in this process, by the digest of its text and by whether its form was checked: a page asks for the same records
+# for every table that it draws, and to check them takes longer than to read them.
+_SOUND: set[tuple[bytes, bool]] = set()
 
 
 def read(path: Path) -> dict:
@@ -126,12 +130,21 @@ def looked_through(path: Path) -> tuple[dict | None, list[str]]:
     """The record in a file, ``None`` where there is none, and everything that is wrong with it."""
     path = _checks.path("path", path)
     try:
-        record = parsed(_text(path))
+        record = parsed(text := _text(path))
     except OSError as error:
         return None, [f"cannot be read: {error.strerror or error}"]
     except ValueError as error:  # no JSON, or no UTF-8
         return None, [f"is no JSON: {error}"]
-    return record, list(faults(record)) or list(_strangers(record, path.absolute()))
+    return record, _own_faults(record, text) or list(_strangers(record, path.absolute()))
+
+
+def _own_faults(record: dict, text: str) -> list[str]:
+    """What is wrong with a record taken by itself; a text that was found sound is not looked through again."""
+    known = hashlib.sha256(text.encode()).digest(), forms_are_checked()
+    wrong = [] if known in _SOUND else list(faults(record))
+    if not wrong:
+        _SOUND.add(known)
+    return wrong
 
 
 def _strangers(record: dict, path: Path) -> Iterator[str]:
