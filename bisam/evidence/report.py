@@ -51,21 +51,24 @@ def p_value(p: float) -> str:
     return f"{p:.3f}" if p >= 0.0005 else "<0.001"
 
 
-def signed(difference: float) -> str:
-    """A difference as text, with its sign and two decimals; what rounds to zero has no sign.
+def signed(difference: float, digits: int = 2) -> str:
+    """A difference as text, with its sign; what rounds to zero has no sign.
 
     Args:
         difference: in points or samples.
+        digits: behind the point.
 
     Raises:
-        TypeError, ValueError: no number.
+        TypeError, ValueError: no number, or digits that are no whole number from 0 to 15.
 
     Example:
-        >>> signed(1.25), signed(-0.004)
-        ('+1.25', '0.00')
+        >>> signed(1.25), signed(-0.004), signed(12.34, 1)
+        ('+1.25', '0.00', '+12.3')
     """
-    found = f"{_checks.real('difference', difference):+.2f}"
-    return found if float(found) else "0.00"
+    if _checks.whole("digits", digits, 0) > 15:
+        raise ValueError(f"digits must be at most 15, got {_checks.shown(digits)}")
+    found = f"{_checks.real('difference', difference):+.{digits}f}"
+    return found if float(found) else found[1:]
 
 
 def markdown(found: Sequence[Decision]) -> str:

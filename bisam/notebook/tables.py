@@ -60,12 +60,13 @@ def effect_rows(found: Sequence[Effect], ours: str = "ours") -> list[dict[str, o
     ]
 
 
-def gap(mean: float, interval: Paired | Unpaired) -> str:
+def gap(mean: float, interval: Paired | Unpaired, digits: int = 2) -> str:
     """A difference with the 95 % interval that counts, as text.
 
     Args:
         mean: of the difference.
         interval: from :func:`bisam.evidence.statistics.paired` or :func:`bisam.evidence.summaries.welch`.
+        digits: behind the point.
 
     Example:
         >>> from bisam.evidence.statistics import paired
@@ -73,7 +74,7 @@ def gap(mean: float, interval: Paired | Unpaired) -> str:
         '+1.25 [-1.93, +4.43]'
     """
     low, high = ends(interval)
-    return f"{signed(mean)} [{signed(low)}, {signed(high)}]"
+    return f"{signed(mean, digits)} [{signed(low, digits)}, {signed(high, digits)}]"
 
 
 def ends(interval: Paired | Unpaired) -> tuple[float, float]:
