@@ -273,6 +273,7 @@ def test_the_surface_is_turned_by_keys_by_the_mouse_and_by_its_slider(opened):
     tab.keyboard.press("ArrowUp")
     assert surface.get_attribute("aria-valuetext") == "turned by 40°, tilted by 33°"
     surface.evaluate("surface => surface.scrollIntoView({block: 'center', behavior: 'instant'})")  # all of it, below the header
+    surface.hover(trial=True)  # waits until it stands still and the mouse can reach it
     box = surface.bounding_box()
     tab.mouse.move(box["x"] + 200, box["y"] + 200)
     tab.mouse.down()
